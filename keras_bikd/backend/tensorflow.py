@@ -1,0 +1,75 @@
+"""The TensorFlow side: gradient tapes, replicas, and the shell of a training step."""
+
+import keras
+import tensorflow as tf
+
+
+def vjp(function, primals):
+    """Run `function` once and return the means to pull any cotangent back through it.
+
+    Args:
+        function: Maps the list `primals` to `(outputs, aux)`, `outputs` being a tuple of tensors.
+        primals: List of tensors.
+
+    Returns:
+        `(outputs, aux, pullback)`. `pullback(cotangents)` takes one cotangent per output, `None` for an output
+        to leave out, and returns one gradient per primal. It can be called again, and differentiated.
+    """
+    with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
+        tape.watch(primals)
+        outputs, aux = function(primals)
+
+    def pullback(cotangents):
+        wanted = [(output, cotangent) for output, cotangent in zip(outputs, cotangents) if cotangent is not None]
+        return tape.gradient(
+            [output for output, _ in wanted],
+            primals,
+            output_gradients=[cotangent for _, cotangent in wanted],
+            unconnected_gradients=tf.UnconnectedGradients.ZERO,
+        )
+
+    return outputs, aux, pullback
+
+
+def value_and_grad(function, primals):
+    """Evaluate `function(primals) -> (value, aux)` and its gradient; only `primals` are watched.
+
+    Returns:
+        `((value, aux), gradients)`, one gradient per primal.
+    """
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(primals)
+        value, aux = function(primals)
+    return (value, aux), tape.gradient(value, primals, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+
+
+def values(variables):
+    """Current values of Keras variables, as tensors that later assignments do not change."""
+    return [tf.convert_to_tensor(variable.value) for variable in variables]
+
+
+def num_replicas():
+    """Number of devices that share this step."""
+    return tf.distribute.get_strategy().num_replicas_in_sync
+
+
+def all_reduce_sum(tensors):
+    """Sum a list of tensors over the replicas of this step; differentiable."""
+    if num_replicas() == 1:
+        return tensors
+    return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, tensors)
+
+
+def scope_of(model):
+    """The context in which variables of `model` may be created."""
+    return model.distribute_strategy.scope()
+
+
+class BackendModel(keras.Model):
+    """A `keras.Model` whose training step is `bilevel_step(batch, meta_batch)`."""
+
+    def train_step(self, data):
+        # TensorFlow runs what does not depend on the data even when the iterator is exhausted. Without this
+        # dependency the batch counter moves once more at the end of every epoch of unknown length.
+        with tf.control_dependencies([tensor for tensor in tf.nest.flatten(data) if tensor is not None]):
+            return self.bilevel_step(*data[:2])

@@ -1,0 +1,114 @@
+"""Checks at the boundary: what was received, what is expected, how to mend it. Never called inside a step."""
+
+import keras
+import numpy as np
+from keras import ops, tree
+
+ROWS = 8  # samples used to look at the outputs of a model
+
+
+def positive_number(owner, name, value):
+    """Return `value` if it is a finite number above 0, else raise."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
+        raise ValueError(f"`{owner}({name}=...)` takes a number above 0. Received: {name}={value!r}")
+    return value
+
+
+def positive_integer(owner, name, value):
+    """Return `value` if it is an integer of at least 1, else raise."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise ValueError(f"`{owner}({name}=...)` takes an integer of at least 1. Received: {name}={value!r}")
+    return int(value)
+
+
+def one_of(owner, name, value, choices):
+    """Return `value` if it is one of `choices`, else raise."""
+    if value not in choices:
+        allowed = ", ".join(repr(choice) for choice in choices)
+        raise ValueError(f"`{owner}({name}=...)` takes one of {allowed}. Received: {name}={value!r}")
+    return value
+
+
+def logits_of(role, model, inputs):
+    """Run a model on a few samples and return its logits; raise if they cannot be logits.
+
+    Args:
+        role: `"student"` or `"teacher"`, for the message.
+        model: `keras.Model`.
+        inputs: A batch of inputs.
+
+    Returns:
+        Array of shape `(rows, classes)`.
+    """
+    outputs = model(tree.map_structure(lambda tensor: tensor[:ROWS], inputs), training=False)
+    if isinstance(outputs, (dict, list, tuple)) or len(outputs.shape) != 2:
+        shapes = tree.map_structure(lambda tensor: tuple(tensor.shape), outputs)
+        raise ValueError(
+            f"The {role} must return one tensor of logits of shape (batch, classes). Received: shape {shapes}"
+        )
+    logits = ops.convert_to_numpy(ops.cast(outputs, "float32"))
+    if np.all(logits >= 0) and np.allclose(logits.sum(axis=-1), 1.0, atol=1e-3):
+        raise ValueError(
+            f"The {role} must return logits, but its outputs are probabilities: every row is non-negative and sums "
+            f"to 1. Received: {np.round(logits[0], 4).tolist()} for the first sample. Remove the softmax at its end, "
+            "for instance with `activation=None` in its last layer."
+        )
+    return logits
+
+
+def labels_match(name, labels, num_classes):
+    """Raise unless `labels` are integer ids below `num_classes` or rows of `num_classes` entries.
+
+    Args:
+        name: What the labels belong to, for the message.
+        labels: Labels of one batch.
+        num_classes: Width of the student's output.
+    """
+    labels = ops.convert_to_numpy(labels)
+    shape = labels.shape
+    if labels.ndim == 0:
+        raise ValueError(f"The {name} data set is not batched: a label has shape (). Call `.batch(...)` on it.")
+    if labels.ndim == 2 and shape[1] == num_classes and num_classes > 1:
+        return
+    if labels.ndim > 2 or (labels.ndim == 2 and shape[1] != 1):
+        raise ValueError(
+            f"The {name} labels must be class ids of shape (batch,) or one-hot rows of shape (batch, {num_classes}), "
+            f"because the student has {num_classes} outputs. Received: labels of shape {shape}"
+        )
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(
+            f"The {name} labels are class ids, which must be integers. Received: dtype {labels.dtype}. "
+            "Convert them, for instance with `labels.astype('int32')`."
+        )
+    if labels.size and (labels.min() < 0 or labels.max() >= num_classes):
+        raise ValueError(
+            f"The {name} labels must lie in 0..{num_classes - 1}, because the student has {num_classes} outputs. "
+            f"Received: labels from {labels.min()} to {labels.max()}"
+        )
+
+
+def same_structure(train_inputs, meta_inputs):
+    """Raise unless the inputs of the meta set look like those of the training set.
+
+    Args:
+        train_inputs: Inputs of a training batch, a tensor or a structure of tensors.
+        meta_inputs: Inputs of a meta batch.
+    """
+
+    def look(inputs):
+        return tree.map_structure(lambda tensor: (tuple(tensor.shape)[1:], _dtype(tensor)), inputs)
+
+    try:
+        alike = tree.flatten(look(train_inputs)) == tree.flatten(look(meta_inputs))
+        tree.assert_same_structure(train_inputs, meta_inputs)
+    except (TypeError, ValueError):
+        alike = False
+    if not alike:
+        raise ValueError(
+            "The inputs of `meta_data` must have the structure, shape and dtype of the training inputs. "
+            f"Received (shape of a sample, dtype): {look(meta_inputs)} in `meta_data`, expected {look(train_inputs)}"
+        )
+
+
+def _dtype(tensor):
+    return keras.backend.standardize_dtype(tensor.dtype)

@@ -1,0 +1,234 @@
+"""Pair every training batch with a batch of the meta set, for as long as training lasts."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import tree
+
+_UNKNOWN_LENGTH_BUFFER = 64  # batches, for a meta data set that does not know its length
+
+
+def pair(train, meta):
+    """Pair each training batch with a meta batch.
+
+    The pairs last as long as the training data: a shorter meta set is repeated, and its batches are reshuffled on
+    every pass; a longer one is reshuffled too, so that every batch has its turn. If both hold the same number of
+    batches their order is kept as it is.
+
+    Args:
+        train: `tf.data.Dataset` or `keras.utils.PyDataset` of batches `(x, y)` or `(x, y, sample_weight)`.
+        meta: The meta set, batched, in either form.
+
+    Returns:
+        A data set of `((x, y), (meta_x, meta_y))`, of the same kind as `train`.
+
+    Raises:
+        ValueError: If one of the two is no data set, or `meta` is empty.
+
+    Example:
+
+    >>> import numpy as np, tensorflow as tf
+    >>> train = tf.data.Dataset.from_tensor_slices((np.zeros((8, 3)), np.zeros(8, "int32"))).batch(2)
+    >>> meta = tf.data.Dataset.from_tensor_slices((np.ones((2, 3)), np.ones(2, "int32"))).batch(2)
+    >>> len(pair(train, meta))
+    4
+    """
+    for name, data in (("train", train), ("meta", meta)):
+        if not isinstance(data, (tf.data.Dataset, keras.utils.PyDataset)):
+            raise ValueError(
+                f"`pair({name}=...)` takes a batched `tf.data.Dataset` or `keras.utils.PyDataset`. "
+                f"Received: {type(data).__name__}"
+            )
+    if isinstance(train, keras.utils.PyDataset):
+        return PairedPyDataset(train, list(_batches(meta)))
+    meta = _as_tf_dataset(meta)
+    length = int(meta.cardinality())
+    if length == 0:
+        raise ValueError("`pair(meta=...)` received an empty data set.")
+    if length != int(train.cardinality()) and length != tf.data.INFINITE_CARDINALITY:
+        meta = meta.shuffle(length if length > 0 else _UNKNOWN_LENGTH_BUFFER).repeat()
+    return tf.data.Dataset.zip((train, meta)).prefetch(tf.data.AUTOTUNE)
+
+
+class PairedPyDataset(keras.utils.PyDataset):
+    """A `PyDataset` of pairs; the meta batch is a function of the epoch and the position in it."""
+
+    def __init__(self, train, meta_batches):
+        super().__init__(
+            workers=train.workers,
+            use_multiprocessing=train.use_multiprocessing,
+            max_queue_size=train.max_queue_size,
+        )
+        if not meta_batches:
+            raise ValueError("`pair(meta=...)` received an empty data set.")
+        self.train = train
+        self.meta_batches = meta_batches
+        self.epoch = -1
+        # Drawn once, so that `keras.utils.set_random_seed` settles the order of the meta batches.
+        self.seed = np.random.randint(2**31)
+
+    @property
+    def num_batches(self):
+        return self.train.num_batches
+
+    def __getitem__(self, index):
+        length, meta_length = self.num_batches, len(self.meta_batches)
+        if length == meta_length:
+            return self.train[index], self.meta_batches[index]
+        lap, position = divmod(max(self.epoch, 0) * (length or 0) + index, meta_length)
+        order = np.random.default_rng([self.seed, lap]).permutation(meta_length)
+        return self.train[index], self.meta_batches[order[position]]
+
+    def on_epoch_begin(self):
+        self.epoch += 1
+        self.train.on_epoch_begin()
+
+    def on_epoch_end(self):
+        self.train.on_epoch_end()
+
+
+def pair_for_fit(x, y, meta_data, *, batch_size, shuffle, fit_arguments):
+    """Turn whatever `fit` received into pairs of batches.
+
+    Args:
+        x, y, meta_data: As in `BiKDModel.fit`.
+        batch_size: Batch size for arrays, or `None`.
+        shuffle: Whether to shuffle arrays.
+        fit_arguments: The remaining keyword arguments of `fit`. Those that Keras does not take for pairs
+            (`sample_weight`, `class_weight`, `validation_split`) are worked in and removed.
+
+    Returns:
+        `(pairs, first_pair)`.
+    """
+    sample_weight = fit_arguments.pop("sample_weight", None)
+    class_weight = fit_arguments.pop("class_weight", None)
+    validation_split = fit_arguments.pop("validation_split", None)
+    if _is_dataset(x):
+        unfit = {"y": y, "sample_weight": sample_weight, "batch_size": batch_size, "validation_split": validation_split}
+        given = [name for name, value in unfit.items() if value]
+        if given:
+            raise ValueError(
+                f"With a data set as `x`, `fit` takes no {' and no '.join(f'`{name}`' for name in given)}: "
+                "the data set yields batches of (x, y) or (x, y, sample_weight). Leave the argument out."
+            )
+        train = x
+    else:
+        train = _check_arrays("x, y", (x, y) if sample_weight is None else (x, y, sample_weight))
+        if validation_split:
+            train, fit_arguments["validation_data"] = _split(train, validation_split)
+        train = _batched(train, batch_size, shuffle)
+
+    if class_weight is not None:
+        train = _weighted_by_class(train, class_weight)
+    if meta_data is None:
+        pairs = train
+    else:
+        if not _is_dataset(meta_data):
+            if not isinstance(meta_data, (tuple, list)) or len(meta_data) not in (2, 3):
+                raise ValueError(
+                    "`fit(meta_data=...)` takes a `tf.data.Dataset`, a `keras.utils.PyDataset`, or arrays as a tuple "
+                    f"(x, y). Received: {type(meta_data).__name__}"
+                )
+            meta_data = _batched(_check_arrays("meta_data", tuple(meta_data)), batch_size, shuffle)
+        pairs = pair(train, meta_data)
+    return pairs, _first_pair(pairs, has_meta=meta_data is not None, fit_arguments=fit_arguments)
+
+
+def _first_pair(pairs, has_meta, fit_arguments):
+    if isinstance(pairs, tf.data.Dataset):
+        if int(pairs.cardinality()) == tf.data.INFINITE_CARDINALITY and not fit_arguments.get("steps_per_epoch"):
+            raise ValueError(
+                "The training data set never ends (it was repeated). Pass `fit(steps_per_epoch=...)`, or leave out "
+                "`.repeat()`: `fit` goes through the data once per epoch."
+            )
+        first = next(iter(pairs.take(1)), None)
+    else:
+        first = pairs[0] if pairs.num_batches != 0 else None
+    if first is None:
+        raise ValueError("`fit` received an empty data set: there is no training batch, or no meta batch.")
+    if not is_pair(first):
+        fix = (
+            "its batches must be (x, y) or (x, y, sample_weight)"
+            if has_meta
+            else "BiKD learns its weights on a small class-balanced meta set. Pass `fit(..., meta_data=...)`, or a data "
+            "set of ((x, y), (meta_x, meta_y)) as made by `keras_bikd.data.pair`"
+        )
+        shapes = tree.map_structure(lambda tensor: tuple(tensor.shape), first)
+        raise ValueError(f"There is no meta batch beside the training batch: {fix}. Received batches of shape {shapes}")
+    return first
+
+
+def is_pair(batch):
+    """Whether `batch` is `((x, y), (meta_x, meta_y))`, each perhaps with sample weights."""
+    return (
+        isinstance(batch, (tuple, list))
+        and len(batch) >= 2
+        and all(isinstance(part, (tuple, list)) and len(part) in (2, 3) for part in batch[:2])
+    )
+
+
+def _is_dataset(data):
+    return isinstance(data, (tf.data.Dataset, keras.utils.PyDataset))
+
+
+def _check_arrays(name, arrays):
+    missing = any(array is None for array in tree.flatten(arrays))
+    lengths = {np.shape(array)[:1] for array in tree.flatten(arrays)}
+    if missing or len(lengths) != 1 or lengths <= {(), (0,)}:
+        received = tree.map_structure(lambda array: None if array is None else tuple(np.shape(array)), arrays)
+        raise ValueError(
+            f"`fit({name})` takes arrays with the same number of samples, at least one, and labels for each. "
+            f"Received: shapes {received}"
+        )
+    return arrays
+
+
+def _batched(arrays, batch_size, shuffle):
+    data = tf.data.Dataset.from_tensor_slices(arrays)
+    if shuffle:
+        data = data.shuffle(len(data))
+    return data.batch(batch_size or 32)
+
+
+def _split(arrays, validation_split):
+    if not 0 < validation_split < 1:
+        raise ValueError(
+            f"`fit(validation_split=...)` takes a number between 0 and 1. Received: {validation_split!r}"
+        )
+    cut = int(len(tree.flatten(arrays)[0]) * (1 - validation_split))
+    return (
+        tree.map_structure(lambda array: array[:cut], arrays),
+        tree.map_structure(lambda array: array[cut:], arrays),
+    )
+
+
+def _weighted_by_class(train, class_weight):
+    if not isinstance(train, tf.data.Dataset):
+        raise ValueError(
+            "`fit(class_weight=...)` works with arrays and `tf.data`; let the `PyDataset` yield (x, y, sample_weight)."
+        )
+    table = tf.constant([class_weight.get(label, 1.0) for label in range(max(class_weight) + 1)], "float32")
+
+    def weigh(x, labels, sample_weight=None):
+        ids = labels if labels.dtype.is_integer and labels.shape.rank == 1 else tf.argmax(labels, axis=-1)
+        weight = tf.gather(table, ids)
+        return x, labels, weight if sample_weight is None else weight * tf.cast(sample_weight, weight.dtype)
+
+    return train.map(weigh)
+
+
+def _batches(data):
+    if isinstance(data, keras.utils.PyDataset):
+        return (data[i] for i in range(data.num_batches))
+    return data.as_numpy_iterator()
+
+
+def _as_tf_dataset(data):
+    if isinstance(data, tf.data.Dataset):
+        return data
+    signature = tree.map_structure(
+        lambda array: tf.TensorSpec((None, *np.shape(array)[1:]), np.asarray(array).dtype), data[0]
+    )
+    return tf.data.Dataset.from_generator(lambda: _batches(data), output_signature=signature).apply(
+        tf.data.experimental.assert_cardinality(data.num_batches)
+    )

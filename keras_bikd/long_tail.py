@@ -1,0 +1,67 @@
+"""Long-tailed class counts: how many images each class keeps, and which classes are many, medium and few."""
+
+import numpy as np
+
+
+def exponential_counts(n_max, imbalance_factor, num_classes):
+    """Images per class when the counts fall off exponentially from the first class to the last.
+
+    `n_c = floor(n_max * imbalance_factor ** (-c / (num_classes - 1)))`, the rule of the paper and of CIFAR-LT.
+
+    Args:
+        n_max: Images of the largest class, class 0.
+        imbalance_factor: Largest count over smallest count, at least 1; 1 keeps all classes alike.
+        num_classes: Number of classes, at least 2.
+
+    Returns:
+        Integer array of shape `(num_classes,)`. A class may be left with none if the factor exceeds `n_max`.
+
+    Raises:
+        ValueError: If an argument is out of range.
+
+    Example:
+
+    >>> exponential_counts(4900, 100, 10).tolist()
+    [4900, 2937, 1760, 1055, 632, 379, 227, 136, 81, 49]
+
+    Reference: arXiv 2605.17839, section 4.1; Cui et al., arXiv 1901.05555, section 5.1.
+    """
+    if not imbalance_factor >= 1:
+        raise ValueError(
+            "`imbalance_factor` is the largest class count over the smallest, at least 1. "
+            f"Received: imbalance_factor={imbalance_factor!r}. For a smallest-over-largest ratio pass its inverse."
+        )
+    if num_classes < 2:
+        raise ValueError(f"`num_classes` must be at least 2. Received: num_classes={num_classes!r}")
+    position = np.arange(num_classes) / (num_classes - 1)
+    return np.floor(n_max * (1 / imbalance_factor) ** position).astype(int)
+
+
+def shot_groups(class_counts, many_above=100, few_below=20):
+    """Split the classes into many, medium and few by their training counts.
+
+    Args:
+        class_counts: Training images per class.
+        many_above: Classes with more images than this are many.
+        few_below: Classes with fewer images than this are few.
+
+    Returns:
+        Dict of `"many"`, `"medium"`, `"few"` to integer arrays of class ids; a group may be empty.
+
+    Raises:
+        ValueError: If `many_above < few_below`.
+
+    Example:
+
+    >>> {name: ids.tolist() for name, ids in shot_groups([500, 100, 20, 19]).items()}
+    {'many': [0], 'medium': [1, 2], 'few': [3]}
+
+    Reference: Liu et al., arXiv 1904.05160, section 5.1.
+    """
+    if many_above < few_below:
+        raise ValueError(
+            f"`many_above` must not be below `few_below`. Received: many_above={many_above!r}, few_below={few_below!r}"
+        )
+    counts = np.asarray(class_counts)
+    many, few = counts > many_above, counts < few_below
+    return {"many": np.where(many)[0], "medium": np.where(~many & ~few)[0], "few": np.where(few)[0]}

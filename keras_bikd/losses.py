@@ -1,0 +1,98 @@
+"""Per-sample losses: what BiKD weighs, before anything is averaged.
+
+Every function returns shape `(batch,)`. Means are taken once, where samples are weighted.
+Half-precision logits are lifted to float32, because a softmax of logits near 60 has no place in float16.
+"""
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="keras_bikd")
+def hard_loss(labels, logits):
+    """Cross-entropy of the labels, one value per sample.
+
+    The hard loss of the paper, and the number by which the weight network knows a sample.
+
+    Args:
+        labels: Integer class ids of shape `(batch,)`, or one-hot rows of shape `(batch, classes)`.
+        logits: Float tensor of shape `(batch, classes)`, before any softmax.
+
+    Returns:
+        Float tensor of shape `(batch,)`, in nats; at least float32.
+
+    Example:
+
+    >>> import numpy as np
+    >>> logits = np.array([[1.0, 0.0, -1.0], [0.0, 2.0, 1.0]])
+    >>> np.round(hard_loss(np.array([0, 2]), logits), 4)
+    array([0.4076, 1.4076])
+
+    Reference: arXiv 2605.17839, Eq. (1), `L_hard`.
+    """
+    logits = _at_least_float32(logits)
+    labels = ops.convert_to_tensor(labels)
+    if len(labels.shape) == len(logits.shape) and labels.shape[-1] == logits.shape[-1]:
+        return ops.categorical_crossentropy(ops.cast(labels, logits.dtype), logits, from_logits=True)
+    return ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
+
+
+def soft_loss(teacher_logits, student_logits, temperature):
+    """Divergence of the student from the teacher at a temperature, one value per sample.
+
+    `temperature ** 2 * KL(softmax(teacher / temperature) || softmax(student / temperature))`. The factor
+    keeps the size of the gradient independent of the temperature.
+
+    Args:
+        teacher_logits: Float tensor of shape `(batch, classes)`.
+        student_logits: Float tensor of shape `(batch, classes)`.
+        temperature: Positive number; larger is softer.
+
+    Returns:
+        Float tensor of shape `(batch,)`, in nats; at least float32.
+
+    Example:
+
+    >>> import numpy as np
+    >>> teacher, student = np.array([[1.0, 0.0, 3.0]]), np.array([[0.0, 2.0, 1.0]])
+    >>> np.round(soft_loss(teacher, student, temperature=4.0), 4)
+    array([1.3975])
+
+    Reference: arXiv 2605.17839, Eq. (1), `L_soft`; Hinton et al., arXiv 1503.02531, section 2.
+    """
+    teacher = ops.log_softmax(_at_least_float32(teacher_logits) / temperature)
+    student = ops.log_softmax(_at_least_float32(student_logits) / temperature)
+    return temperature**2 * ops.sum(ops.exp(teacher) * (teacher - student), axis=-1)
+
+
+def balanced_softmax_loss(labels, logits, class_counts):
+    """Cross-entropy under the class frequencies of the training set, one value per sample.
+
+    Adds `log(class_counts)` to the logits, so that the logits themselves model balanced classes. Predict with
+    the plain logits. Adding any constant to the log counts changes nothing: counts and priors are the same.
+
+    Args:
+        labels: As in `hard_loss`.
+        logits: Float tensor of shape `(batch, classes)`.
+        class_counts: Training images per class, shape `(classes,)`. A class without images counts as one.
+
+    Returns:
+        Float tensor of shape `(batch,)`, in nats; at least float32.
+
+    Example:
+
+    >>> import numpy as np
+    >>> logits = np.array([[1.0, 0.0, -1.0], [0.0, 2.0, 1.0]])
+    >>> np.round(balanced_softmax_loss(np.array([0, 2]), logits, [100, 10, 1]), 4)
+    array([0.0374, 4.1739])
+
+    Reference: Ren et al., arXiv 2007.10740, Eq. (4).
+    """
+    logits = _at_least_float32(logits)
+    log_counts = ops.log(ops.maximum(ops.cast(class_counts, logits.dtype), 1))
+    return hard_loss(labels, logits + log_counts)
+
+
+def _at_least_float32(x):
+    x = ops.convert_to_tensor(x)
+    return ops.cast(x, "float32") if keras.backend.standardize_dtype(x.dtype) in ("float16", "bfloat16") else x

@@ -1,0 +1,111 @@
+"""The residual networks of the paper, with PyTorch's padding, batch-norm constants and initialisation."""
+
+import keras
+from keras import initializers, layers, regularizers
+
+
+def cifar_resnet(depth, widths=(16, 16, 32, 64), num_classes=10, *, input_shape=(32, 32, 3), l2=0.0, name=None):
+    """A CIFAR ResNet of basic blocks that outputs logits.
+
+    A 3x3 stem, three stages of `(depth - 2) / 6` blocks with strides 1, 2, 2, global average pooling, a dense
+    classifier. Convolutions pad one pixel on every side, also at stride 2, so that PyTorch weights transfer.
+
+    Args:
+        depth: 8, 14, 20, 32, ...: six times the number of blocks per stage, plus two.
+        widths: Channels of the stem and of the three stages.
+        num_classes: Number of classes.
+        input_shape: `(height, width, channels)`.
+        l2: Factor of the squared weights, on every trainable weight, in the student's own losses. PyTorch's
+            `weight_decay` is `2 * l2`; Keras optimizers' `weight_decay` is something else (decoupled).
+        name: Name of the model.
+
+    Returns:
+        A `keras.Model`.
+
+    Raises:
+        ValueError: If `depth` is not `6 n + 2`, or there are not four widths.
+
+    Example:
+
+    >>> cifar_resnet(8, widths=(4, 4, 8, 16), num_classes=5).output_shape
+    (None, 5)
+
+    Reference: He et al., arXiv 1512.03385, section 4.2; widths (32, 64, 128, 256) as in arXiv 2605.17839.
+    """
+    blocks = (depth - 2) // 6
+    if blocks < 1 or depth != 6 * blocks + 2:
+        raise ValueError(f"`cifar_resnet(depth=...)` takes 6 n + 2: 8, 14, 20, 26, 32, ... Received: depth={depth!r}")
+    if len(widths) != 4:
+        raise ValueError(
+            f"`cifar_resnet(widths=...)` takes four numbers of channels: stem and three stages. Received: {widths!r}"
+        )
+    decay = {"regularizer": regularizers.L2(l2)} if l2 else {}
+
+    inputs = keras.Input(input_shape)
+    x = _conv_bn(inputs, widths[0], 3, 1, "stem_conv", "stem_bn", decay)
+    x = layers.ReLU(name="stem_relu")(x)
+    for stage, width in enumerate(widths[1:], start=1):
+        for block in range(1, blocks + 1):
+            stride = 2 if stage > 1 and block == 1 else 1
+            x = _basic_block(x, width, stride, f"stage{stage}_block{block}", decay)
+    x = layers.GlobalAveragePooling2D(name="pool")(x)
+    limit = widths[-1] ** -0.5
+    outputs = layers.Dense(
+        num_classes,
+        kernel_initializer=initializers.RandomUniform(-limit, limit),
+        bias_initializer=initializers.RandomUniform(-limit, limit),
+        kernel_regularizer=decay.get("regularizer"),
+        bias_regularizer=decay.get("regularizer"),
+        name="classifier",
+    )(x)
+    return keras.Model(inputs, outputs, name=name or f"resnet{depth}")
+
+
+def resnet8x4(num_classes, **kwargs):
+    """The paper's student: depth 8, widths 32, 64, 128, 256. Arguments as in `cifar_resnet`.
+
+    >>> resnet8x4(100).count_params()
+    1233540
+    """
+    return cifar_resnet(8, (32, 64, 128, 256), num_classes, name="resnet8x4", **kwargs)
+
+
+def resnet32x4(num_classes, **kwargs):
+    """The paper's teacher: depth 32, widths 32, 64, 128, 256. Arguments as in `cifar_resnet`.
+
+    >>> resnet32x4(100).count_params()
+    7433860
+    """
+    return cifar_resnet(32, (32, 64, 128, 256), num_classes, name="resnet32x4", **kwargs)
+
+
+def _basic_block(x, width, stride, name, decay):
+    y = _conv_bn(x, width, 3, stride, f"{name}_conv1", f"{name}_bn1", decay)
+    y = layers.ReLU(name=f"{name}_relu1")(y)
+    y = _conv_bn(y, width, 3, 1, f"{name}_conv2", f"{name}_bn2", decay)
+    if stride != 1 or x.shape[-1] != width:
+        x = _conv_bn(x, width, 1, stride, f"{name}_shortcut_conv", f"{name}_shortcut_bn", decay)
+    return layers.ReLU(name=f"{name}_relu2")(layers.Add(name=f"{name}_add")([y, x]))
+
+
+def _conv_bn(x, width, kernel_size, stride, conv_name, bn_name, decay):
+    # "same" at stride 2 would pad at the bottom and right only. At stride 1 it is PyTorch's padding, without a copy.
+    if kernel_size == 3 and stride == 2:
+        x = layers.ZeroPadding2D(1, name=f"{conv_name}_pad")(x)
+    x = layers.Conv2D(
+        width,
+        kernel_size,
+        strides=stride,
+        padding="same" if stride == 1 else "valid",
+        use_bias=False,
+        kernel_initializer=initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal"),
+        kernel_regularizer=decay.get("regularizer"),
+        name=conv_name,
+    )(x)
+    return layers.BatchNormalization(
+        momentum=0.9,
+        epsilon=1e-5,
+        gamma_regularizer=decay.get("regularizer"),
+        beta_regularizer=decay.get("regularizer"),
+        name=bn_name,
+    )(x)

@@ -1,0 +1,99 @@
+"""What every distilled model has in common: it is its student, trained beside a teacher that stays as it is."""
+
+import keras
+from keras import ops
+
+
+class TeacherStudentModel(keras.Model):
+    """Base of `BiKDModel` and `DistillationModel`.
+
+    To the outside it is its student: `call`, `predict`, `evaluate`, `summary` and `export` are the student's.
+    """
+
+    def __init__(self, student, teacher, **kwargs):
+        super().__init__(**kwargs)
+        for role, model in (("student", student), ("teacher", teacher)):
+            if not isinstance(model, keras.Model):
+                raise ValueError(
+                    f"`{type(self).__name__}({role}=...)` takes a `keras.Model` that outputs logits. "
+                    f"Received: {role}={model!r} of type {type(model).__name__}"
+                )
+        self.student = student
+        self.teacher = teacher
+        if student.built:
+            self.built = True
+
+    def build(self, input_shape=None):
+        # An unbuilt student builds itself when it is called.
+        self.built = True
+
+    def call(self, inputs, training=None):
+        return self.student(inputs, training=training)
+
+    def teacher_logits(self, inputs):
+        """Logits of the teacher in inference mode, cut off from every gradient.
+
+        Args:
+            inputs: A batch, as the teacher takes it.
+
+        Returns:
+            Float tensor of shape `(batch, classes)`.
+        """
+        return ops.stop_gradient(self.teacher(inputs, training=False))
+
+    # The teacher keeps its own `trainable` flag, which belongs to the user; here it is never trained.
+    @property
+    def trainable_variables(self):
+        return self._without_teacher(super().trainable_variables)
+
+    @property
+    def non_trainable_variables(self):
+        return self._all_but(self.variables, self.trainable_variables)
+
+    @property
+    def trainable_weights(self):
+        return self._without_teacher(super().trainable_weights)
+
+    @property
+    def non_trainable_weights(self):
+        return self._all_but(self.weights, self.trainable_weights)
+
+    def _without_teacher(self, variables):
+        return self._all_but(variables, self.teacher.variables)
+
+    @staticmethod
+    def _all_but(variables, excluded):
+        ids = {id(variable) for variable in excluded}
+        return [variable for variable in variables if id(variable) not in ids]
+
+    @property
+    def losses(self):
+        return self.student.losses
+
+    def summary(self, *args, **kwargs):
+        return self.student.summary(*args, **kwargs)
+
+    def export(self, *args, **kwargs):
+        return self.student.export(*args, **kwargs)
+
+    # The student's own build configuration is stored with the student.
+    def get_build_config(self):
+        return None
+
+    def get_config(self):
+        serialize = keras.saving.serialize_keras_object
+        return {
+            **super().get_config(),
+            "student": serialize(self.student),
+            "teacher": serialize(self.teacher),
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        def revive(value):
+            is_object = isinstance(value, dict) and "class_name" in value
+            if not is_object:
+                return value
+            return keras.saving.deserialize_keras_object(value, custom_objects=custom_objects)
+
+        return cls(**{key: revive(value) for key, value in config.items()})

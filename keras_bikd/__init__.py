@@ -1,8 +1,24 @@
 """Knowledge distillation that works on long-tailed data."""
 
-__version__ = "0.1.0"
-
-from keras_bikd import losses, objectives, data
+from keras_bikd import callbacks, data, long_tail, losses, metrics, networks, objectives, plots
 from keras_bikd.bikd_model import BiKDModel
+from keras_bikd.bilevel_optimizer import BilevelOptimizer
 from keras_bikd.distillation_model import DistillationModel
 from keras_bikd.meta_weight_net import MetaWeightNet
+from keras_bikd.version import __version__
+
+__all__ = [
+    "BiKDModel",
+    "BilevelOptimizer",
+    "DistillationModel",
+    "MetaWeightNet",
+    "__version__",
+    "callbacks",
+    "data",
+    "long_tail",
+    "losses",
+    "metrics",
+    "networks",
+    "objectives",
+    "plots",
+]

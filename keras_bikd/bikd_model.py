@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_bikd import checks
@@ -63,6 +64,7 @@ class BiKDModel(TeacherStudentModel, BackendModel):
         self.meta_loss = checks.one_of("BiKDModel", "meta_loss", meta_loss, ("hard", "soft", "mixed"))
         self.meta_loss_tracker = keras.metrics.Mean(name="meta_loss")
         self.weight_trackers = [keras.metrics.Mean(name=f"{name}_weight") for name in ("hard", "soft")]
+        self.training_pairs = None  # what `fit` runs on, while it runs
         self._prepared = False
 
     @property
@@ -129,7 +131,11 @@ class BiKDModel(TeacherStudentModel, BackendModel):
             x, y, meta_data, batch_size=batch_size, shuffle=shuffle, fit_arguments=kwargs
         )
         self._prepare(*first[:2])
-        return super().fit(pairs, shuffle=False, **kwargs)
+        self.training_pairs = pairs
+        try:
+            return super().fit(pairs, shuffle=False, **kwargs)
+        finally:
+            self.training_pairs = None
 
     def train_on_batch(self, x, y=None, **kwargs):
         """Take one step on the pair `x = (x, y)`, `y = (meta_x, meta_y)`; see `keras.Model.train_on_batch`."""
@@ -173,6 +179,23 @@ class BiKDModel(TeacherStudentModel, BackendModel):
         step = self._virtual_step(batch, meta_batch)
         scale = _loss_scale(self.meta_optimizer)
         return step.meta_loss / scale, [gradient / scale for gradient in step.hypergradient]
+
+    def sample_weights(self, batches):
+        """Losses and weights of samples as the weight network sees them, with the student in inference mode.
+
+        Args:
+            batches: Iterable of `(x, y)`.
+
+        Returns:
+            `SampleWeights` of NumPy arrays, one row per sample.
+        """
+        rows = []
+        for x, labels, *_ in batches:
+            teacher = hard_loss(labels, self.teacher_logits(x))
+            student = hard_loss(labels, self.student(x, training=False))
+            weights = self.weight_net(ops.stack([teacher, student], axis=-1))
+            rows.append([ops.convert_to_numpy(part) for part in (labels, teacher, student, weights)])
+        return SampleWeights(*(np.concatenate(column) for column in zip(*rows)))
 
     def _virtual_step(self, batch, meta_batch):
         x, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
@@ -288,6 +311,22 @@ class BiKDModel(TeacherStudentModel, BackendModel):
             "inner_steps": self.inner_steps,
             "meta_loss": self.meta_loss,
         }
+
+
+class SampleWeights(NamedTuple):
+    """What the weight network makes of samples, as NumPy arrays.
+
+    Attributes:
+        labels: Labels, as they were given.
+        teacher_losses: Cross-entropy of the teacher, `(samples,)`.
+        student_losses: Cross-entropy of the student, `(samples,)`.
+        weights: `(samples, 2)`, weight of the hard loss, then of the soft loss.
+    """
+
+    labels: Any
+    teacher_losses: Any
+    student_losses: Any
+    weights: Any
 
 
 class Forward(NamedTuple):

@@ -40,7 +40,7 @@ def pair(train, meta):
                 f"Received: {type(data).__name__}"
             )
     if isinstance(train, keras.utils.PyDataset):
-        return PairedPyDataset(train, list(_batches(meta)))
+        return PairedPyDataset(train, list(batches(meta)))
     meta = _as_tf_dataset(meta)
     length = int(meta.cardinality())
     if length == 0:
@@ -68,7 +68,7 @@ class PairedPyDataset(keras.utils.PyDataset):
         self.seed = np.random.randint(2**31)
 
     @property
-    def num_batches(self):
+    def numbatches(self):
         return self.train.num_batches
 
     def __getitem__(self, index):
@@ -217,7 +217,8 @@ def _weighted_by_class(train, class_weight):
     return train.map(weigh)
 
 
-def _batches(data):
+def batches(data):
+    """Iterate over the batches of a `tf.data.Dataset` or a `PyDataset`, once."""
     if isinstance(data, keras.utils.PyDataset):
         return (data[i] for i in range(data.num_batches))
     return data.as_numpy_iterator()
@@ -229,6 +230,6 @@ def _as_tf_dataset(data):
     signature = tree.map_structure(
         lambda array: tf.TensorSpec((None, *np.shape(array)[1:]), np.asarray(array).dtype), data[0]
     )
-    return tf.data.Dataset.from_generator(lambda: _batches(data), output_signature=signature).apply(
+    return tf.data.Dataset.from_generator(lambda: batches(data), output_signature=signature).apply(
         tf.data.experimental.assert_cardinality(data.num_batches)
     )

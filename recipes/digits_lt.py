@@ -1,0 +1,147 @@
+"""BiKD beside plain training, KD and balanced softmax, on real long-tailed digits. No download.
+
+    python recipes/digits_lt.py
+
+Data: scikit-learn's handwritten digits, cut to an imbalance of 50 (114 images of "0", two of "9"), normal noise of
+0.7 on every training image, so that the student cannot memorise them. A perceptron with 12 hidden units learns from
+one with 128 that was trained on the same long-tailed images. Every student has the same 2,000 steps; the accuracy is
+the last step's, on 500 clean balanced images that nothing else has seen.
+
+About two minutes on two CPU cores for three seeds. Writes to `runs/digits_lt/`.
+"""
+
+import argparse
+import csv
+import pathlib
+import statistics
+import time
+
+import keras
+
+import keras_bikd as bikd
+
+NOISE, BATCH_SIZE, STEPS, TEMPERATURE = 0.7, 64, 2000, 4.0
+MANY_ABOVE, FEW_BELOW = 40, 10  # the usual 100 and 20 are for data sets with thousands of images
+
+
+def main(seeds=(0, 1, 2), imbalance_factor=50, steps=STEPS, folder="runs/digits_lt"):
+    folder = pathlib.Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for seed in seeds:
+        data = bikd.data.load(
+            "sklearn_digits",
+            imbalance_factor,
+            meta_size=100,
+            test_size=500,
+            batch_size=BATCH_SIZE,
+            seed=seed,
+            augment=bikd.data.gaussian_noise(NOISE),
+        )
+        teacher = perceptron(128, seed)
+        teacher.compile(sgd(steps), keras.losses.SparseCategoricalCrossentropy(from_logits=True), steps_per_execution=50)
+        announce("teacher", seed)
+        fit(teacher, data, steps)
+        for method in ("CE", "KD", "BiKD", "balanced softmax"):
+            announce(method, seed)
+            model = build(method, data.class_counts, teacher, seed)
+            rows.append({"method": method, "seed": seed, **train(model, method, data, steps, folder / f"seed_{seed}")})
+    print(f"\nTest accuracy (%), imbalance {imbalance_factor}, mean of seeds {list(seeds)}, last step\n")
+    print(table(rows))
+    write_csv(folder / "results.csv", rows)
+    return rows
+
+
+def build(method, class_counts, teacher, seed):
+    student = perceptron(12, seed)
+    if method == "BiKD":
+        return bikd.BiKDModel(student, teacher, temperature=TEMPERATURE, inner_steps=5)
+    objective = {
+        "CE": bikd.objectives.CrossEntropy(),
+        "KD": bikd.objectives.KnowledgeDistillation(temperature=TEMPERATURE),
+        "balanced softmax": bikd.objectives.BalancedSoftmax(class_counts=class_counts),
+    }[method]
+    return bikd.DistillationModel(student, teacher, objective)
+
+
+def train(model, method, data, steps, folder):
+    metrics = [
+        bikd.metrics.BalancedAccuracy(data.num_classes),
+        bikd.metrics.ShotAccuracy(data.class_counts, MANY_ABOVE, FEW_BELOW),
+    ]
+    name = method.lower().replace(" ", "_")
+    folder.mkdir(parents=True, exist_ok=True)
+    model.compile(sgd(steps), metrics=metrics, steps_per_execution=50)
+    callbacks = [keras.callbacks.CSVLogger(folder / f"{name}_history.csv")]
+    if method == "BiKD":
+        callbacks.append(bikd.callbacks.WeightMap(folder, data=data.train))
+    start = time.perf_counter()
+    fit(model, data, steps, callbacks)
+    seconds = time.perf_counter() - start
+    model.student.save(folder / f"{name}_student.keras")
+    accuracy = model.evaluate(data.test, return_dict=True, verbose=0)
+    scores = {group: 100 * accuracy[key] for group, key in GROUPS.items()}
+    return {**scores, "seconds": seconds}
+
+
+GROUPS = {"overall": "balanced_accuracy", "many": "many", "medium": "medium", "few": "few"}
+
+
+def fit(model, data, steps, callbacks=()):
+    meta = {"meta_data": data.meta} if isinstance(model, bikd.BiKDModel) else {}
+    epochs = 4
+    model.fit(data.train.repeat(), steps_per_epoch=steps // epochs, epochs=epochs, callbacks=list(callbacks), **meta)
+
+
+def perceptron(hidden_units, seed):
+    keras.utils.set_random_seed(seed)
+    decay = {"kernel_regularizer": keras.regularizers.L2(2.5e-4), "bias_regularizer": keras.regularizers.L2(2.5e-4)}
+    return keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            keras.layers.Flatten(),
+            keras.layers.Dense(hidden_units, activation="relu", kernel_initializer="he_normal", **decay),
+            keras.layers.Dense(10, kernel_initializer="he_normal", **decay),
+        ]
+    )
+
+
+def sgd(steps):
+    boundaries = [int(0.66 * steps), int(0.83 * steps)]
+    schedule = keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, [0.05, 0.005, 0.0005])
+    return keras.optimizers.SGD(schedule, momentum=0.9)
+
+
+def announce(what, seed):
+    print(f"\n{what}, seed {seed}")
+
+
+def table(rows):
+    columns = [*GROUPS, "seconds"]
+    lines = [f"| method | {' | '.join(columns)} |", f"|---|{'---:|' * len(columns)}"]
+    for method in dict.fromkeys(row["method"] for row in rows):
+        cells = [spread([row[column] for row in rows if row["method"] == method]) for column in columns]
+        lines.append(f"| {method} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def spread(values):
+    if len(values) == 1:
+        return f"{values[0]:.1f}"
+    return f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}"
+
+
+def write_csv(path, rows):
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--imbalance-factor", type=float, default=50)
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--folder", default="runs/digits_lt")
+    main(**vars(parser.parse_args()))

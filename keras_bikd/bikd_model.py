@@ -9,7 +9,7 @@ from keras import ops
 from keras_bikd import checks
 from keras_bikd.backend import BackendModel, all_reduce_sum, num_replicas, scope_of, values
 from keras_bikd.bilevel_optimizer import BilevelOptimizer
-from keras_bikd.data.pairing import pair_for_fit
+from keras_bikd.data.pairing import pair_for_fit, require_pair
 from keras_bikd.hypergradient import one_step_hypergradient
 from keras_bikd.losses import hard_loss, soft_loss
 from keras_bikd.meta_weight_net import MetaWeightNet
@@ -198,36 +198,46 @@ class BiKDModel(TeacherStudentModel, BackendModel):
         return SampleWeights(*(np.concatenate(column) for column in zip(*rows)))
 
     def _virtual_step(self, batch, meta_batch):
+        return one_step_hypergradient(
+            self._inner(batch),
+            lambda phi, forward: self._cotangents(self._weights(phi, forward), forward),
+            self._outer_loss(meta_batch),
+            theta=values(self.student.trainable_variables),
+            phi=values(self.weight_net.trainable_variables),
+            # The cotangents carry the loss scale of the student's optimizer; the virtual step must not.
+            learning_rate=self.optimizer.learning_rate / _loss_scale(self.optimizer.inner_optimizer),
+        )
+
+    def _inner(self, batch):
+        """The losses of every training sample, shape `(batch, losses)`, as a function of `theta` (lines 5-7)."""
         x, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
-        meta_x, meta_labels, meta_sample_weight = keras.utils.unpack_x_y_sample_weight(meta_batch)
         teacher_logits = self.teacher_logits(x)
-        meta_teacher_logits = None if self.meta_loss == "hard" else self.teacher_logits(meta_x)
+        teacher_losses = hard_loss(labels, teacher_logits)
         state = values(self.student.non_trainable_variables)
 
         def inner(theta):
             logits, penalty, new_state = self._student_at(theta, state, x)
             hard = hard_loss(labels, logits)
             soft = soft_loss(teacher_logits, logits, self.temperature)
-            features = ops.stack([hard_loss(labels, teacher_logits), hard], axis=-1)
+            features = ops.stack([teacher_losses, hard], axis=-1)
             forward = Forward(logits, features, _share_of_mean(hard, sample_weight), new_state)
             return (ops.stack([hard, soft], axis=-1), penalty), forward
 
-        def outer_loss(theta):
-            # The meta batch has batch statistics and dropout masks of its own; its state updates are thrown away.
-            logits, _, _ = self._student_at(theta, state, meta_x)
-            losses = self._meta_losses(meta_labels, meta_teacher_logits, logits)
-            mean = ops.sum(_share_of_mean(losses, meta_sample_weight) * losses)
-            return _loss_scale(self.meta_optimizer) * mean
+        return inner
 
-        return one_step_hypergradient(
-            inner,
-            lambda phi, forward: self._cotangents(self._weights(phi, forward), forward),
-            outer_loss,
-            theta=values(self.student.trainable_variables),
-            phi=values(self.weight_net.trainable_variables),
-            # The cotangents carry the loss scale of the student's optimizer; the virtual step must not.
-            learning_rate=self.optimizer.learning_rate / _loss_scale(self.optimizer.inner_optimizer),
-        )
+    def _outer_loss(self, meta_batch):
+        """The (scaled) mean loss on the meta batch, as a function of `theta'` (lines 9-10)."""
+        x, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(meta_batch)
+        teacher_logits = None if self.meta_loss == "hard" else self.teacher_logits(x)
+        state = values(self.student.non_trainable_variables)
+
+        def outer_loss(theta):
+            # The meta batch has batch statistics of its own; its updates of the state are thrown away.
+            logits, _, _ = self._student_at(theta, state, x)
+            losses = self._meta_losses(labels, teacher_logits, logits)
+            return _loss_scale(self.meta_optimizer) * ops.sum(_share_of_mean(losses, sample_weight) * losses)
+
+        return outer_loss
 
     def _student_at(self, theta, state, x):
         """The student in training mode as a pure function of its variables: `(logits, penalty, new_state)`."""
@@ -283,6 +293,8 @@ class BiKDModel(TeacherStudentModel, BackendModel):
 
     def _prepare(self, batch, meta_batch):
         """Check the first batches, and create all that training needs, before the first step."""
+        require_pair((batch, meta_batch))
+        checks.batched("training", batch[1])
         with scope_of(self):
             student_logits = checks.logits_of("student", self.student, batch[0])
             teacher_logits = checks.logits_of("teacher", self.teacher, batch[0])

@@ -56,6 +56,12 @@ def logits_of(role, model, inputs):
     return logits
 
 
+def batched(name, labels):
+    """Raise if a "batch" is a single sample."""
+    if np.ndim(labels) == 0:
+        raise ValueError(f"The {name} data set is not batched: a label has shape (). Call `.batch(...)` on it.")
+
+
 def labels_match(name, labels, num_classes):
     """Raise unless `labels` are integer ids below `num_classes` or rows of `num_classes` entries.
 
@@ -66,8 +72,6 @@ def labels_match(name, labels, num_classes):
     """
     labels = ops.convert_to_numpy(labels)
     shape = labels.shape
-    if labels.ndim == 0:
-        raise ValueError(f"The {name} data set is not batched: a label has shape (). Call `.batch(...)` on it.")
     if labels.ndim == 2 and shape[1] == num_classes and num_classes > 1:
         return
     if labels.ndim > 2 or (labels.ndim == 2 and shape[1] != 1):

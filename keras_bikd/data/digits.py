@@ -24,6 +24,7 @@ class SklearnDigits(tfds.core.GeneratorBasedBuilder):
                 }
             ),
             supervised_keys=("image", "label"),
+            disable_shuffling=True,  # ids are scikit-learn's row numbers
             homepage="https://archive.ics.uci.edu/dataset/80",
             citation="E. Alpaydin, C. Kaynak (1998). Optical Recognition of Handwritten Digits. UCI Repository.",
         )

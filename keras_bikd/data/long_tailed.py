@@ -157,8 +157,8 @@ def _shuffled_batches(images, count, batch_size, seed, augment):
 
 
 def _shuffled_ids_by_class(labels, num_classes, seed):
-    order = np.random.default_rng(seed).permutation(len(labels))
-    return [order[labels[order] == label] for label in range(num_classes)]
+    generator = np.random.default_rng(seed)
+    return [generator.permutation(np.where(labels == label)[0]) for label in range(num_classes)]
 
 
 def _take_balanced(ids_by_class, size, argument):

@@ -68,7 +68,7 @@ class PairedPyDataset(keras.utils.PyDataset):
         self.seed = np.random.randint(2**31)
 
     @property
-    def numbatches(self):
+    def num_batches(self):
         return self.train.num_batches
 
     def __getitem__(self, index):
@@ -105,7 +105,7 @@ def pair_for_fit(x, y, meta_data, *, batch_size, shuffle, fit_arguments):
     validation_split = fit_arguments.pop("validation_split", None)
     if _is_dataset(x):
         unfit = {"y": y, "sample_weight": sample_weight, "batch_size": batch_size, "validation_split": validation_split}
-        given = [name for name, value in unfit.items() if value]
+        given = [name for name, value in unfit.items() if value is not None]
         if given:
             raise ValueError(
                 f"With a data set as `x`, `fit` takes no {' and no '.join(f'`{name}`' for name in given)}: "
@@ -131,10 +131,10 @@ def pair_for_fit(x, y, meta_data, *, batch_size, shuffle, fit_arguments):
                 )
             meta_data = _batched(_check_arrays("meta_data", tuple(meta_data)), batch_size, shuffle)
         pairs = pair(train, meta_data)
-    return pairs, _first_pair(pairs, has_meta=meta_data is not None, fit_arguments=fit_arguments)
+    return pairs, _first_pair(pairs, fit_arguments)
 
 
-def _first_pair(pairs, has_meta, fit_arguments):
+def _first_pair(pairs, fit_arguments):
     if isinstance(pairs, tf.data.Dataset):
         if int(pairs.cardinality()) == tf.data.INFINITE_CARDINALITY and not fit_arguments.get("steps_per_epoch"):
             raise ValueError(
@@ -146,24 +146,23 @@ def _first_pair(pairs, has_meta, fit_arguments):
         first = pairs[0] if pairs.num_batches != 0 else None
     if first is None:
         raise ValueError("`fit` received an empty data set: there is no training batch, or no meta batch.")
-    if not is_pair(first):
-        fix = (
-            "its batches must be (x, y) or (x, y, sample_weight)"
-            if has_meta
-            else "BiKD learns its weights on a small class-balanced meta set. Pass `fit(..., meta_data=...)`, or a data "
-            "set of ((x, y), (meta_x, meta_y)) as made by `keras_bikd.data.pair`"
-        )
-        shapes = tree.map_structure(lambda tensor: tuple(tensor.shape), first)
-        raise ValueError(f"There is no meta batch beside the training batch: {fix}. Received batches of shape {shapes}")
+    require_pair(first)
     return first
 
 
-def is_pair(batch):
-    """Whether `batch` is `((x, y), (meta_x, meta_y))`, each perhaps with sample weights."""
-    return (
-        isinstance(batch, (tuple, list))
-        and len(batch) >= 2
-        and all(isinstance(part, (tuple, list)) and len(part) in (2, 3) for part in batch[:2])
+def require_pair(pair):
+    """Raise unless `pair` is `((x, y), (meta_x, meta_y))`, each perhaps with sample weights."""
+    if (
+        isinstance(pair, (tuple, list))
+        and len(pair) >= 2
+        and all(isinstance(batch, (tuple, list)) and len(batch) in (2, 3) for batch in pair[:2])
+    ):
+        return
+    shapes = tree.map_structure(lambda tensor: None if tensor is None else tuple(np.shape(tensor)), pair)
+    raise ValueError(
+        "BiKD learns its weights on a small class-balanced meta set, and needs a meta batch (x, y) beside every training "
+        "batch (x, y); sample weights may be a third element. Pass `fit(..., meta_data=...)`, or a data set of "
+        f"((x, y), (meta_x, meta_y)) as made by `keras_bikd.data.pair`. Received batches of shape {shapes}"
     )
 
 
@@ -207,11 +206,13 @@ def _weighted_by_class(train, class_weight):
         raise ValueError(
             "`fit(class_weight=...)` works with arrays and `tf.data`; let the `PyDataset` yield (x, y, sample_weight)."
         )
-    table = tf.constant([class_weight.get(label, 1.0) for label in range(max(class_weight) + 1)], "float32")
+    classes = tf.constant(list(class_weight), "int64")
+    surplus = tf.constant([weight - 1.0 for weight in class_weight.values()], "float32")
 
     def weigh(x, labels, sample_weight=None):
         ids = labels if labels.dtype.is_integer and labels.shape.rank == 1 else tf.argmax(labels, axis=-1)
-        weight = tf.gather(table, ids)
+        members = tf.cast(tf.cast(ids, "int64")[:, None] == classes, "float32")
+        weight = 1.0 + tf.linalg.matvec(members, surplus)
         return x, labels, weight if sample_weight is None else weight * tf.cast(sample_weight, weight.dtype)
 
     return train.map(weigh)

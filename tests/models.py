@@ -1,0 +1,63 @@
+"""Tiny models and data that the tests share."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import layers
+
+import keras_bikd as bikd
+
+FEATURES, CLASSES = 6, 4
+
+
+def perceptron(*middle, features=FEATURES, classes=CLASSES, units=8):
+    """Dense, whatever stands in the middle, logits."""
+    return keras.Sequential([keras.Input((features,)), layers.Dense(units, "tanh"), *middle, layers.Dense(classes)])
+
+
+def arrays(samples=24, seed=0, features=FEATURES, classes=CLASSES):
+    """Random inputs, and labels in which every class occurs."""
+    generator = np.random.default_rng(seed)
+    x = generator.normal(size=(samples, features)).astype(keras.config.floatx())
+    return x, generator.permutation(np.arange(samples) % classes)
+
+
+def compiled(student=None, teacher=None, *, learning_rate=0.1, meta_learning_rate=0.05, compile_arguments=(), **kwargs):
+    """A compiled `BiKDModel` of tiny parts."""
+    model = bikd.BiKDModel(student or perceptron(), teacher or perceptron(), bikd.MetaWeightNet((8,)), **kwargs)
+    model.compile(
+        optimizer=keras.optimizers.SGD(learning_rate, momentum=0.9),
+        meta_optimizer=keras.optimizers.Adam(meta_learning_rate),
+        **dict(compile_arguments),
+    )
+    return model
+
+
+def dataset(data, batch_size=4):
+    return tf.data.Dataset.from_tensor_slices(data).batch(batch_size)
+
+
+class Batches(keras.utils.PyDataset):
+    """Arrays in fixed batches, as a user would write it."""
+
+    def __init__(self, data, batch_size=4, **kwargs):
+        super().__init__(**kwargs)
+        self.data, self.batch_size = data, batch_size
+
+    @property
+    def num_batches(self):
+        return -(-len(self.data[1]) // self.batch_size)
+
+    def __getitem__(self, index):
+        rows = slice(index * self.batch_size, (index + 1) * self.batch_size)
+        return tuple(part[rows] for part in self.data)
+
+
+def state_of(model):
+    """Every number a training step may change."""
+    return [v.value.numpy() for v in [*model.variables, *model.optimizer.variables]]
+
+
+def assert_same_state(a, b):
+    for left, right in zip(state_of(a), state_of(b), strict=True):
+        np.testing.assert_array_equal(left, right)

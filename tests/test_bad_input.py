@@ -1,0 +1,115 @@
+"""Bad input gets an error that names the argument and what was received, before the first step."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+import keras_bikd as bikd
+import models
+
+X, Y = models.arrays(12)
+META_X, META_Y = models.arrays(8, seed=1)
+
+
+def fit(x=X, y=Y, meta_data=(META_X, META_Y), student=None, teacher=None, **kwargs):
+    models.compiled(student, teacher).fit(x, y, meta_data=meta_data, verbose=0, **kwargs)
+
+
+def softmax_at_the_end():
+    return keras.Sequential([keras.Input((6,)), layers.Dense(4, activation="softmax")])
+
+
+def empty():
+    return tf.data.Dataset.from_tensor_slices((X[:0], Y[:0])).batch(4)
+
+
+CASES = {
+    "no meta data": (lambda: fit(meta_data=None), r"meta set.*meta_data=.*Received batches of shape.*\(12, 6\)"),
+    "no meta data beside a data set": (lambda: fit(models.dataset((X, Y)), None, None), "meta_data="),
+    "meta data of another kind": (lambda: fit(meta_data=META_X), r"meta_data=.*tuple.*Received: ndarray"),
+    "meta data without labels": (lambda: fit(meta_data=(META_X, None)), "meta_data"),
+    "meta inputs of another width": (lambda: fit(meta_data=(META_X[:, :3], META_Y)), r"Received.*\(3,\).*\(6,\)"),
+    "meta inputs of another dtype": (lambda: fit(meta_data=(META_X.astype("int32"), META_Y)), "int32.*float32"),
+    "meta inputs of another structure": (lambda: fit(meta_data=({"x": META_X}, META_Y)), "structure"),
+    "meta labels of more classes": (lambda: fit(meta_data=(META_X, META_Y + 1)), "meta labels.*0..3.*1 to 4"),
+    "one-hot meta labels of more classes": (lambda: fit(meta_data=(META_X, np.eye(5)[META_Y])), r"meta.*\(8, 5\)"),
+    "empty meta set": (lambda: fit(models.dataset((X, Y)), None, empty()), "meta.*empty"),
+    "student with softmax": (lambda: fit(student=softmax_at_the_end()), "student must return logits.*softmax"),
+    "teacher with softmax": (lambda: fit(teacher=softmax_at_the_end()), "teacher must return logits"),
+    "teacher of other classes": (lambda: fit(teacher=models.perceptron(classes=7)), "7 outputs.*student with 4"),
+    "two outputs": (
+        lambda: fit(student=keras.Model(i := keras.Input((6,)), [layers.Dense(4)(i), layers.Dense(4)(i)])),
+        "student must return one tensor",
+    ),
+    "labels out of range": (lambda: fit(y=Y + 3), "training labels.*0..3.*Received: labels from 3 to 6"),
+    "negative labels": (lambda: fit(y=Y - 1), "-1"),
+    "float labels": (lambda: fit(y=Y.astype("float32")), "must be integers.*float32"),
+    "one-hot labels of other classes": (lambda: fit(y=np.eye(6)[Y]), r"one-hot.*\(.*, 6\)"),
+    "no labels": (lambda: fit(y=None), "x, y"),
+    "lengths differ": (lambda: fit(y=Y[:5]), r"same number of samples.*\(12, 6\).*\(5,\)"),
+    "empty arrays": (lambda: fit(X[:0], Y[:0]), "at least one"),
+    "empty data set": (lambda: fit(empty(), None), "empty data set"),
+    "not batched": (lambda: fit(tf.data.Dataset.from_tensor_slices((X, Y)), None), "training.*not batched"),
+    "endless data set": (lambda: fit(models.dataset((X, Y)).repeat(), None), "steps_per_epoch"),
+    "labels beside a data set": (lambda: fit(models.dataset((X, Y)), Y), "takes no `y`"),
+    "data set of four parts": (lambda: fit(models.dataset((X, Y, Y, Y)), None), r"training batch.*\(4, 6\)"),
+    "validation_split of 2": (lambda: fit(validation_split=2), "validation_split"),
+    "fit before compile": (
+        lambda: bikd.BiKDModel(models.perceptron(), models.perceptron()).fit(X, Y, meta_data=(META_X, META_Y)),
+        "compile",
+    ),
+    "hypergradient before compile": (
+        lambda: bikd.BiKDModel(models.perceptron(), models.perceptron()).hypergradient((X, Y), (META_X, META_Y)),
+        "compile",
+    ),
+    "inner_steps=0": (lambda: models.compiled(inner_steps=0), r"inner_steps=\.\.\.\).*at least 1.*inner_steps=0"),
+    "inner_steps=2.5": (lambda: models.compiled(inner_steps=2.5), "inner_steps=2.5"),
+    "inner_steps=True": (lambda: models.compiled(inner_steps=True), "inner_steps=True"),
+    "temperature=0": (lambda: models.compiled(temperature=0), "temperature=0"),
+    "temperature=-1": (lambda: models.compiled(temperature=-1.0), "temperature=-1.0"),
+    "temperature=nan": (lambda: models.compiled(temperature=float("nan")), "temperature=nan"),
+    "temperature='4'": (lambda: models.compiled(temperature="4"), "temperature='4'"),
+    "unknown meta_loss": (lambda: models.compiled(meta_loss="mix"), "'hard', 'soft', 'mixed'.*meta_loss='mix'"),
+    "student is no model": (lambda: bikd.BiKDModel(layers.Dense(3), models.perceptron()), "student=.*Dense"),
+    "teacher is no model": (lambda: bikd.BiKDModel(models.perceptron(), "teacher.keras"), "teacher='teacher.keras'"),
+    "objective is no function": (
+        lambda: bikd.DistillationModel(models.perceptron(), models.perceptron(), "kd"),
+        "objective='kd'",
+    ),
+    "hidden_units=0": (lambda: bikd.MetaWeightNet((0,)), r"hidden_units=\(0,\)"),
+    "hidden_units='64'": (lambda: bikd.MetaWeightNet("64"), "hidden_units='64'"),
+    "train_on_batch without meta batch": (lambda: models.compiled().train_on_batch(X, Y), "meta batch"),
+    "depth=9": (lambda: bikd.networks.cifar_resnet(9), "depth=9"),
+    "three widths": (lambda: bikd.networks.cifar_resnet(8, (4, 4, 8)), r"\(4, 4, 8\)"),
+    "pair of arrays": (lambda: bikd.data.pair((X, Y), (META_X, META_Y)), "train=.*tuple"),
+    "imbalance_factor=0.1": (lambda: bikd.long_tail.exponential_counts(100, 0.1, 10), "imbalance_factor=0.1"),
+    "imbalance_factor=nan": (lambda: bikd.long_tail.exponential_counts(100, float("nan"), 10), "nan"),
+    "one class": (lambda: bikd.long_tail.exponential_counts(100, 10, 1), "num_classes=1"),
+    "shot groups overlap": (lambda: bikd.long_tail.shot_groups([5, 4], 1, 20), "many_above=1"),
+    "meta_size no multiple": (lambda: load(meta_size=95), "meta_size=95"),
+    "meta_size empties a class": (lambda: load(meta_size=1800), "smallest has 124.*meta_size=1800"),
+    "no test split": (lambda: load(test_size=None), "test_size"),
+    "imbalance empties a class": (lambda: load(imbalance_factor=1000), "imbalance_factor=1000"),
+}
+
+
+def load(imbalance_factor=10, meta_size=100, test_size=500):
+    return bikd.data.load("sklearn_digits", imbalance_factor, meta_size=meta_size, test_size=test_size)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_bad_input(case):
+    call, message = CASES[case]
+    with pytest.raises(ValueError, match=f"(?s){message}"):
+        call()
+
+
+def test_nothing_has_moved_when_fit_refuses():
+    model = models.compiled()
+    before = model.weights[0].numpy()
+    with pytest.raises(ValueError, match="training labels"):
+        model.fit(X, Y + 3, meta_data=(META_X, META_Y), verbose=0)
+    np.testing.assert_array_equal(model.weights[0].numpy(), before)
+    assert int(model.optimizer.iterations) == 0

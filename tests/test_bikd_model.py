@@ -1,0 +1,343 @@
+"""`BiKDModel` as a Keras model: forms of data, batch norm, the teacher, logs, saving, determinism."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+import keras_bikd as bikd
+import models
+
+TRAIN_LOGS = {"loss", "meta_loss", "hard_weight", "soft_weight"}
+
+
+def test_every_form_of_data_gives_the_same_weights():
+    """Six training batches of four with two, then six meta batches, unshuffled."""
+    train, meta = models.arrays(24), models.arrays(24, seed=1)
+    forms = {
+        "arrays": lambda m: m.fit(*train, meta_data=meta, batch_size=4, shuffle=False, verbose=0),
+        "tf.data": lambda m: m.fit(models.dataset(train), meta_data=models.dataset(meta), verbose=0),
+        "PyDataset": lambda m: m.fit(models.Batches(train), meta_data=models.Batches(meta), verbose=0),
+        "tf.data, PyDataset": lambda m: m.fit(models.dataset(train), meta_data=models.Batches(meta), verbose=0),
+        "PyDataset, tf.data": lambda m: m.fit(models.Batches(train), meta_data=models.dataset(meta), verbose=0),
+        "paired": lambda m: m.fit(bikd.data.pair(models.dataset(train), models.dataset(meta)), verbose=0),
+        "by hand": lambda m: [
+            m.train_on_batch(*pair) for pair in zip(models.dataset(train).as_numpy_iterator(), models.dataset(meta))
+        ],
+    }
+    results = {}
+    for name, run in forms.items():
+        keras.utils.set_random_seed(0)
+        results[name] = models.compiled(inner_steps=4)
+        run(results[name])
+        assert int(results[name].optimizer.iterations) == 6, name
+    for name, model in results.items():
+        models.assert_same_state(model, results["arrays"])
+
+
+@pytest.mark.parametrize("labels", [lambda y: np.eye(4, dtype="float32")[y], lambda y: y[:, None]])
+def test_labels_one_hot_or_as_a_column(labels):
+    (x, y), (meta_x, meta_y) = models.arrays(), models.arrays(8, seed=1)
+    plain = models.compiled(compile_arguments={"metrics": ["accuracy"]})
+    logs = plain.train_on_batch((x, y), (meta_x, meta_y), return_dict=True)
+    keras.utils.set_random_seed(0)
+    other = models.compiled(compile_arguments={"metrics": ["accuracy"]})
+    other_logs = other.train_on_batch((x, labels(y)), (meta_x, labels(meta_y)), return_dict=True)
+    assert logs == pytest.approx(other_logs, rel=1e-6)
+    for a, b in zip(plain.weights, other.weights):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
+
+
+def test_short_meta_set_is_repeated_and_every_batch_has_its_turn():
+    seen = []
+
+    class Record(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense = layers.Dense(models.CLASSES)
+
+        def call(self, inputs, training=None):
+            if training:
+                tf.py_function(lambda tag: seen.append(int(tag)), [inputs[0, 0]], [])
+            return self.dense(inputs[:, 1:])
+
+    def tagged(samples, first):
+        x, y = models.arrays(samples)
+        return np.concatenate([np.full((samples, 1), first) + np.arange(samples)[:, None] // 4, x], axis=1), y
+
+    model = models.compiled(Record(), models.perceptron(features=models.FEATURES + 1))
+    train, meta = tagged(28, 0), tagged(12, 100)
+    model.fit(models.dataset(train), meta_data=models.dataset(meta), epochs=2, verbose=0)
+    assert [tag for tag in seen if tag < 100] == list(range(7)) * 2
+    meta_tags = [tag for tag in seen if tag >= 100]
+    assert len(meta_tags) == 14
+    for epoch in (meta_tags[:7], meta_tags[7:]):
+        assert sorted(epoch[:3]) == sorted(epoch[3:6]) == [100, 101, 102]
+    passes = {tuple(epoch[i : i + 3]) for epoch in (meta_tags[:7], meta_tags[7:]) for i in (0, 3)}
+    assert len(passes) > 1  # reshuffled
+
+
+def test_batch_norm_moves_as_in_one_plain_forward_pass():
+    student = models.perceptron(layers.BatchNormalization(momentum=0.8))
+    twin = keras.models.clone_model(student)
+    twin.set_weights(student.get_weights())
+    model = models.compiled(student, inner_steps=1)
+    (x, y), meta = models.arrays(), models.arrays(8, seed=1)
+    model.train_on_batch((x, y), meta)
+    twin(x, training=True)
+    for ours, plain in zip(student.non_trainable_variables, twin.non_trainable_variables):
+        np.testing.assert_allclose(ours, plain, rtol=1e-6)
+
+
+def test_dropout_seeds_move_as_in_one_plain_forward_pass():
+    student = models.perceptron(layers.Dropout(0.5, seed=3))
+    twin = keras.models.clone_model(student)
+    models.compiled(student).train_on_batch(models.arrays(), models.arrays(8, seed=1))
+    twin(models.arrays()[0], training=True)
+    (ours,), (plain,) = student.non_trainable_variables, twin.non_trainable_variables
+    np.testing.assert_array_equal(ours.numpy(), plain.numpy())
+
+
+@pytest.mark.parametrize("trainable", [True, False])
+def test_teacher_is_left_as_found(trainable):
+    teacher = models.perceptron(layers.BatchNormalization(), layers.Dropout(0.5))
+    teacher.trainable = trainable
+    before = [v.numpy() for v in teacher.variables]
+    flags = [layer.trainable for layer in teacher.layers]
+    model = models.compiled(teacher=teacher)
+    model.fit(*models.arrays(), meta_data=models.arrays(8), verbose=0)
+    assert teacher.trainable is trainable
+    assert [layer.trainable for layer in teacher.layers] == flags
+    for old, new in zip(before, teacher.variables):
+        np.testing.assert_array_equal(old, new.numpy())
+
+
+def test_regularisers_enter_the_real_step_alone():
+    (x, y), meta = models.arrays(), models.arrays(8, seed=1)
+
+    def model_with(factor):
+        keras.utils.set_random_seed(0)
+        student = keras.Sequential(
+            [keras.Input((6,)), layers.Dense(4, kernel_regularizer=keras.regularizers.L2(factor))]
+        )
+        model = bikd.BiKDModel(student, models.perceptron(), inner_steps=3)
+        model.compile(optimizer=keras.optimizers.SGD(0.1))
+        return model
+
+    plain, decayed = model_with(0.0), model_with(0.05)
+    kernel = decayed.student.weights[0].numpy()
+    for a, b in zip(plain.hypergradient((x, y), meta)[1], decayed.hypergradient((x, y), meta)[1]):
+        np.testing.assert_array_equal(a, b)
+    losses = [m.train_on_batch((x, y), meta, return_dict=True)["loss"] for m in (plain, decayed)]
+    np.testing.assert_allclose(losses[1] - losses[0], 0.05 * np.sum(kernel**2), rtol=1e-5)
+    difference = plain.student.weights[0].numpy() - decayed.student.weights[0].numpy()
+    np.testing.assert_allclose(difference, 0.1 * 2 * 0.05 * kernel, rtol=1e-4, atol=1e-7)
+
+
+def test_logs():
+    model = models.compiled(models.perceptron(layers.BatchNormalization()), compile_arguments={"metrics": ["accuracy"]})
+    train, meta = models.arrays(), models.arrays(8, seed=1)
+    history = model.fit(*train, meta_data=meta, validation_data=train, epochs=2, verbose=0).history
+    assert set(history) == TRAIN_LOGS | {"accuracy", "val_loss", "val_accuracy"}
+    assert all(np.isfinite(values).all() and len(values) == 2 for values in history.values())
+    results = model.evaluate(*train, verbose=0, return_dict=True)
+    assert set(results) == {"loss", "accuracy"}
+    assert results["loss"] == pytest.approx(history["val_loss"][-1])
+    hard = bikd.losses.hard_loss(train[1], model.student(train[0], training=False))
+    assert results["loss"] == pytest.approx(float(np.mean(hard)), rel=1e-6)
+    np.testing.assert_allclose(model.predict(train[0], verbose=0), model.student.predict(train[0], verbose=0))
+
+
+def test_loss_is_the_mean_over_the_samples_of_an_epoch():
+    """Batches of 16 and 8 with everything frozen: the log is the mean over 24 samples, not over 2 batches."""
+    model = models.compiled(learning_rate=0.0, meta_learning_rate=0.0)
+    (x, y), meta = models.arrays(24), models.arrays(8, seed=1)
+    logs = model.fit(x, y, meta_data=meta, batch_size=16, shuffle=False, verbose=0).history
+    seen = model.sample_weights([(x, y)])
+    soft = bikd.losses.soft_loss(model.teacher(x), model.student(x), model.temperature)
+    per_sample = seen.weights[:, 0] * seen.student_losses + seen.weights[:, 1] * np.asarray(soft)
+    assert logs["loss"][0] == pytest.approx(per_sample.mean(), rel=1e-5)
+    assert logs["hard_weight"][0] == pytest.approx(seen.weights[:, 0].mean(), rel=1e-5)
+    assert logs["meta_loss"][0] == pytest.approx(
+        float(np.mean(bikd.losses.hard_loss(meta[1], model.student(meta[0])))), rel=1e-5
+    )
+
+
+def test_sample_weight_of_two_counts_as_two_samples():
+    (x, y), meta = models.arrays(8), models.arrays(8, seed=1)
+    weighted = models.compiled(inner_steps=1, learning_rate=0.2)
+    sample_weight = np.array([2.0, *[1.0] * 6, 0.0], "float32")
+    weighted.fit(x, y, sample_weight=sample_weight, meta_data=meta, batch_size=8, shuffle=False, verbose=0)
+    keras.utils.set_random_seed(0)
+    repeated = models.compiled(inner_steps=1, learning_rate=0.2)
+    rows = [0, 0, *range(1, 7)]
+    repeated.fit(x[rows], y[rows], meta_data=meta, batch_size=8, shuffle=False, verbose=0)
+    for a, b in zip(weighted.weights, repeated.weights):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
+
+
+def test_class_weight_is_a_sample_weight_by_label():
+    (x, y), meta = models.arrays(8), models.arrays(8, seed=1)
+    by_class = models.compiled()
+    by_class.fit(x, y, class_weight={0: 3.0, 2: 0.5}, meta_data=meta, shuffle=False, verbose=0)
+    keras.utils.set_random_seed(0)
+    by_sample = models.compiled()
+    sample_weight = np.array([{0: 3.0, 2: 0.5}.get(label, 1.0) for label in y], "float32")
+    by_sample.fit(x, y, sample_weight=sample_weight, meta_data=meta, shuffle=False, verbose=0)
+    models.assert_same_state(by_class, by_sample)
+
+
+def test_validation_split():
+    (x, y), meta = models.arrays(20), models.arrays(8, seed=1)
+    model = models.compiled()
+    history = model.fit(x, y, meta_data=meta, validation_split=0.2, batch_size=4, verbose=0).history
+    assert int(model.optimizer.iterations) == 4
+    assert history["val_loss"][0] == pytest.approx(model.evaluate(x[16:], y[16:], verbose=0), rel=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")
+def test_counter_does_not_move_when_the_data_run_out():
+    """An epoch of unknown length must not count a phantom batch at its end."""
+    train, meta = models.arrays(24), models.arrays(8, seed=1)
+    unknown = models.dataset(train).filter(lambda x, y: True)
+    model = models.compiled()
+    model.fit(unknown, meta_data=models.dataset(meta), epochs=3, verbose=0)
+    assert int(model.optimizer.iterations) == 18
+
+
+@pytest.mark.parametrize("compile_arguments", [{"steps_per_execution": 4}, {"jit_compile": True}])
+def test_other_ways_to_run_give_the_same_numbers(compile_arguments):
+    train, meta = models.arrays(24), models.arrays(24, seed=1)
+    results = []
+    for arguments in ({}, compile_arguments):
+        keras.utils.set_random_seed(0)
+        model = models.compiled(inner_steps=3, compile_arguments=arguments)
+        model.fit(*train, meta_data=meta, batch_size=4, shuffle=False, verbose=0)
+        results.append(models.state_of(model))
+    for a, b in zip(*results):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_same_seed_gives_bit_identical_weights():
+    runs = []
+    for _ in range(2):
+        keras.utils.set_random_seed(7)
+        model = models.compiled(models.perceptron(layers.Dropout(0.3)), inner_steps=3)
+        model.fit(*models.arrays(), meta_data=models.arrays(8, seed=1), batch_size=4, epochs=2, verbose=0)
+        runs.append(model)
+    models.assert_same_state(*runs)
+    keras.utils.set_random_seed(8)
+    other = models.compiled(models.perceptron(layers.Dropout(0.3)), inner_steps=3)
+    other.fit(*models.arrays(), meta_data=models.arrays(8, seed=1), batch_size=4, epochs=2, verbose=0)
+    assert any((a != b).any() for a, b in zip(models.state_of(other), models.state_of(runs[0])))
+
+
+class Subclassed(keras.Model):
+    """A student as users write it: dict inputs, no `training` argument, unbuilt."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.a, self.b, self.out = layers.Dense(5), layers.Dense(5), layers.Dense(models.CLASSES)
+
+    def call(self, inputs):
+        return self.out(keras.ops.tanh(self.a(inputs["left"]) + self.b(inputs["right"])))
+
+
+def test_subclassed_student_with_dict_inputs():
+    (x, y), (meta_x, meta_y) = models.arrays(), models.arrays(8, seed=1)
+    split = lambda x: {"left": x[:, :2], "right": x[:, 2:]}  # noqa: E731
+    model = models.compiled(Subclassed(), Subclassed())
+    history = model.fit(split(x), y, meta_data=(split(meta_x), meta_y), epochs=3, verbose=0).history
+    assert history["loss"][-1] < history["loss"][0]
+
+
+@pytest.mark.parametrize("student", ["built", "unbuilt"])
+def test_saved_model_goes_on_training_as_if_it_had_never_stopped(student, tmp_path):
+    def make():
+        keras.utils.set_random_seed(0)
+        middle = layers.BatchNormalization()
+        sequential = [layers.Dense(8, "tanh"), middle, layers.Dense(models.CLASSES)]
+        net = models.perceptron(middle) if student == "built" else keras.Sequential(sequential)
+        return models.compiled(net, inner_steps=5, compile_arguments={"metrics": ["accuracy"]})
+
+    data = {"meta_data": models.arrays(24, seed=1), "batch_size": 4, "shuffle": False, "verbose": 0}
+    straight, stopped = make(), make()
+    straight.fit(*models.arrays(), epochs=3, **data)
+    stopped.fit(*models.arrays(), epochs=1, **data)
+    stopped.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    models.assert_same_state(loaded, stopped)
+    assert loaded.inner_steps == 5
+    assert loaded.temperature == stopped.temperature
+    loaded.fit(*models.arrays(), epochs=2, **data)
+    models.assert_same_state(loaded, straight)
+
+
+def test_saved_weights_and_the_student_alone(tmp_path):
+    model = models.compiled()
+    x, y = models.arrays()
+    model.fit(x, y, meta_data=models.arrays(8), verbose=0)
+    model.save_weights(tmp_path / "model.weights.h5")
+    keras.utils.set_random_seed(5)
+    other = models.compiled()
+    other.load_weights(tmp_path / "model.weights.h5")
+    models.assert_same_state(other, model)
+
+    model.student.save(tmp_path / "student.keras")
+    student = keras.saving.load_model(tmp_path / "student.keras")
+    np.testing.assert_array_equal(student.predict(x, verbose=0), model.predict(x, verbose=0))
+    model.export(tmp_path / "exported", verbose=False)
+    exported = tf.saved_model.load(str(tmp_path / "exported"))
+    np.testing.assert_allclose(exported.serve(x), model.predict(x, verbose=0), rtol=1e-5, atol=1e-6)
+
+
+def test_saved_compile_arguments_are_the_users():
+    model = models.compiled(compile_arguments={"jit_compile": "auto"})
+    assert model.get_compile_config()["jit_compile"] == "auto"
+
+
+def test_to_the_outside_it_is_the_student(capsys):
+    model = models.compiled()
+    model.summary()
+    assert f"{model.student.count_params()}" in capsys.readouterr().out
+    trained = [*model.student.trainable_variables, *model.weight_net.trainable_variables]
+    assert {v.path for v in model.trainable_variables} == {v.path for v in trained}
+    teacher = {id(v) for v in model.teacher.variables}
+    assert teacher <= {id(v) for v in model.non_trainable_variables}
+
+
+def test_learning_rate_callbacks_drive_the_student_alone():
+    model = models.compiled()
+    schedule = keras.callbacks.LearningRateScheduler(lambda epoch, rate: 0.01 / (epoch + 1))
+    model.fit(*models.arrays(), meta_data=models.arrays(8), epochs=2, verbose=0, callbacks=[schedule])
+    assert float(model.optimizer.learning_rate) == pytest.approx(0.005)
+    assert float(model.meta_optimizer.learning_rate) == pytest.approx(0.05)
+
+
+def test_the_virtual_step_follows_a_learning_rate_schedule():
+    """With the rate zero at step 0, theta' is theta: the hypergradient vanishes; at step 1 it does not."""
+    schedule = keras.optimizers.schedules.PiecewiseConstantDecay([0], [0.0, 0.5])
+    model = models.compiled(learning_rate=schedule, inner_steps=10)
+    pair = models.arrays(), models.arrays(8, seed=1)
+    largest = lambda: max(float(np.abs(g).max()) for g in model.hypergradient(*pair)[1])  # noqa: E731
+    assert largest() == 0
+    model.train_on_batch(*pair)
+    assert largest() > 0
+
+
+def test_a_hypergradient_that_is_not_finite_never_reaches_the_weight_net():
+    model = models.compiled(inner_steps=2)
+    good, meta = (models.arrays(), models.arrays(8, seed=1))
+    bad_meta = (np.full_like(meta[0], np.nan), meta[1])
+    model.train_on_batch(good, meta)  # leaves a finite sum
+    before = model.weight_net.get_weights()
+    model.train_on_batch(good, bad_meta)  # due, and not finite: dropped
+    for a, b in zip(before, model.weight_net.get_weights()):
+        np.testing.assert_array_equal(a, b)
+    assert all(np.isfinite(v).all() for v in model.optimizer.variables)
+    assert int(model.meta_optimizer.iterations) == 0
+    model.train_on_batch(good, meta)
+    model.train_on_batch(good, meta)  # the next window is whole again
+    assert any((a != b).any() for a, b in zip(before, model.weight_net.get_weights()))
+    assert int(model.optimizer.iterations) == 4

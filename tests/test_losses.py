@@ -1,0 +1,111 @@
+"""The losses: hand-computed values, invariances, limits. Golden values are in `test_golden.py`."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_bikd import losses, objectives
+
+Z = np.array([[1.0, 0.0, -1.0], [0.0, 2.0, 1.0]])
+T = np.array([[2.0, 1.0, 0.0], [1.0, 0.0, 3.0]])
+Y = np.array([0, 2])
+COUNTS = (100, 10, 1)
+
+# One battery: name, loss of (labels, teacher_logits, student_logits), its value on the lines above.
+LOSSES = {
+    "hard": (lambda y, t, z: losses.hard_loss(y, z), [0.40760596, 1.40760596]),
+    "soft": (lambda y, t, z: losses.soft_loss(t, z, 4.0), [0.0, 1.39746806]),
+    "balanced_softmax": (lambda y, t, z: losses.balanced_softmax_loss(y, z, COUNTS), [0.0374319, 4.17393736]),
+    "CrossEntropy": (objectives.CrossEntropy(), [0.40760596, 1.40760596]),
+    "BalancedSoftmax": (objectives.BalancedSoftmax(class_counts=COUNTS), [0.0374319, 4.17393736]),
+    "KnowledgeDistillation": (objectives.KnowledgeDistillation(temperature=4.0), [0.20380298, 1.40253701]),
+}
+battery = pytest.mark.parametrize("name", LOSSES)
+
+
+@battery
+def test_hand_computed_values(name):
+    loss, expected = LOSSES[name]
+    np.testing.assert_allclose(loss(Y, T, Z), expected, atol=1e-8)
+
+
+@battery
+def test_one_value_per_sample_and_labels_in_every_form(name):
+    loss, _ = LOSSES[name]
+    values = np.asarray(loss(Y, T, Z))
+    assert values.shape == (2,)
+    for labels in (np.eye(3)[Y], np.eye(3, dtype="int32")[Y], Y[:, None], Y.astype("uint8")):
+        np.testing.assert_allclose(loss(labels, T, Z), values, atol=1e-12)
+
+
+@battery
+def test_a_constant_added_to_all_logits_changes_nothing(name):
+    loss, _ = LOSSES[name]
+    np.testing.assert_allclose(loss(Y, T + 10, Z - 7), loss(Y, T, Z), atol=1e-8)
+
+
+@battery
+def test_gradient_against_finite_differences(name):
+    loss, _ = LOSSES[name]
+    z = tf.constant(Z)
+    with tf.GradientTape() as tape:
+        tape.watch(z)
+        total = tf.reduce_sum(loss(Y, T, z))
+    gradient, direction, h = tape.gradient(total, z), np.random.default_rng(0).normal(size=Z.shape), 1e-6
+    slope = (np.sum(loss(Y, T, Z + h * direction)) - np.sum(loss(Y, T, Z - h * direction))) / (2 * h)
+    np.testing.assert_allclose(np.sum(gradient * direction), slope, rtol=1e-7)
+
+
+@battery
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_extreme_logits_in_low_precision(name, dtype):
+    loss, _ = LOSSES[name]
+    z, t = (np.array([[60.0, -60.0, 0.0], [-60.0, 60.0, -60.0]]) * sign for sign in (1, -1))
+    z_low = keras.ops.cast(z, dtype)
+    with tf.GradientTape() as tape:
+        tape.watch(z_low)
+        values = loss(Y, keras.ops.cast(t, dtype), z_low)
+    assert values.dtype == "float32"
+    assert np.isfinite(np.asarray(tape.gradient(values, z_low), "float32")).all()
+    np.testing.assert_allclose(values, loss(Y, t, z), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
+def test_gradient_of_the_soft_loss_is_temperature_times_the_difference_of_probabilities(temperature):
+    z = tf.constant(Z)
+    with tf.GradientTape() as tape:
+        tape.watch(z)
+        total = tf.reduce_sum(losses.soft_loss(T, z, temperature))
+    expected = temperature * (tf.nn.softmax(Z / temperature) - tf.nn.softmax(T / temperature))
+    np.testing.assert_allclose(tape.gradient(total, z), expected, atol=1e-12)
+
+
+def test_soft_loss_is_zero_for_equal_distributions_and_positive_otherwise():
+    np.testing.assert_allclose(losses.soft_loss(T, T + 3, 2.0), 0, atol=1e-12)
+    assert (np.asarray(losses.soft_loss(T, -T, 2.0)) > 0).all()
+
+
+def test_soft_loss_puts_the_teacher_first():
+    """KL(teacher || student), by hand, for two classes at temperature 1."""
+    p, q = np.array([0.8, 0.2]), np.array([0.3, 0.7])
+    expected = np.sum(p * np.log(p / q))
+    assert expected != pytest.approx(np.sum(q * np.log(q / p)))
+    np.testing.assert_allclose(losses.soft_loss(np.log(p)[None], np.log(q)[None], 1.0), [expected], atol=1e-12)
+
+
+def test_balanced_softmax_with_equal_counts_is_cross_entropy():
+    equal = losses.balanced_softmax_loss(Y, Z, [7, 7, 7])
+    np.testing.assert_allclose(equal, losses.hard_loss(Y, Z), atol=1e-12)
+
+
+def test_balanced_softmax_takes_counts_or_priors_and_survives_an_empty_class():
+    by_counts = losses.balanced_softmax_loss(Y, Z, [400, 40, 4])
+    np.testing.assert_allclose(by_counts, losses.balanced_softmax_loss(Y, Z, [4000, 400, 40]), atol=1e-12)
+    assert np.isfinite(losses.balanced_softmax_loss(Y, Z, [5, 5, 0])).all()
+
+
+def test_objectives_survive_serialisation():
+    for objective in (value for value, _ in LOSSES.values() if isinstance(value, objectives.Objective)):
+        config = keras.saving.serialize_keras_object(objective)
+        assert keras.saving.deserialize_keras_object(config) == objective

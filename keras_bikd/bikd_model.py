@@ -4,12 +4,12 @@ from typing import Any, NamedTuple
 
 import keras
 import numpy as np
-from keras import ops
+from keras import ops, tree
 
 from keras_bikd import checks
 from keras_bikd.backend import BackendModel, all_reduce_sum, num_replicas, scope_of, values
 from keras_bikd.bilevel_optimizer import BilevelOptimizer
-from keras_bikd.data.pairing import pair_for_fit, require_pair
+from keras_bikd.data.pairing import check_labels, label_errors, pair_for_fit, require_pair
 from keras_bikd.hypergradient import one_step_hypergradient
 from keras_bikd.losses import hard_loss, soft_loss
 from keras_bikd.meta_weight_net import MetaWeightNet
@@ -40,7 +40,6 @@ class BiKDModel(TeacherStudentModel, BackendModel):
         ValueError: If an argument is out of range.
 
     Example:
-
     >>> import keras, numpy as np
     >>> x, y = np.random.normal(size=(32, 8)).astype("float32"), np.arange(32) % 4
     >>> student = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
@@ -65,6 +64,7 @@ class BiKDModel(TeacherStudentModel, BackendModel):
         self.meta_loss_tracker = keras.metrics.Mean(name="meta_loss")
         self.weight_trackers = [keras.metrics.Mean(name=f"{name}_weight") for name in ("hard", "soft")]
         self.training_pairs = None  # what `fit` runs on, while it runs
+        self.num_classes = None  # known once the student has been run
         self._prepared = False
 
     @property
@@ -94,9 +94,7 @@ class BiKDModel(TeacherStudentModel, BackendModel):
                 for o in (inner, meta)
             ]
             optimizer = BilevelOptimizer(*wraps)
-        super().compile(
-            optimizer=optimizer, loss=loss or hard_loss, metrics=metrics, auto_scale_loss=False, **kwargs
-        )
+        super().compile(optimizer=optimizer, loss=loss or hard_loss, metrics=metrics, auto_scale_loss=False, **kwargs)
         # Keras keeps the resolved flag: a model saved on a CPU would never use XLA on a GPU again.
         self._compile_config.config["jit_compile"] = kwargs.get("jit_compile", "auto")
         self._prepared = False
@@ -127,13 +125,12 @@ class BiKDModel(TeacherStudentModel, BackendModel):
             ValueError: If the data cannot be what the model needs; before the first step.
         """
         self._assert_compile_called("fit")
-        pairs, first = pair_for_fit(
-            x, y, meta_data, batch_size=batch_size, shuffle=shuffle, fit_arguments=kwargs
-        )
-        self._prepare(*first[:2])
-        self.training_pairs = pairs
+        pairs, example = pair_for_fit(x, y, meta_data, batch_size=batch_size, shuffle=shuffle, fit_arguments=kwargs)
+        self._prepare(*example)
+        self.training_pairs = check_labels(pairs, self.num_classes)
         try:
-            return super().fit(pairs, shuffle=False, **kwargs)
+            with label_errors():
+                return super().fit(self.training_pairs, shuffle=False, **kwargs)
         finally:
             self.training_pairs = None
 
@@ -298,7 +295,7 @@ class BiKDModel(TeacherStudentModel, BackendModel):
         with scope_of(self):
             student_logits = checks.logits_of("student", self.student, batch[0])
             teacher_logits = checks.logits_of("teacher", self.teacher, batch[0])
-            classes = student_logits.shape[-1]
+            self.num_classes = classes = student_logits.shape[-1]
             if teacher_logits.shape[-1] != classes:
                 raise ValueError(
                     "Teacher and student must know the same classes. "
@@ -309,7 +306,8 @@ class BiKDModel(TeacherStudentModel, BackendModel):
             checks.labels_match("meta", meta_batch[1], classes)
             self.built = True
             self._build_optimizer()
-            self._symbolic_build(data_batch=batch)  # creates the user's metrics; private, see tests
+            # Creates the user's metrics. Private, but `fit` under a strategy would do it with the pair, and fail.
+            self._symbolic_build(data_batch=(batch[0], batch[1][: len(tree.flatten(batch[0])[0])]))
         self._prepared = True
 
     def _build_optimizer(self):

@@ -20,7 +20,6 @@ class BilevelOptimizer(keras.optimizers.Optimizer):
         name: Optional name.
 
     Example:
-
     >>> import keras
     >>> optimizer = BilevelOptimizer(keras.optimizers.SGD(0.1), keras.optimizers.Adam(1e-3))
     >>> float(optimizer.learning_rate), float(optimizer.meta_optimizer.learning_rate)

@@ -23,7 +23,6 @@ class WeightMap(keras.callbacks.Callback):
         every: Draw after every so many epochs. The last epoch is always drawn.
 
     Example:
-
     >>> callback = WeightMap("runs/weights", every=10)
 
     Reference: arXiv 2605.17839, Figure 3.

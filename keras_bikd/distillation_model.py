@@ -24,7 +24,6 @@ class DistillationModel(TeacherStudentModel):
         ValueError: If `student` or `teacher` is no Keras model, or `objective` cannot be called.
 
     Example:
-
     >>> import keras, numpy as np
     >>> from keras_bikd.objectives import KnowledgeDistillation
     >>> x, y = np.random.normal(size=(32, 8)).astype("float32"), np.arange(32) % 4
@@ -40,8 +39,8 @@ class DistillationModel(TeacherStudentModel):
         super().__init__(student, teacher, **kwargs)
         if not callable(objective):
             raise ValueError(
-                "`DistillationModel(objective=...)` takes a function (labels, teacher_logits, student_logits) -> (batch,), "
-                f"such as `keras_bikd.objectives.KnowledgeDistillation()`. Received: objective={objective!r}"
+                "`DistillationModel(objective=...)` takes a function (labels, teacher_logits, student_logits) -> "
+                f"(batch,), such as `keras_bikd.objectives.KnowledgeDistillation()`. Received: objective={objective!r}"
             )
         self.objective = objective
 

@@ -4,7 +4,8 @@
 lower level. Both are lists of tensors.
 """
 
-from typing import Any, Callable, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from keras_bikd.backend import all_reduce_sum, value_and_grad, vjp
 
@@ -49,7 +50,6 @@ def one_step_hypergradient(inner, weigh, outer_loss, theta, phi, learning_rate):
         A `VirtualStep`.
 
     Example:
-
     >>> import keras
     >>> theta, phi = [keras.ops.convert_to_tensor([1.0])], [keras.ops.convert_to_tensor([3.0])]
     >>> step = one_step_hypergradient(

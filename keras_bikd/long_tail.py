@@ -20,7 +20,6 @@ def exponential_counts(n_max, imbalance_factor, num_classes):
         ValueError: If an argument is out of range.
 
     Example:
-
     >>> exponential_counts(4900, 100, 10).tolist()
     [4900, 2937, 1760, 1055, 632, 379, 227, 136, 81, 49]
 
@@ -52,7 +51,6 @@ def shot_groups(class_counts, many_above=100, few_below=20):
         ValueError: If `many_above < few_below`.
 
     Example:
-
     >>> {name: ids.tolist() for name, ids in shot_groups([500, 100, 20, 19]).items()}
     {'many': [0], 'medium': [1, 2], 'few': [3]}
 

@@ -22,7 +22,6 @@ def hard_loss(labels, logits):
         Float tensor of shape `(batch,)`, in nats; at least float32.
 
     Example:
-
     >>> import numpy as np
     >>> logits = np.array([[1.0, 0.0, -1.0], [0.0, 2.0, 1.0]])
     >>> np.round(hard_loss(np.array([0, 2]), logits), 4)
@@ -52,7 +51,6 @@ def soft_loss(teacher_logits, student_logits, temperature):
         Float tensor of shape `(batch,)`, in nats; at least float32.
 
     Example:
-
     >>> import numpy as np
     >>> teacher, student = np.array([[1.0, 0.0, 3.0]]), np.array([[0.0, 2.0, 1.0]])
     >>> np.round(soft_loss(teacher, student, temperature=4.0), 4)
@@ -80,7 +78,6 @@ def balanced_softmax_loss(labels, logits, class_counts):
         Float tensor of shape `(batch,)`, in nats; at least float32.
 
     Example:
-
     >>> import numpy as np
     >>> logits = np.array([[1.0, 0.0, -1.0], [0.0, 2.0, 1.0]])
     >>> np.round(balanced_softmax_loss(np.array([0, 2]), logits, [100, 10, 1]), 4)

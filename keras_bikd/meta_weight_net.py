@@ -26,7 +26,6 @@ class MetaWeightNet(keras.layers.Layer):
         ValueError: If `hidden_units` is not a sequence of positive integers.
 
     Example:
-
     >>> import numpy as np
     >>> net = MetaWeightNet(hidden_units=(64, 64))
     >>> net(np.array([[0.1, 2.3], [4.0, 0.5]])).shape

@@ -51,7 +51,6 @@ class BalancedAccuracy(_PerClassMetric):
         dtype: Dtype of the counts.
 
     Example:
-
     >>> metric = BalancedAccuracy(num_classes=2)
     >>> metric.update_state([0, 0, 0, 1], [[1.0, 0.0], [1.0, 0.0], [1.0, 0.0], [1.0, 0.0]])
     >>> float(metric.result())
@@ -82,7 +81,6 @@ class ShotAccuracy(_PerClassMetric):
         dtype: Dtype of the counts.
 
     Example:
-
     >>> metric = ShotAccuracy(class_counts=[500, 50, 5])
     >>> metric.update_state([0, 1, 2], [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
     >>> {group: float(accuracy) for group, accuracy in metric.result().items()}

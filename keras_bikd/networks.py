@@ -26,7 +26,6 @@ def cifar_resnet(depth, widths=(16, 16, 32, 64), num_classes=10, *, input_shape=
         ValueError: If `depth` is not `6 n + 2`, or there are not four widths.
 
     Example:
-
     >>> cifar_resnet(8, widths=(4, 4, 8, 16), num_classes=5).output_shape
     (None, 5)
 
@@ -65,7 +64,7 @@ def resnet8x4(num_classes, **kwargs):
     """The paper's student: depth 8, widths 32, 64, 128, 256. Arguments as in `cifar_resnet`.
 
     >>> resnet8x4(100).count_params()
-    1233540
+    1236292
     """
     return cifar_resnet(8, (32, 64, 128, 256), num_classes, name="resnet8x4", **kwargs)
 
@@ -74,7 +73,7 @@ def resnet32x4(num_classes, **kwargs):
     """The paper's teacher: depth 32, widths 32, 64, 128, 256. Arguments as in `cifar_resnet`.
 
     >>> resnet32x4(100).count_params()
-    7433860
+    7443780
     """
     return cifar_resnet(32, (32, 64, 128, 256), num_classes, name="resnet32x4", **kwargs)
 

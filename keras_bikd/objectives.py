@@ -37,7 +37,6 @@ class CrossEntropy(Objective):
     """Plain training on the labels; the teacher is not used.
 
     Example:
-
     >>> import numpy as np
     >>> logits = np.array([[1.0, 0.0, -1.0]])
     >>> np.round(CrossEntropy()(np.array([0]), logits, logits), 4)
@@ -57,7 +56,6 @@ class BalancedSoftmax(Objective):
         class_counts: Training images per class.
 
     Example:
-
     >>> import numpy as np
     >>> logits = np.array([[0.0, 2.0, 1.0]])
     >>> np.round(BalancedSoftmax(class_counts=(100, 10, 1))(np.array([2]), logits, logits), 4)
@@ -89,7 +87,6 @@ class KnowledgeDistillation(Objective):
         soft_weight: Weight of the divergence from the teacher.
 
     Example:
-
     >>> import numpy as np
     >>> teacher, student = np.array([[1.0, 0.0, 3.0]]), np.array([[0.0, 2.0, 1.0]])
     >>> np.round(KnowledgeDistillation(temperature=4.0)(np.array([2]), teacher, student), 4)

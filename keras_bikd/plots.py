@@ -19,7 +19,6 @@ def weight_map(teacher_losses, student_losses, weights, names=("hard", "soft")):
         ImportError: If matplotlib is missing.
 
     Example:
-
     >>> figure = weight_map([0.1, 2.0, 4.0], [0.2, 1.0, 3.0], [[0.1, 0.2], [0.5, 0.6], [0.9, 0.8]])
     >>> len(figure.axes)  # three panels, three colour bars
     6

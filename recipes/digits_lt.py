@@ -39,7 +39,9 @@ def main(seeds=(0, 1, 2), imbalance_factor=50, steps=STEPS, folder="runs/digits_
             augment=bikd.data.gaussian_noise(NOISE),
         )
         teacher = perceptron(128, seed)
-        teacher.compile(sgd(steps), keras.losses.SparseCategoricalCrossentropy(from_logits=True), steps_per_execution=50)
+        teacher.compile(
+            sgd(steps), keras.losses.SparseCategoricalCrossentropy(from_logits=True), steps_per_execution=50
+        )
         announce("teacher", seed)
         fit(teacher, data, steps)
         for method in ("CE", "KD", "BiKD", "balanced softmax"):
@@ -89,8 +91,14 @@ GROUPS = {"overall": "balanced_accuracy", "many": "many", "medium": "medium", "f
 
 def fit(model, data, steps, callbacks=()):
     meta = {"meta_data": data.meta} if isinstance(model, bikd.BiKDModel) else {}
-    epochs = 4
-    model.fit(data.train.repeat(), steps_per_epoch=steps // epochs, epochs=epochs, callbacks=list(callbacks), **meta)
+    model.fit(
+        data.train.repeat(),  # shuffled by `load`
+        shuffle=False,
+        steps_per_epoch=steps // 4,
+        epochs=4,
+        callbacks=list(callbacks),
+        **meta,
+    )
 
 
 def perceptron(hidden_units, seed):

@@ -8,8 +8,8 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 # ResNet with widths 4, 8, 8, 8 at batch 5 crashes too), and tests use tiny networks.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
-import keras  # noqa: E402
-import pytest  # noqa: E402
+import keras
+import pytest
 
 
 @pytest.fixture(autouse=True)

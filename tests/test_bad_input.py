@@ -26,7 +26,7 @@ def empty():
 
 
 CASES = {
-    "no meta data": (lambda: fit(meta_data=None), r"meta set.*meta_data=.*Received batches of shape.*\(12, 6\)"),
+    "no meta data": (lambda: fit(meta_data=None), r"meta set.*meta_data=.*Received batches of shape.*\(2, 6\)"),
     "no meta data beside a data set": (lambda: fit(models.dataset((X, Y)), None, None), "meta_data="),
     "meta data of another kind": (lambda: fit(meta_data=META_X), r"meta_data=.*tuple.*Received: ndarray"),
     "meta data without labels": (lambda: fit(meta_data=(META_X, None)), "meta_data"),
@@ -54,7 +54,7 @@ CASES = {
     "not batched": (lambda: fit(tf.data.Dataset.from_tensor_slices((X, Y)), None), "training.*not batched"),
     "endless data set": (lambda: fit(models.dataset((X, Y)).repeat(), None), "steps_per_epoch"),
     "labels beside a data set": (lambda: fit(models.dataset((X, Y)), Y), "takes no `y`"),
-    "data set of four parts": (lambda: fit(models.dataset((X, Y, Y, Y)), None), r"training batch.*\(4, 6\)"),
+    "data set of four parts": (lambda: fit(models.dataset((X, Y, Y, Y)), None), r"training batch.*\(2, 6\)"),
     "validation_split of 2": (lambda: fit(validation_split=2), "validation_split"),
     "fit before compile": (
         lambda: bikd.BiKDModel(models.perceptron(), models.perceptron()).fit(X, Y, meta_data=(META_X, META_Y)),
@@ -104,6 +104,18 @@ def test_bad_input(case):
     call, message = CASES[case]
     with pytest.raises(ValueError, match=f"(?s){message}"):
         call()
+
+
+@pytest.mark.parametrize("name", ["training", "meta"])
+def test_a_wrong_label_late_in_a_data_set(name):
+    """What cannot be seen beforehand is said when it comes, in one sentence, instead of being trained on."""
+    bad, good = models.arrays(12), models.arrays(12, seed=1)
+    bad[1][9] = 4
+    train, meta = (bad, good) if name == "training" else (good, bad)
+    model = models.compiled()
+    with pytest.raises(ValueError, match=rf"^The {name} labels must lie in 0..3, as .* Received: \d+( \d+)+$"):
+        model.fit(models.dataset(train), meta_data=models.dataset(meta), verbose=0)
+    assert int(model.optimizer.iterations) == 2
 
 
 def test_nothing_has_moved_when_fit_refuses():

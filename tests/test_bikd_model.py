@@ -32,7 +32,7 @@ def test_every_form_of_data_gives_the_same_weights():
         results[name] = models.compiled(inner_steps=4)
         run(results[name])
         assert int(results[name].optimizer.iterations) == 6, name
-    for name, model in results.items():
+    for model in results.values():
         models.assert_same_state(model, results["arrays"])
 
 
@@ -246,7 +246,7 @@ class Subclassed(keras.Model):
 
 def test_subclassed_student_with_dict_inputs():
     (x, y), (meta_x, meta_y) = models.arrays(), models.arrays(8, seed=1)
-    split = lambda x: {"left": x[:, :2], "right": x[:, 2:]}  # noqa: E731
+    split = lambda x: {"left": x[:, :2], "right": x[:, 2:]}
     model = models.compiled(Subclassed(), Subclassed())
     history = model.fit(split(x), y, meta_data=(split(meta_x), meta_y), epochs=3, verbose=0).history
     assert history["loss"][-1] < history["loss"][0]
@@ -320,7 +320,7 @@ def test_the_virtual_step_follows_a_learning_rate_schedule():
     schedule = keras.optimizers.schedules.PiecewiseConstantDecay([0], [0.0, 0.5])
     model = models.compiled(learning_rate=schedule, inner_steps=10)
     pair = models.arrays(), models.arrays(8, seed=1)
-    largest = lambda: max(float(np.abs(g).max()) for g in model.hypergradient(*pair)[1])  # noqa: E731
+    largest = lambda: max(float(np.abs(g).max()) for g in model.hypergradient(*pair)[1])
     assert largest() == 0
     model.train_on_batch(*pair)
     assert largest() > 0

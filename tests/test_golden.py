@@ -96,7 +96,7 @@ def test_b_hypergradient_resnet(floatx):
         return [values[f"{v.path.split('/')[-2]}.{v.name}"] for v in net.weights]
 
     net.set_weights(in_order("initial_theta", "initial_bn_stats"))
-    images, labels = data["input.val_images_nhwc"].astype(floatx), data["input.val_labels"]
+    images = data["input.val_images_nhwc"].astype(floatx)
     assert_close(net(images, training=False), data["expected.val_logits_inference_mode"], rtol)
 
     model = model_of(data, golden.WithTeacherColumn(net), inner_steps=1)
@@ -122,8 +122,8 @@ def test_c_trajectory_of_the_authors(floatx):
     velocity = [np.zeros(v.shape) for v in theta]
     first, second, updates, step = [0.0] * len(phi), [0.0] * len(phi), 0, 0
     for epoch_steps in config["steps_per_epoch"]:
-        total, count = [0.0] * len(phi), 0
-        for _ in range(epoch_steps):
+        total = [0.0] * len(phi)
+        for count in range(1, epoch_steps + 1):
             batch = golden.batch(data, "train", step=step)
             value, hypergradient = model.hypergradient(batch, golden.batch(data, "val", step=step))
             assert_close(value, data["expected.val_loss"][step], 1e-9)
@@ -131,7 +131,6 @@ def test_c_trajectory_of_the_authors(floatx):
             assert_all_close(hypergradient, expected, 1e-9)
 
             total = [t + np.asarray(h) / config["k"] for t, h in zip(total, hypergradient)]
-            count += 1
             if count % config["k"] == 0:
                 updates += 1
                 beta_1, beta_2 = config["meta_beta_1"], config["meta_beta_2"]

@@ -12,7 +12,7 @@ if keras.backend.backend() != "tensorflow":
         "Set the environment variable KERAS_BACKEND=tensorflow before importing keras."
     )
 
-from keras_bikd.backend.tensorflow import (  # noqa: E402 (the check comes first)
+from keras_bikd.backend.tensorflow import (
     BackendModel,
     all_reduce_sum,
     num_replicas,

@@ -13,7 +13,6 @@ def gaussian_noise(stddev):
         A function `(images, seed) -> images`, `seed` being an integer tensor of shape `(2,)`.
 
     Example:
-
     >>> noisy = gaussian_noise(0.5)(tf.zeros((2, 8, 8, 1)), seed=tf.constant([1, 2]))
     >>> noisy.shape
     TensorShape([2, 8, 8, 1])

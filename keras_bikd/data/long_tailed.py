@@ -55,7 +55,6 @@ def load(name, imbalance_factor, *, meta_size, batch_size=100, seed=0, augment=N
         ValueError: If a size does not fit the data set, or a class would be left empty.
 
     Example:
-
     >>> data = load("sklearn_digits", imbalance_factor=50, meta_size=100, test_size=500)
     >>> data.class_counts.tolist()
     [114, 73, 47, 30, 20, 12, 8, 5, 3, 2]

@@ -1,11 +1,15 @@
 """Pair every training batch with a batch of the meta set, for as long as training lasts."""
 
+import contextlib
+import re
+
 import keras
 import numpy as np
 import tensorflow as tf
 from keras import tree
 
 _UNKNOWN_LENGTH_BUFFER = 64  # batches, for a meta data set that does not know its length
+_EXAMPLE_ROWS, _EXAMPLE_LENGTH = 2, 32  # of an example batch, where the data set leaves them open
 
 
 def pair(train, meta):
@@ -26,7 +30,6 @@ def pair(train, meta):
         ValueError: If one of the two is no data set, or `meta` is empty.
 
     Example:
-
     >>> import numpy as np, tensorflow as tf
     >>> train = tf.data.Dataset.from_tensor_slices((np.zeros((8, 3)), np.zeros(8, "int32"))).batch(2)
     >>> meta = tf.data.Dataset.from_tensor_slices((np.ones((2, 3)), np.ones(2, "int32"))).batch(2)
@@ -47,7 +50,7 @@ def pair(train, meta):
         raise ValueError("`pair(meta=...)` received an empty data set.")
     if length != int(train.cardinality()) and length != tf.data.INFINITE_CARDINALITY:
         meta = meta.shuffle(length if length > 0 else _UNKNOWN_LENGTH_BUFFER).repeat()
-    return tf.data.Dataset.zip((train, meta)).prefetch(tf.data.AUTOTUNE)
+    return tf.data.Dataset.zip((train, meta))
 
 
 class PairedPyDataset(keras.utils.PyDataset):
@@ -91,14 +94,17 @@ def pair_for_fit(x, y, meta_data, *, batch_size, shuffle, fit_arguments):
     """Turn whatever `fit` received into pairs of batches.
 
     Args:
-        x, y, meta_data: As in `BiKDModel.fit`.
+        x: As in `BiKDModel.fit`.
+        y: As in `BiKDModel.fit`.
+        meta_data: As in `BiKDModel.fit`.
         batch_size: Batch size for arrays, or `None`.
         shuffle: Whether to shuffle arrays.
         fit_arguments: The remaining keyword arguments of `fit`. Those that Keras does not take for pairs
             (`sample_weight`, `class_weight`, `validation_split`) are worked in and removed.
 
     Returns:
-        `(pairs, first_pair)`.
+        `(pairs, example)`. The example is a pair that looks like those to come, with all labels where they are at
+        hand. Nothing is drawn from a `tf.data` pipeline for it: that would change the order of what follows.
     """
     sample_weight = fit_arguments.pop("sample_weight", None)
     class_weight = fit_arguments.pop("class_weight", None)
@@ -111,43 +117,86 @@ def pair_for_fit(x, y, meta_data, *, batch_size, shuffle, fit_arguments):
                 f"With a data set as `x`, `fit` takes no {' and no '.join(f'`{name}`' for name in given)}: "
                 "the data set yields batches of (x, y) or (x, y, sample_weight). Leave the argument out."
             )
-        train = x
+        train, labels = x, None
     else:
         train = _check_arrays("x, y", (x, y) if sample_weight is None else (x, y, sample_weight))
         if validation_split:
             train, fit_arguments["validation_data"] = _split(train, validation_split)
-        train = _batched(train, batch_size, shuffle)
+        train, labels = _batched(train, batch_size, shuffle), train[1]
 
     if class_weight is not None:
         train = _weighted_by_class(train, class_weight)
-    if meta_data is None:
-        pairs = train
-    else:
+    pairs, meta_labels = train, None
+    if meta_data is not None:
         if not _is_dataset(meta_data):
             if not isinstance(meta_data, (tuple, list)) or len(meta_data) not in (2, 3):
                 raise ValueError(
                     "`fit(meta_data=...)` takes a `tf.data.Dataset`, a `keras.utils.PyDataset`, or arrays as a tuple "
                     f"(x, y). Received: {type(meta_data).__name__}"
                 )
+            meta_labels = meta_data[1]
             meta_data = _batched(_check_arrays("meta_data", tuple(meta_data)), batch_size, shuffle)
         pairs = pair(train, meta_data)
-    return pairs, _first_pair(pairs, fit_arguments)
+    _check_length(pairs, fit_arguments)
+    example = _example(pairs)
+    require_pair(example)
+    (x, y, *_), (meta_x, meta_y, *_) = example[:2]
+    y = y if labels is None else labels
+    return pairs, ((x, y), (meta_x, meta_y if meta_labels is None else meta_labels))
 
 
-def _first_pair(pairs, fit_arguments):
-    if isinstance(pairs, tf.data.Dataset):
-        if int(pairs.cardinality()) == tf.data.INFINITE_CARDINALITY and not fit_arguments.get("steps_per_epoch"):
-            raise ValueError(
-                "The training data set never ends (it was repeated). Pass `fit(steps_per_epoch=...)`, or leave out "
-                "`.repeat()`: `fit` goes through the data once per epoch."
-            )
-        first = next(iter(pairs.take(1)), None)
-    else:
-        first = pairs[0] if pairs.num_batches != 0 else None
-    if first is None:
+def _check_length(pairs, fit_arguments):
+    length = int(pairs.cardinality()) if isinstance(pairs, tf.data.Dataset) else pairs.num_batches
+    if length == 0:
         raise ValueError("`fit` received an empty data set: there is no training batch, or no meta batch.")
-    require_pair(first)
-    return first
+    if length == tf.data.INFINITE_CARDINALITY and not fit_arguments.get("steps_per_epoch"):
+        raise ValueError(
+            "The training data set never ends (it was repeated). Pass `fit(steps_per_epoch=...)`, or leave out "
+            "`.repeat()`: `fit` goes through the data once per epoch."
+        )
+
+
+def _example(pairs):
+    if isinstance(pairs, keras.utils.PyDataset):
+        return pairs[0]
+
+    def zeros(spec):
+        shape = [_EXAMPLE_LENGTH if length is None else length for length in spec.shape]
+        return tf.zeros([_EXAMPLE_ROWS, *shape[1:]] if shape else shape, spec.dtype)
+
+    return tree.map_structure(zeros, pairs.element_spec)
+
+
+def check_labels(pairs, num_classes):
+    """Let a `tf.data` pipeline of pairs fail at the first class id out of range, instead of training on it."""
+    if not isinstance(pairs, tf.data.Dataset):
+        return pairs
+
+    def check(batch, meta_batch, *rest):
+        assertions = []
+        for name, labels in (("training", batch[1]), ("meta", meta_batch[1])):
+            if labels.dtype.is_integer and (labels.shape.rank == 1 or labels.shape[-1] == 1):
+                message = (
+                    f"The {name} labels must lie in 0..{num_classes - 1}, as the student has {num_classes} outputs."
+                )
+                valid = tf.reduce_all((labels >= 0) & (labels < num_classes))
+                assertions.append(tf.debugging.Assert(valid, [message, "Received:", labels], summarize=-1))
+        with tf.control_dependencies(assertions):
+            return tf.nest.map_structure(tf.identity, (batch, meta_batch, *rest))
+
+    return pairs.map(check, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+
+
+@contextlib.contextmanager
+def label_errors():
+    """Turn what `check_labels` makes TensorFlow say into a `ValueError` of one sentence."""
+    try:
+        yield
+    except tf.errors.InvalidArgumentError as error:
+        found = re.search(r"The (training|meta) labels must lie in .*?Received:.*?\[[^]]*\]", error.message, re.DOTALL)
+        if found is None:
+            raise
+        raise ValueError(" ".join(re.sub(r"[\[\]']+", " ", found.group()).split())) from None
 
 
 def require_pair(pair):
@@ -160,9 +209,9 @@ def require_pair(pair):
         return
     shapes = tree.map_structure(lambda tensor: None if tensor is None else tuple(np.shape(tensor)), pair)
     raise ValueError(
-        "BiKD learns its weights on a small class-balanced meta set, and needs a meta batch (x, y) beside every training "
-        "batch (x, y); sample weights may be a third element. Pass `fit(..., meta_data=...)`, or a data set of "
-        f"((x, y), (meta_x, meta_y)) as made by `keras_bikd.data.pair`. Received batches of shape {shapes}"
+        "BiKD learns its weights on a small class-balanced meta set, and needs a meta batch (x, y) beside every "
+        "training batch (x, y); sample weights may be a third element. Pass `fit(..., meta_data=...)`, or a data "
+        f"set of ((x, y), (meta_x, meta_y)) as made by `keras_bikd.data.pair`. Received batches of shape {shapes}"
     )
 
 
@@ -191,9 +240,7 @@ def _batched(arrays, batch_size, shuffle):
 
 def _split(arrays, validation_split):
     if not 0 < validation_split < 1:
-        raise ValueError(
-            f"`fit(validation_split=...)` takes a number between 0 and 1. Received: {validation_split!r}"
-        )
+        raise ValueError(f"`fit(validation_split=...)` takes a number between 0 and 1. Received: {validation_split!r}")
     cut = int(len(tree.flatten(arrays)[0]) * (1 - validation_split))
     return (
         tree.map_structure(lambda array: array[:cut], arrays),

@@ -34,7 +34,7 @@ def weight_map(teacher_losses, student_losses, weights, names=("hard", "soft")):
         points = axis.scatter(
             teacher_losses, student_losses, c=column, s=6, cmap="viridis", vmin=0, vmax=1, linewidths=0, rasterized=True
         )
-        figure.colorbar(points, ax=axis, label=f"{name} weight")
+        figure.colorbar(points, ax=axis)
         axis.set_title(f"{name} weight")
     density = axes[-1].hexbin(teacher_losses, student_losses, gridsize=30, bins="log", mincnt=1, cmap="cividis")
     figure.colorbar(density, ax=axes[-1], label="samples")

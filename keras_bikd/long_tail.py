@@ -25,6 +25,47 @@ def exponential_counts(n_max, imbalance_factor, num_classes):
 
     Reference: arXiv 2605.17839, section 4.1; Cui et al., arXiv 1901.05555, section 5.1.
     """
+    _check_counts(imbalance_factor, num_classes)
+    position = np.arange(num_classes) / (num_classes - 1)
+    return np.floor(n_max * (1 / imbalance_factor) ** position).astype(int)
+
+
+def step_counts(n_max, imbalance_factor, num_classes):
+    """Images per class when the second half of the classes is small.
+
+    Args:
+        n_max: Images of each class of the first half.
+        imbalance_factor: Largest count over smallest count, at least 1.
+        num_classes: Number of classes, at least 2; with an odd number the larger half is the small one.
+
+    Returns:
+        Integer array of shape `(num_classes,)`.
+
+    Raises:
+        ValueError: If an argument is out of range.
+
+    Example:
+    >>> step_counts(500, 100, 5).tolist()
+    [500, 500, 5, 5, 5]
+
+    Reference: Buda et al., arXiv 1710.05381, section 2.1; Cao et al., arXiv 1906.07413, section 4.
+    """
+    _check_counts(imbalance_factor, num_classes)
+    small = np.arange(num_classes) >= num_classes // 2
+    return np.where(small, np.floor(n_max / imbalance_factor), n_max).astype(int)
+
+
+def priors(class_counts):
+    """Share of each class in the training set, float array of shape `(num_classes,)` that sums to 1.
+
+    >>> priors([70, 20, 10]).tolist()
+    [0.7, 0.2, 0.1]
+    """
+    counts = np.asarray(class_counts, dtype=float)
+    return counts / counts.sum()
+
+
+def _check_counts(imbalance_factor, num_classes):
     if not imbalance_factor >= 1:
         raise ValueError(
             "`imbalance_factor` is the largest class count over the smallest, at least 1. "
@@ -32,8 +73,6 @@ def exponential_counts(n_max, imbalance_factor, num_classes):
         )
     if num_classes < 2:
         raise ValueError(f"`num_classes` must be at least 2. Received: num_classes={num_classes!r}")
-    position = np.arange(num_classes) / (num_classes - 1)
-    return np.floor(n_max * (1 / imbalance_factor) ** position).astype(int)
 
 
 def shot_groups(class_counts, many_above=100, few_below=20):

@@ -90,6 +90,32 @@ def balanced_softmax_loss(labels, logits, class_counts):
     return hard_loss(labels, logits + log_counts)
 
 
+@keras.saving.register_keras_serializable(package="keras_bikd")
+class BalancedSoftmaxLoss(keras.losses.Loss):
+    """`balanced_softmax_loss` for `compile(loss=...)` of any Keras classifier that outputs logits.
+
+    Args:
+        class_counts: Training images per class.
+        reduction: As in Keras losses.
+        name: Name of the loss.
+        dtype: Dtype of the loss.
+
+    Example:
+    >>> float(BalancedSoftmaxLoss([100, 10, 1])([2], [[0.0, 2.0, 1.0]]))
+    4.173937...
+    """
+
+    def __init__(self, class_counts, reduction="sum_over_batch_size", name="balanced_softmax_loss", dtype=None):
+        super().__init__(name=name, reduction=reduction, dtype=dtype)
+        self.class_counts = [int(count) for count in class_counts]
+
+    def call(self, y_true, y_pred):
+        return balanced_softmax_loss(ops.cast(y_true, "int32"), y_pred, self.class_counts)
+
+    def get_config(self):
+        return {**super().get_config(), "class_counts": self.class_counts}
+
+
 def _at_least_float32(x):
     x = ops.convert_to_tensor(x)
     return ops.cast(x, "float32") if keras.backend.standardize_dtype(x.dtype) in ("float16", "bfloat16") else x

@@ -1,6 +1,9 @@
 """The residual networks of the paper, with PyTorch's padding, batch-norm constants and initialisation."""
 
+import re
+
 import keras
+import numpy as np
 from keras import initializers, layers, regularizers
 
 
@@ -76,6 +79,78 @@ def resnet32x4(num_classes, **kwargs):
     7443780
     """
     return cifar_resnet(32, (32, 64, 128, 256), num_classes, name="resnet32x4", **kwargs)
+
+
+def load_pytorch_weights(model, state_dict):
+    """Load a PyTorch checkpoint of the authors' ResNet into the same network here.
+
+    All arrays are checked before the first one is assigned.
+
+    Args:
+        model: A network of `cifar_resnet`, of the depth, widths and classes of the checkpoint.
+        state_dict: Mapping of PyTorch names (`conv1.weight`, `layer1.0.bn1.running_mean`, ..., `fc.bias`) to arrays or
+            CPU tensors. With a checkpoint of the authors' training script: `torch.load(path)["net"]`.
+
+    Raises:
+        ValueError: If names are missing or left over, or a shape does not fit.
+
+    Example:
+    >>> model = cifar_resnet(8, (4, 4, 8, 16), num_classes=5)
+    >>> load_pytorch_weights(model, {"conv1.weight": np.zeros((4, 3, 3, 3))})
+    Traceback (most recent call last):
+    ValueError: The checkpoint is of another network. Missing: bn1.weight, bn1.bias, bn1.running_mean, ...
+    """
+    arrays = {
+        name.removeprefix("module."): np.asarray(value)
+        for name, value in state_dict.items()
+        if not name.endswith("num_batches_tracked")
+    }
+    wanted = {_pytorch_name(layer.name, v.name): v for layer in model.layers for v in layer.weights}
+    problems = {
+        "Missing": [name for name in wanted if name not in arrays],
+        "Left over": [name for name in arrays if name not in wanted],
+        "Of another shape": [
+            f"{name} {_keras_layout(arrays[name]).shape}, expected {tuple(v.shape)}"
+            for name, v in wanted.items()
+            if name in arrays and _keras_layout(arrays[name]).shape != tuple(v.shape)
+        ],
+    }
+    told = [
+        f"{what}: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
+        for what, names in problems.items()
+        if names
+    ]
+    if told:
+        raise ValueError(f"The checkpoint is of another network. {'. '.join(told)}")
+    for name, variable in wanted.items():
+        variable.assign(_keras_layout(arrays[name]))
+
+
+_PYTORCH_VARIABLES = {
+    "kernel": "weight",
+    "bias": "bias",
+    "gamma": "weight",
+    "beta": "bias",
+    "moving_mean": "running_mean",
+    "moving_variance": "running_var",
+}
+
+
+def _pytorch_name(layer, variable):
+    """`stage1_block2_shortcut_bn`, `gamma` -> `layer1.1.downsample.1.weight`."""
+    block = re.fullmatch(r"stage(\d)_block(\d+)_(.*)", layer)
+    stem = {"stem_conv": "conv1", "stem_bn": "bn1", "classifier": "fc"}
+    if block is None:
+        return f"{stem[layer]}.{_PYTORCH_VARIABLES[variable]}"
+    stage, number, part = block.groups()
+    part = {"shortcut_conv": "downsample.0", "shortcut_bn": "downsample.1"}.get(part, part)
+    return f"layer{stage}.{int(number) - 1}.{part}.{_PYTORCH_VARIABLES[variable]}"
+
+
+def _keras_layout(array):
+    if array.ndim == 4:
+        return array.transpose(2, 3, 1, 0)
+    return array.T
 
 
 def _basic_block(x, width, stride, name, decay):

@@ -1,12 +1,22 @@
-"""Real digits through tfds: counts, disjointness, determinism."""
+"""Long-tailed sets from tfds, arrays and folders: counts, disjointness, determinism, manifests."""
 
 import hashlib
 import json
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import keras_bikd as bikd
+from keras_bikd.data import glyphs
+
+
+@pytest.fixture(autouse=True)
+def quiet():
+    keras.config.disable_interactive_logging()
+    yield
+    keras.config.enable_interactive_logging()
 
 
 def load(seed=0, imbalance_factor=50, **kwargs):
@@ -92,3 +102,176 @@ def test_manifest_is_json():
     manifest = load().manifest
     assert json.loads(json.dumps(manifest)) == manifest
     assert manifest["class_counts"] == [114, 73, 47, 30, 20, 12, 8, 5, 3, 2]
+
+
+def test_meta_images_are_trained_on_only_when_asked_for():
+    plain, both = load(), load(meta_in_train=True)
+    assert content(both.meta) == content(plain.meta)
+    assert content(both.train) == content(plain.train) | content(plain.meta)
+    np.testing.assert_array_equal(both.class_counts, plain.class_counts + 10)
+    np.testing.assert_array_equal(np.bincount(images_and_labels(both.train)[1]), both.class_counts)
+
+
+def test_profiles_sizes_and_orders():
+    step = load(cut=bikd.data.Cut(profile="step"), imbalance_factor=10)
+    assert step.class_counts.tolist() == [114] * 5 + [11] * 5
+    full = load(cut=bikd.data.Cut(head="full"), imbalance_factor=10)
+    wanted = bikd.long_tail.exponential_counts(124, 10, 10)
+    np.testing.assert_array_equal(full.class_counts[1:], wanted[1:])
+    shuffled = load(cut=bikd.data.Cut(class_order="shuffled"))
+    assert sorted(shuffled.class_counts) == sorted(load().class_counts)
+    assert shuffled.class_counts.tolist() != load().class_counts.tolist()
+    np.testing.assert_array_equal(np.bincount(images_and_labels(shuffled.train)[1]), shuffled.class_counts)
+
+
+def test_without_a_factor_nothing_is_cut():
+    data = load(imbalance_factor=None)
+    assert data.class_counts.sum() == 1797 - 100 - 500
+
+
+def test_report_in_one_line(capsys):
+    keras.config.enable_interactive_logging()
+    load()
+    expected = "sklearn_digits 1.0.0: 314 training images in 10 classes of 114 to 2, 100 meta images, 500 test images\n"
+    assert capsys.readouterr().out == expected
+
+
+def arrays(samples=600, classes=3):
+    x = np.random.default_rng(0).integers(0, 256, (samples, 6, 6, 1), dtype="uint8")
+    return x, np.arange(samples) % classes
+
+
+def test_arrays():
+    x, y = arrays()
+    data = bikd.data.make_long_tailed(x, y, 10, meta_size=30, test_size=60, batch_size=32)
+    assert data.class_counts.tolist() == [170, 53, 17]
+    known = {image.tobytes(): label for image, label in zip(x, y)}
+    for part in (data.train, data.meta, data.test):
+        for image, label in zip(*images_and_labels(part)):
+            assert known[np.rint(image * 255).astype("uint8").tobytes()] == label
+    table = np.random.default_rng(0).normal(size=(600, 5))
+    rows = images_and_labels(bikd.data.make_long_tailed(table, y, 10, meta_size=30, test_size=60).test)[0]
+    assert {row.tobytes() for row in rows} <= {row.tobytes() for row in table}  # tables are left as they are
+
+
+def write_folder(directory, counts=(40, 20, 12), size=(10, 8)):
+    generator = np.random.default_rng(0)
+    for label, count in enumerate(counts):
+        (directory / f"class_{label}").mkdir(parents=True)
+        for i in range(count):
+            image = np.full((*size, 3), 80 * label) + generator.integers(0, 20, (*size, 3))
+            keras.utils.save_img(directory / f"class_{label}" / f"{i:03d}.png", image, scale=False)
+
+
+def test_folder(tmp_path):
+    write_folder(tmp_path / "images")
+    data = bikd.data.load_folder(tmp_path / "images", image_size=(8, 8), meta_size=9, test_size=9, batch_size=8)
+    assert data.class_counts.tolist() == [34, 14, 6]
+    assert data.manifest["class_names"] == ["class_0", "class_1", "class_2"]
+    for part in (data.train, data.meta, data.test):
+        images, labels = images_and_labels(part)
+        assert images.shape[1:] == (8, 8, 3)
+        np.testing.assert_allclose(images.mean(axis=(1, 2, 3)) * 255, 80 * labels + 9.5, atol=3)
+
+
+def test_a_large_set_is_streamed_and_not_kept(tmp_path, monkeypatch):
+    """The same images and the same labels when the set is too large for memory."""
+    write_folder(tmp_path / "images")
+    load_it = lambda: bikd.data.load_folder(tmp_path / "images", image_size=(8, 8), meta_size=9, test_size=9)
+    kept = content(load_it().train)
+    monkeypatch.setattr("keras_bikd.data.sources._CACHE_BYTES", 0)
+    streamed = load_it()
+    assert content(streamed.train) == kept == content(streamed.train)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda folder: (folder / "class_1" / "000.png").write_bytes(b""), "1 of 72 files .*class_1.*000.png"),
+        (lambda folder: (folder / "class_1" / "000.png").write_text("hello"), "1 of 72 files"),
+        (lambda folder: [keras_remove(folder / f"class_{i}") for i in (1, 2)], r"at least two.*\['class_0'\]"),
+        (lambda folder: keras_remove(folder), "takes a folder"),
+    ],
+)
+def test_spoilt_folders(tmp_path, spoil, message):
+    folder = tmp_path / "images"
+    write_folder(folder)
+    spoil(folder)
+    with pytest.raises(ValueError, match=f"(?s){message}"):
+        bikd.data.load_folder(folder, image_size=(8, 8), meta_size=9, test_size=9)
+
+
+def keras_remove(directory):
+    for path in sorted(directory.rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+    directory.rmdir()
+
+
+def test_manifest_gives_the_same_split_or_an_error(tmp_path):
+    data = load(cut=bikd.data.Cut(profile="step"), meta_in_train=True)
+    bikd.data.save_manifest(tmp_path / "m.json", data)
+    assert [path.name for path in tmp_path.iterdir()] == ["m.json"]
+    again = bikd.data.load_manifest(tmp_path / "m.json", batch_size=64)
+    assert again.manifest == data.manifest
+    assert content(again.train) == content(data.train)
+
+    bikd.data.check_manifest(tmp_path / "m.json", load(cut=bikd.data.Cut(profile="step"), meta_in_train=True))
+    with pytest.raises(ValueError, match="other data.*seed: 0 there, 1 here"):
+        bikd.data.check_manifest(tmp_path / "m.json", load(seed=1))
+    with pytest.raises(ValueError, match="no manifest"):
+        bikd.data.check_manifest(tmp_path / "other.json", data)
+    text = (tmp_path / "m.json").read_text()
+    (tmp_path / "m.json").write_text(text.replace(data.manifest["ids_sha256"], "0" * 64))
+    with pytest.raises(ValueError, match="ids_sha256"):
+        bikd.data.load_manifest(tmp_path / "m.json")
+
+
+def test_unknown_names_are_answered_with_the_nearest():
+    with pytest.raises(ValueError, match="'cifar1000'.*Did you mean.*'cifar100'"):
+        bikd.data.load("cifar1000", 10, meta_size=100)
+
+
+def test_glyphs_are_deterministic_and_learnable_in_kind():
+    style = glyphs.Glyphs.builder_configs["h"].style
+    labels = np.arange(5000) % 10
+    images = glyphs.draw(labels, style, seed=3, size=16)
+    assert images.dtype == "uint8"
+    assert images.shape == (5000, 16, 16, 3)
+    assert images.tobytes() == glyphs.draw(labels, style, seed=3, size=16).tobytes()
+    assert images.tobytes() != glyphs.draw(labels, style, seed=4, size=16).tobytes()
+    assert len({image.tobytes() for image in images}) == 5000
+    # The character is brighter than the background in every channel: the middle is brighter than the rim.
+    middle, rim = images[:, 5:11, 5:11].mean(axis=(1, 2)), images[:, [0, -1]].mean(axis=(1, 2))
+    assert (middle > rim).mean() > 0.8
+
+
+def test_glyphs_through_tfds():
+    data = bikd.data.load("glyphs/g100", 50, meta_size=500)
+    assert data.num_classes == 100
+    assert (data.class_counts[0], data.class_counts[-1]) == (200, 4)
+    assert data.manifest["test_size"] == 2000
+    assert next(iter(data.train))[0].shape == (100, 16, 16, 3)
+    train, meta, test = (content(part) for part in (data.train, data.meta, data.test))
+    assert len(train | meta | test) == len(train) + len(meta) + len(test)
+
+
+def test_pad_crop_flip_against_slicing():
+    images = np.random.default_rng(0).normal(size=(64, 6, 7, 2)).astype("float32")
+    padded = np.pad(images, ((0, 0), (2, 2), (2, 2), (0, 0)))
+    cropped = bikd.data.pad_crop_flip(2)(tf.constant(images), tf.constant([1, 2], "int64")).numpy()
+    places = set()
+    for image, result in zip(padded, cropped):
+        matches = [
+            (y, x, flip)
+            for y in range(5)
+            for x in range(5)
+            for flip in (1, -1)
+            if np.array_equal(image[y : y + 6, x : x + 7][:, ::flip], result)
+        ]
+        assert len(matches) == 1
+        places.add(matches[0])
+    assert len(places) > 25  # of 50
+    again = bikd.data.pad_crop_flip(2)(tf.constant(images), tf.constant([1, 2], "int64")).numpy()
+    np.testing.assert_array_equal(again, cropped)
+    plain = bikd.data.pad_crop_flip(0, flip=False)(tf.constant(images), tf.constant([1, 2], "int64"))
+    np.testing.assert_array_equal(plain, images)

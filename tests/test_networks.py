@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import golden
 from keras_bikd import networks
 
 
@@ -41,3 +42,34 @@ def test_initial_scale():
     classifier = model.get_layer("classifier").kernel.numpy()
     assert np.abs(classifier).max() <= 256**-0.5
     np.testing.assert_allclose(classifier.std(), 256**-0.5 / np.sqrt(3), rtol=0.02)
+
+
+def checkpoint():
+    """The authors' network of golden case B, under PyTorch's names."""
+    data = golden.load("hypergradient_resnet")
+    quantities = ("torch.initial_theta.", "torch.initial_bn_stats.")
+    state = {k.removeprefix(q): data[k] for q in quantities for k in data.files if k.startswith(q)}
+    return data, state
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_pytorch_weights(prefix):
+    data, state = checkpoint()
+    model = networks.cifar_resnet(8, [int(w) for w in data["config.widths"]], int(data["config.num_classes"]))
+    state = {prefix + name: array for name, array in state.items()} | {f"{prefix}bn1.num_batches_tracked": np.array(3)}
+    networks.load_pytorch_weights(model, state)
+    logits = model(data["input.val_images_nhwc"].astype("float32"), training=False)
+    golden.assert_close(logits, data["expected.val_logits_inference_mode"], 1e-4)
+
+
+def test_pytorch_weights_of_another_network_change_nothing():
+    data, state = checkpoint()
+    model = networks.cifar_resnet(14, [int(w) for w in data["config.widths"]], 7)
+    before = [w.copy() for w in model.get_weights()]
+    with pytest.raises(ValueError, match=r"Missing: layer1.1.conv1.weight.*Of another shape: fc.weight \(8, 5\)"):
+        networks.load_pytorch_weights(model, state)
+    state["extra"] = np.zeros(3)
+    with pytest.raises(ValueError, match="Left over: extra"):
+        networks.load_pytorch_weights(model, state)
+    for a, b in zip(before, model.get_weights()):
+        np.testing.assert_array_equal(a, b)

@@ -1,7 +1,28 @@
 """Long-tailed data as `tf.data` pipelines."""
 
-from keras_bikd.data.augment import gaussian_noise
-from keras_bikd.data.long_tailed import LongTailedData, load
+from keras_bikd.data.augment import gaussian_noise, pad_crop_flip
+from keras_bikd.data.long_tailed import (
+    LongTailedData,
+    check_manifest,
+    load,
+    load_folder,
+    load_manifest,
+    make_long_tailed,
+    save_manifest,
+)
 from keras_bikd.data.pairing import pair
+from keras_bikd.data.split import Cut
 
-__all__ = ["LongTailedData", "gaussian_noise", "load", "pair"]
+__all__ = [
+    "Cut",
+    "LongTailedData",
+    "check_manifest",
+    "gaussian_noise",
+    "load",
+    "load_folder",
+    "load_manifest",
+    "make_long_tailed",
+    "pad_crop_flip",
+    "pair",
+    "save_manifest",
+]

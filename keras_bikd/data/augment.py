@@ -22,3 +22,34 @@ def gaussian_noise(stddev):
         return images + stddev * tf.random.stateless_normal(tf.shape(images), seed, dtype=images.dtype)
 
     return augment
+
+
+def pad_crop_flip(padding=4, *, flip=True):
+    """Pad with zeros, crop back at a random place, and mirror every second image: the CIFAR augmentation.
+
+    Args:
+        padding: Pixels on every side.
+        flip: Whether to mirror; not for digits and letters.
+
+    Returns:
+        A function `(images, seed) -> images`, `seed` being an integer tensor of shape `(2,)`.
+
+    Example:
+    >>> pad_crop_flip(4)(tf.zeros((2, 32, 32, 3)), seed=tf.constant([1, 2])).shape
+    TensorShape([2, 32, 32, 3])
+
+    Reference: He et al., arXiv 1512.03385, section 4.2.
+    """
+
+    def augment(images, seed):
+        batch, height, width, _ = tf.unstack(tf.shape(images))
+        offsets = tf.random.stateless_uniform((batch, 2), seed, 0, 2 * padding + 1, dtype="int32")
+        padded = tf.pad(images, [[0, 0], [padding, padding], [padding, padding], [0, 0]])
+        rows = tf.gather(padded, offsets[:, :1] + tf.range(height), axis=1, batch_dims=1)
+        columns = offsets[:, 1:] + tf.range(width)
+        if flip:
+            mirrored = tf.random.stateless_uniform((batch, 1), seed + 1) < 0.5
+            columns = tf.where(mirrored, columns[:, ::-1], columns)
+        return tf.ensure_shape(tf.gather(rows, columns, axis=2, batch_dims=1), images.shape)
+
+    return augment

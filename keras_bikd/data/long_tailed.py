@@ -1,25 +1,31 @@
-"""Cut a classification data set to a long tail, beside a balanced meta set and a balanced test set."""
+"""Long-tailed training data, beside a balanced meta set and a balanced test set."""
 
 import dataclasses
-import hashlib
+import json
+import os
+import pathlib
 
+import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_bikd.long_tail import exponential_counts
+from keras_bikd import checks
+from keras_bikd.data.sources import ArraySource, FolderSource, TfdsSource
+from keras_bikd.data.split import Cut, make_split
 
 
 @dataclasses.dataclass(frozen=True)
 class LongTailedData:
-    """What `load` returns.
+    """What `load`, `make_long_tailed` and `load_folder` return.
 
     Attributes:
         train: Long-tailed `tf.data.Dataset` of batches `(image, label)`, shuffled anew on every pass.
-        meta: Balanced set for the weight network; shares no image with the others.
-        test: Balanced test set, in fixed order, never augmented.
+        meta: Balanced set for the weight network; shares no image with the test set, nor with the training set unless
+            that was asked for.
+        test: Test set, in fixed order, never augmented.
         class_counts: Training images per class, integer array of shape `(num_classes,)`.
         num_classes: Number of classes.
-        manifest: Where the split came from, ready for JSON: name, version, rule, counts, seed, hash of the chosen ids.
+        manifest: Where the split came from, ready for JSON: data set, version, rule, counts, seed, hash of the ids.
     """
 
     train: tf.data.Dataset
@@ -29,153 +35,259 @@ class LongTailedData:
     num_classes: int
     manifest: dict
 
+    def __str__(self):
+        counts, told = self.class_counts, self.manifest
+        also = " (also trained on)" if told["meta_in_train"] else ""
+        return (
+            f"{told['data_set']} {told['version']}: {counts.sum()} training images in {self.num_classes} classes of "
+            f"{counts.max()} to {counts.min()}, {told['meta_size']} meta images{also}, {told['test_size']} test images"
+        )
 
-def load(name, imbalance_factor, *, meta_size, batch_size=100, seed=0, augment=None, test_size=None, data_dir=None):
-    """Load a tfds classification set, cut to a long tail.
+
+def load(
+    name,
+    imbalance_factor=None,
+    *,
+    meta_size,
+    batch_size=100,
+    seed=0,
+    augment=None,
+    test_size=None,
+    meta_in_train=False,
+    cut=Cut(),  # noqa: B008 (frozen)
+    image_size=None,
+    data_dir=None,
+):
+    """Load a tfds classification set and cut it to a long tail.
 
     The balanced meta set is held out first, then class `c` keeps `n_max * imbalance_factor ** (-c / (C - 1))` images,
     `n_max` being what the smallest class has left. Images come as float32 in 0..1. The same seed gives the same
     split; splits of one seed at a larger factor are subsets of those at a smaller one.
 
     Args:
-        name: Name of the tfds data set, or `"sklearn_digits"`, which needs no download.
-        imbalance_factor: Largest class count over smallest, at least 1.
+        name: Name of the tfds data set (`"cifar100"`, ...), or of one that needs no download: `"sklearn_digits"`,
+            `"glyphs/h"`, `"glyphs/g100"`.
+        imbalance_factor: Largest class count over smallest, at least 1; `None` for a set that is long-tailed by
+            nature (`"imagenet_lt"`, `"i_naturalist2018"`) and is not cut.
         meta_size: Images of the meta set, a multiple of the number of classes.
         batch_size: Images per batch, in all three sets.
         seed: Seed of the split, of the order and of the augmentation.
         augment: Function `(images, seed) -> images` of a batch, for the training and the meta images; see
-            `keras_bikd.data.gaussian_noise`.
-        test_size: Images of the test set if the data set has no split `test`; a multiple of the number of classes.
+            `keras_bikd.data.pad_crop_flip` and `gaussian_noise`.
+        test_size: Images of a test set to hold out, a multiple of the number of classes; only for data sets without a
+            labelled test or validation split.
+        meta_in_train: Whether to train on the meta images as well; the class counts then include them.
+        cut: A `keras_bikd.data.Cut`: profile, size convention, order of the classes.
+        image_size: `(height, width)` to resize to; needed where the images differ in size.
         data_dir: Where tfds keeps its data; by default its own place.
+
+    Returns:
+        A `LongTailedData`. What was chosen is reported in one line.
+
+    Raises:
+        ValueError: If the name is unknown, a size does not fit the data set, or a class would be left empty.
+
+    Example:
+    >>> data = load("sklearn_digits", imbalance_factor=50, meta_size=100, test_size=500)  # doctest: +ELLIPSIS
+    sklearn_digits 1.0.0: 314 training images in 10 classes of 114 to 2, 100 meta images, 500 test images
+    >>> data.class_counts.tolist()
+    [114, 73, 47, 30, 20, 12, 8, 5, 3, 2]
+    """
+    source = TfdsSource(name, data_dir, image_size)
+    options = {"meta_size": meta_size, "test_size": test_size, "seed": seed, "meta_in_train": meta_in_train}
+    return _build(source, imbalance_factor, options, cut, batch_size, augment)
+
+
+def make_long_tailed(
+    x,
+    y,
+    imbalance_factor=None,
+    *,
+    meta_size,
+    test_size,
+    batch_size=100,
+    seed=0,
+    augment=None,
+    meta_in_train=False,
+    cut=Cut(),  # noqa: B008
+    name="arrays",
+):
+    """Cut arrays of your own to a long tail, as `load` does with a tfds set.
+
+    Args:
+        x: Images (uint8 in 0..255, or floats that are left as they are) or rows of a table, one per sample.
+        y: Class ids from 0.
+        imbalance_factor: As in `load`.
+        meta_size: As in `load`.
+        test_size: Images of the test set to hold out.
+        batch_size: As in `load`.
+        seed: As in `load`.
+        augment: As in `load`.
+        meta_in_train: As in `load`.
+        cut: As in `load`.
+        name: Name of the data set in the manifest.
 
     Returns:
         A `LongTailedData`.
 
     Raises:
-        ValueError: If a size does not fit the data set, or a class would be left empty.
+        ValueError: As `load`.
 
     Example:
-    >>> data = load("sklearn_digits", imbalance_factor=50, meta_size=100, test_size=500)
-    >>> data.class_counts.tolist()
-    [114, 73, 47, 30, 20, 12, 8, 5, 3, 2]
+    >>> x, y = np.zeros((300, 8, 8, 1), "uint8"), np.arange(300) % 3
+    >>> data = make_long_tailed(x, y, imbalance_factor=10, meta_size=30, test_size=60)
+    arrays 1: 102 training images in 3 classes of 70 to 7, 30 meta images, 60 test images
     """
-    builder = _builder(name, data_dir)
-    num_classes = builder.info.features[builder.info.supervised_keys[1]].num_classes
-    labels = _labels(builder)
-    has_test = "test" in builder.info.splits
-    if not has_test and test_size is None:
-        raise ValueError(f"The data set {name!r} has no test split. Pass `load(test_size=...)` to hold one out.")
+    options = {"meta_size": meta_size, "test_size": test_size, "seed": seed, "meta_in_train": meta_in_train}
+    return _build(ArraySource(x, y, name), imbalance_factor, options, cut, batch_size, augment)
 
-    rest = _shuffled_ids_by_class(labels, num_classes, seed)
-    test_ids, rest = ([], rest) if has_test else _take_balanced(rest, test_size, "test_size")
-    meta_ids, rest = _take_balanced(rest, meta_size, "meta_size")
-    counts = exponential_counts(min(len(ids) for ids in rest), imbalance_factor, num_classes)
-    if counts.min() < 1:
+
+def load_folder(
+    directory,
+    imbalance_factor=None,
+    *,
+    image_size,
+    meta_size,
+    test_size,
+    batch_size=100,
+    seed=0,
+    augment=None,
+    meta_in_train=False,
+    cut=Cut(),  # noqa: B008
+):
+    """Load a folder with one sub-folder of images per class; by default as long-tailed as it is.
+
+    Only the names of the files and their first bytes are read beforehand. Images are read when they are needed.
+
+    Args:
+        directory: The folder.
+        imbalance_factor: As in `load`.
+        image_size: `(height, width)` to which images are resized.
+        meta_size: As in `load`.
+        test_size: Images of the test set to hold out.
+        batch_size: As in `load`.
+        seed: As in `load`.
+        augment: As in `load`.
+        meta_in_train: As in `load`.
+        cut: As in `load`.
+
+    Returns:
+        A `LongTailedData`.
+
+    Raises:
+        ValueError: If there are fewer than two classes, or files that are no images; and as `load`.
+
+    Example:
+    >>> data = load_folder("my_images", image_size=(64, 64), meta_size=50, test_size=100)  # doctest: +SKIP
+    """
+    options = {"meta_size": meta_size, "test_size": test_size, "seed": seed, "meta_in_train": meta_in_train}
+    return _build(FolderSource(directory, image_size), imbalance_factor, options, cut, batch_size, augment)
+
+
+def save_manifest(path, data):
+    """Write the manifest of a split as JSON, whole or not at all.
+
+    Args:
+        path: File to write.
+        data: A `LongTailedData`.
+    """
+    path = pathlib.Path(path)
+    unfinished = path.with_name(path.name + ".unfinished")
+    unfinished.write_text(json.dumps(data.manifest, indent=2) + "\n")
+    os.replace(unfinished, path)
+
+
+def check_manifest(path, data):
+    """Raise unless `data` is the split that a manifest describes.
+
+    Use it before a student learns from a saved teacher: the teacher must not have seen the student's meta or test
+    images, and Table 1 of the paper compares models that were trained on the same images.
+
+    Args:
+        path: Manifest, as written by `save_manifest`.
+        data: A `LongTailedData`.
+
+    Raises:
+        ValueError: If they differ; the message says in what.
+    """
+    path = pathlib.Path(path)
+    if not path.exists():
+        raise ValueError(f"There is no manifest at {str(path)!r}. It is written beside the teacher by `save_manifest`.")
+    recorded = json.loads(path.read_text())
+    differing = [key for key in sorted({*recorded, *data.manifest}) if recorded.get(key) != data.manifest.get(key)]
+    if differing:
+        told = "; ".join(f"{key}: {recorded.get(key)!r} there, {data.manifest.get(key)!r} here" for key in differing)
+        raise ValueError(f"The manifest {str(path)!r} describes other data. {told}")
+
+
+def load_manifest(path, *, batch_size=100, augment=None, image_size=None, data_dir=None):
+    """Load the very split that a manifest of a tfds set describes.
+
+    Args:
+        path: Manifest, as written by `save_manifest`.
+        batch_size: As in `load`.
+        augment: As in `load`.
+        image_size: As in `load`.
+        data_dir: As in `load`.
+
+    Returns:
+        A `LongTailedData`.
+
+    Raises:
+        ValueError: If the data set has changed since, so that the split would be another one.
+    """
+    recorded = json.loads(pathlib.Path(path).read_text())
+    options = {key: recorded[key] for key in ("meta_size", "test_size", "seed", "meta_in_train")}
+    source = TfdsSource(recorded["data_set"], data_dir, image_size)
+    if source.test_split is not None:
+        options["test_size"] = None
+    data = _build(source, recorded["imbalance_factor"], options, Cut(**recorded["cut"]), batch_size, augment)
+    check_manifest(path, data)
+    return data
+
+
+def _build(source, imbalance_factor, options, cut, batch_size, augment):
+    checks.positive_integer("load", "batch_size", batch_size)
+    if (source.test_split is None) == (options["test_size"] is None):
+        has, fix = ("no", "Pass") if source.test_split is None else ("a", "Leave out")
         raise ValueError(
-            f"{(counts < 1).sum()} of {num_classes} classes would have no training image. Received: "
-            f"imbalance_factor={imbalance_factor!r}, with {counts[0]} images of the largest class. "
-            f"Take a factor of at most {counts[0]}."
+            f"The data set {source.name!r} has {has} labelled test split. {fix} `test_size`. "
+            f"Received: test_size={options['test_size']!r}"
         )
-    train_ids = np.concatenate([ids[:count] for ids, count in zip(rest, counts)])
-
-    train = _shuffled_batches(_images(builder, "train", train_ids), len(train_ids), batch_size, seed, augment)
-    meta = _shuffled_batches(_images(builder, "train", meta_ids), len(meta_ids), batch_size, seed + 1, augment)
-    test = _images(builder, "test") if has_test else _images(builder, "train", test_ids)
+    split = make_split(source.labels, source.num_classes, imbalance_factor, cut=cut, **options)
+    seed = options["seed"]
+    train = _batches(source.images(split.train, seed), batch_size, seed, augment)
+    meta = _batches(source.images(split.meta, seed + 1), batch_size, seed + 1, augment)
+    test = source.test_images() if split.test is None else source.images(split.test, None)
     manifest = {
-        "data_set": builder.info.name,
-        "version": str(builder.info.version),
-        "rule": "exponential, meta set held out first",
-        "imbalance_factor": float(imbalance_factor),
-        "class_counts": counts.tolist(),
-        "meta_size": len(meta_ids),
-        "test_size": len(test_ids) if not has_test else builder.info.splits["test"].num_examples,
-        "seed": seed,
-        "ids_sha256": _hash(train_ids, meta_ids, test_ids),
+        "data_set": source.name,
+        "version": source.version,
+        "imbalance_factor": imbalance_factor,
+        "cut": dataclasses.asdict(cut),
+        "class_names": source.class_names,
+        "class_counts": split.class_counts.tolist(),
+        **options,
+        "test_size": source.test_size if split.test is None else len(split.test),
+        "ids_sha256": split.sha256(),
     }
-    test = test.batch(batch_size).prefetch(tf.data.AUTOTUNE)
-    return LongTailedData(train, meta, test, counts, num_classes, manifest)
-
-
-def _builder(name, data_dir):
-    import tensorflow_datasets as tfds
-
-    from keras_bikd.data import digits  # noqa: F401 (registers `sklearn_digits`)
-
-    tfds.disable_progress_bar()
-    builder = tfds.builder(name, data_dir=data_dir)
-    builder.download_and_prepare()
-    return builder
-
-
-def _records(builder, split):
-    """Records in a fixed order, with their images still encoded."""
-    import tensorflow_datasets as tfds
-
-    image_key, _ = builder.info.supervised_keys
-    return builder.as_dataset(
-        split=split,
-        shuffle_files=False,
-        read_config=tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False),
-        decoders={image_key: tfds.decode.SkipDecoding()},
+    data = LongTailedData(
+        train, meta, _batches(test, batch_size, None, None), split.class_counts, source.num_classes, manifest
     )
+    if keras.config.is_interactive_logging_enabled():
+        print(data)
+    return data
 
 
-def _labels(builder):
-    _, label_key = builder.info.supervised_keys
-    labels = _records(builder, "train").map(lambda record: record[label_key])
-    return np.fromiter(labels.as_numpy_iterator(), dtype="int64")
+def _batches(images, batch_size, seed, augment):
+    """Batch, then treat whole batches at a time, then prefetch: the order of the tf.data performance guide."""
 
+    def to_float(image, label):
+        return tf.image.convert_image_dtype(image, "float32") if image.dtype == "uint8" else image, label
 
-def _images(builder, split, ids=None):
-    """`(image, label)` of the chosen records (all, if `ids` is None), decoded once and kept in memory."""
-    image_key, label_key = builder.info.supervised_keys
-    feature = builder.info.features[image_key]
-    records = _records(builder, split)
-    if ids is not None:
-        chosen = np.zeros(builder.info.splits[split].num_examples, dtype=bool)
-        chosen[ids] = True
-        chosen = tf.constant(chosen)
-        records = records.enumerate().filter(lambda i, _: chosen[i]).map(lambda _, record: record)
-        records = records.apply(tf.data.experimental.assert_cardinality(len(ids)))
-
-    def decode(record):
-        image = feature.decode_example(record[image_key])
-        return tf.image.convert_image_dtype(image, "float32"), record[label_key]
-
-    return records.map(decode, num_parallel_calls=tf.data.AUTOTUNE).cache()
-
-
-def _shuffled_batches(images, count, batch_size, seed, augment):
-    batches = images.shuffle(count, seed=seed).batch(batch_size)
+    batches = images.batch(batch_size).map(to_float, num_parallel_calls=tf.data.AUTOTUNE)
     if augment is not None:
         seeds = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True).batch(2)
         batches = tf.data.Dataset.zip((batches, seeds)).map(
             lambda batch, seed: (augment(batch[0], seed), batch[1]), num_parallel_calls=tf.data.AUTOTUNE
         )
     return batches.prefetch(tf.data.AUTOTUNE)
-
-
-def _shuffled_ids_by_class(labels, num_classes, seed):
-    generator = np.random.default_rng(seed)
-    return [generator.permutation(np.where(labels == label)[0]) for label in range(num_classes)]
-
-
-def _take_balanced(ids_by_class, size, argument):
-    """Split off `size` ids, the same number of every class."""
-    num_classes = len(ids_by_class)
-    smallest = min(len(ids) for ids in ids_by_class)
-    per_class, odd = divmod(size, num_classes)
-    if size < num_classes or odd or per_class >= smallest:
-        raise ValueError(
-            f"`load({argument}=...)` takes a multiple of the number of classes ({num_classes}) that leaves images in "
-            f"every class (the smallest has {smallest}). Received: {argument}={size!r}"
-        )
-    taken = np.concatenate([ids[:per_class] for ids in ids_by_class])
-    return taken, [ids[per_class:] for ids in ids_by_class]
-
-
-def _hash(*id_lists):
-    digest = hashlib.sha256()
-    for ids in id_lists:
-        digest.update(np.sort(np.asarray(ids, dtype="<i8")).tobytes() + b"|")
-    return digest.hexdigest()

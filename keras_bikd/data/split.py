@@ -1,0 +1,115 @@
+"""Which images are trained on, which guide the weight network, which test: ids, chosen from labels alone."""
+
+import dataclasses
+import hashlib
+
+import numpy as np
+
+from keras_bikd import checks
+from keras_bikd.long_tail import exponential_counts, step_counts
+
+PROFILES = {"exponential": exponential_counts, "step": step_counts}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Cut:
+    """How a balanced data set is cut to a long tail.
+
+    Args:
+        profile: `"exponential"` (CIFAR-LT) or `"step"` (the second half of the classes is small).
+        head: Size of the largest class. `"after_meta"`: what the smallest class has left once the meta set is held
+            out (CIFAR-10 with 1,000 meta images: 4,900; the paper). `"full"`: what it has before, with the meta
+            images taken from those that the tail leaves over where there are any (5,000 for classes that can spare
+            them; the head class then has `5,000 - meta`).
+        class_order: Which class is the head: `"index"` (class 0) or `"shuffled"` by the seed.
+
+    Example:
+    >>> Cut(profile="step").class_order
+    'index'
+    """
+
+    profile: str = "exponential"
+    head: str = "after_meta"
+    class_order: str = "index"
+
+    def __post_init__(self):
+        checks.one_of("Cut", "profile", self.profile, tuple(PROFILES))
+        checks.one_of("Cut", "head", self.head, ("after_meta", "full"))
+        checks.one_of("Cut", "class_order", self.class_order, ("index", "shuffled"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """Ids of the three sets; `test` is `None` where the data set has a test split of its own."""
+
+    train: np.ndarray
+    meta: np.ndarray
+    test: np.ndarray | None
+    class_counts: np.ndarray
+
+    def sha256(self):
+        """Hash of the chosen ids, which tells two splits apart."""
+        digest = hashlib.sha256()
+        for ids in (self.train, self.meta, np.zeros(0) if self.test is None else self.test):
+            digest.update(np.sort(np.asarray(ids, dtype="<i8")).tobytes() + b"|")
+        return digest.hexdigest()
+
+
+def make_split(labels, num_classes, imbalance_factor, *, meta_size, test_size, seed, cut, meta_in_train):
+    """Choose a balanced test set, a balanced meta set and a long-tailed training set that share no image.
+
+    Args:
+        labels: Integer array, the class of every id.
+        num_classes: Number of classes.
+        imbalance_factor: Largest class count over smallest; `None` keeps every image that is left.
+        meta_size: Images of the meta set, a multiple of `num_classes`.
+        test_size: Images of the test set, likewise; `None` if there is a test split elsewhere.
+        seed: Seed of the choice.
+        cut: A `Cut`.
+        meta_in_train: Whether the meta images are trained on as well.
+
+    Returns:
+        A `Split`.
+    """
+    generator = np.random.default_rng(seed)
+    rest = [generator.permutation(np.where(labels == label)[0]) for label in range(num_classes)]
+    empty = [label for label, ids in enumerate(rest) if not len(ids)]
+    if empty:
+        raise ValueError(f"{len(empty)} of {num_classes} classes have no image at all: classes {empty[:10]}.")
+    test = None
+    if test_size is not None:
+        test, rest = _take_balanced(rest, test_size, "test_size")
+    before = min(len(ids) for ids in rest)
+    meta, rest = _take_balanced(rest, meta_size, "meta_size")
+    if imbalance_factor is None:
+        counts = np.array([len(ids) for ids in rest])
+    else:
+        n_max = min(len(ids) for ids in rest) if cut.head == "after_meta" else before
+        counts = PROFILES[cut.profile](n_max, imbalance_factor, num_classes)
+        if cut.class_order == "shuffled":
+            counts = counts[generator.permutation(num_classes)]
+        counts = np.minimum(counts, [len(ids) for ids in rest])
+    if counts.min() < 1:
+        raise ValueError(
+            f"{(counts < 1).sum()} of {num_classes} classes would have no training image. Received: "
+            f"imbalance_factor={imbalance_factor!r}, with {counts.max()} images of the largest class. "
+            f"Take a factor of at most {counts.max()}."
+        )
+    train = np.concatenate([ids[:count] for ids, count in zip(rest, counts)])
+    if meta_in_train:
+        train, counts = np.concatenate([train, meta]), counts + meta_size // num_classes
+    return Split(train, meta, test, counts)
+
+
+def _take_balanced(ids_by_class, size, argument):
+    """Split off `size` ids, the same number of every class."""
+    num_classes = len(ids_by_class)
+    smallest = min(len(ids) for ids in ids_by_class)
+    per_class, odd = divmod(size, num_classes)
+    if size < num_classes or odd or per_class >= smallest:
+        raise ValueError(
+            f"`{argument}` must be a multiple of the number of classes ({num_classes}) that leaves images in every "
+            f"class (the smallest has {smallest}). Received: {argument}={size!r}"
+        )
+    taken = np.concatenate([ids[:per_class] for ids in ids_by_class])
+    return taken, [ids[per_class:] for ids in ids_by_class]

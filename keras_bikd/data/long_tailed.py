@@ -136,7 +136,7 @@ def make_long_tailed(
     Example:
     >>> x, y = np.zeros((300, 8, 8, 1), "uint8"), np.arange(300) % 3
     >>> data = make_long_tailed(x, y, imbalance_factor=10, meta_size=30, test_size=60)
-    arrays 1: 102 training images in 3 classes of 70 to 7, 30 meta images, 60 test images
+    arrays 1: 99 training images in 3 classes of 70 to 7, 30 meta images, 60 test images
     """
     options = {"meta_size": meta_size, "test_size": test_size, "seed": seed, "meta_in_train": meta_in_train}
     return _build(ArraySource(x, y, name), imbalance_factor, options, cut, batch_size, augment)

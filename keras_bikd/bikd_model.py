@@ -7,9 +7,9 @@ import numpy as np
 from keras import ops, tree
 
 from keras_bikd import checks
-from keras_bikd.backend import BackendModel, all_reduce_sum, num_replicas, scope_of, values
+from keras_bikd.backend import BackendModel, all_reduce_sum, compiled, num_replicas, scope_of, values
 from keras_bikd.bilevel_optimizer import BilevelOptimizer
-from keras_bikd.data.pairing import check_labels, label_errors, pair_for_fit, require_pair
+from keras_bikd.data.pairing import check_labels, is_pair, label_errors, pair_for_fit, require_pair
 from keras_bikd.hypergradient import one_step_hypergradient
 from keras_bikd.losses import hard_loss, soft_loss
 from keras_bikd.meta_weight_net import MetaWeightNet
@@ -63,8 +63,9 @@ class BiKDModel(TeacherStudentModel, BackendModel):
         self.meta_loss = checks.one_of("BiKDModel", "meta_loss", meta_loss, ("hard", "soft", "mixed"))
         self.meta_loss_tracker = keras.metrics.Mean(name="meta_loss")
         self.weight_trackers = [keras.metrics.Mean(name=f"{name}_weight") for name in ("hard", "soft")]
-        self.training_pairs = None  # what `fit` runs on, while it runs
+        self.training_samples = None  # batches for callbacks to look at, while `fit` runs
         self.num_classes = None  # known once the student has been run
+        self._observe = None  # `_observe_batch` as a graph, once it has been asked for
         self._prepared = False
 
     @property
@@ -125,14 +126,15 @@ class BiKDModel(TeacherStudentModel, BackendModel):
             ValueError: If the data cannot be what the model needs; before the first step.
         """
         self._assert_compile_called("fit")
-        pairs, example = pair_for_fit(x, y, meta_data, batch_size=batch_size, shuffle=shuffle, fit_arguments=kwargs)
+        pairs, self.training_samples, example = pair_for_fit(
+            x, y, meta_data, batch_size=batch_size, shuffle=shuffle, fit_arguments=kwargs
+        )
         self._prepare(*example)
-        self.training_pairs = check_labels(pairs, self.num_classes)
         try:
             with label_errors():
-                return super().fit(self.training_pairs, shuffle=False, **kwargs)
+                return super().fit(check_labels(pairs, self.num_classes), shuffle=False, **kwargs)
         finally:
-            self.training_pairs = None
+            self.training_samples = None
 
     def train_on_batch(self, x, y=None, **kwargs):
         """Take one step on the pair `x = (x, y)`, `y = (meta_x, meta_y)`; see `keras.Model.train_on_batch`."""
@@ -186,13 +188,19 @@ class BiKDModel(TeacherStudentModel, BackendModel):
         Returns:
             `SampleWeights` of NumPy arrays, one row per sample.
         """
+        self._observe = self._observe or compiled(self._observe_batch)
         rows = []
-        for x, labels, *_ in batches:
-            teacher = hard_loss(labels, self.teacher_logits(x))
-            student = hard_loss(labels, self.student(x, training=False))
-            weights = self.weight_net(ops.stack([teacher, student], axis=-1))
-            rows.append([ops.convert_to_numpy(part) for part in (labels, teacher, student, weights)])
+        for batch in batches:
+            # A ready-paired data set yields ((x, y), (meta_x, meta_y)).
+            x, labels = batch[0][:2] if is_pair(batch) else batch[:2]
+            observed = self._observe(tree.map_structure(ops.convert_to_tensor, x), ops.convert_to_tensor(labels))
+            rows.append([ops.convert_to_numpy(part) for part in (labels, *observed)])
         return SampleWeights(*(np.concatenate(column) for column in zip(*rows)))
+
+    def _observe_batch(self, x, labels):
+        teacher = hard_loss(labels, self.teacher_logits(x))
+        student = hard_loss(labels, self.student(x, training=False))
+        return teacher, student, self.weight_net(ops.stack([teacher, student], axis=-1))
 
     def _virtual_step(self, batch, meta_batch):
         return one_step_hypergradient(

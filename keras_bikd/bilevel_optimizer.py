@@ -48,11 +48,13 @@ class BilevelOptimizer(keras.optimizers.Optimizer):
         self.inner_optimizer.build(variables)
         self.meta_optimizer.build(meta_variables)
         self.hypergradients = self.add_optimizer_variables(meta_variables, "hypergradient")
+        self.last_hypergradients = self.add_optimizer_variables(meta_variables, "last_hypergradient")
+        self.overflow = self.add_variable((), dtype="bool", name="overflow")
         self.meta_variables = list(meta_variables)
         super().build([*variables, *meta_variables])
 
     def accumulate(self, hypergradient, inner_steps):
-        """Add one batch's hypergradient to the sum and count the batch.
+        """Add one batch's hypergradient to the sum and count the batch; one that is not finite is left out.
 
         Args:
             hypergradient: List of tensors, this replica's share.
@@ -61,8 +63,11 @@ class BilevelOptimizer(keras.optimizers.Optimizer):
         Returns:
             Boolean scalar tensor: whether the update is due.
         """
-        for total, term in zip(self.hypergradients, all_reduce_sum(hypergradient)):
-            total.assign(total + term)
+        hypergradient = all_reduce_sum(hypergradient)
+        finite = ops.all(ops.stack([ops.all(ops.isfinite(term)) for term in hypergradient]))
+        for total, term in zip(self.hypergradients, hypergradient):
+            total.assign(total + ops.where(finite, term, ops.zeros_like(term)))
+        self.overflow.assign(ops.logical_or(self.overflow, ops.logical_not(finite)))
         self.iterations.assign(self.iterations + 1)
         return ops.equal(self.iterations % inner_steps, 0)
 
@@ -70,26 +75,26 @@ class BilevelOptimizer(keras.optimizers.Optimizer):
         """If due, take one step of the meta optimizer on the summed hypergradients and clear them.
 
         The step is always computed and put back where it was not due: conditions around an optimizer break under
-        `tf.distribute`, and the weight network is tiny. A sum that is not finite is dropped, unless a
-        `LossScaleOptimizer` wraps the meta optimizer: it must see the overflow to lower its scale, and skips by itself.
+        `tf.distribute`, and the weight network is tiny. A `LossScaleOptimizer` is told of a batch that overflowed: it
+        must lower its scale, and skips this update by itself.
 
         Args:
             due: Boolean scalar tensor.
         """
         sums = values(self.hypergradients)
+        scale = self.meta_optimizer.scale_loss(1.0)
+        gradients = [total / num_replicas() for total in sums]  # `apply` sums over replicas; the sums are global
         if isinstance(self.meta_optimizer, keras.optimizers.LossScaleOptimizer):
-            accepted = due
-        else:
-            finite = [ops.all(ops.isfinite(total)) for total in sums]
-            accepted = ops.logical_and(due, ops.all(ops.stack(finite)))
+            gradients = [ops.where(self.overflow, float("inf"), gradient) for gradient in gradients]
         touched = [*self.meta_variables, *self.meta_optimizer.variables]
         before = values(touched)
-        # `apply` sums over the replicas, and the sums are already global.
-        self.meta_optimizer.apply([total / num_replicas() for total in sums], self.meta_variables)
+        self.meta_optimizer.apply(gradients, self.meta_variables)
         for variable, old, new in zip(touched, before, values(touched)):
-            variable.assign(ops.where(accepted, new, old))
-        for variable, total in zip(self.hypergradients, sums):
+            variable.assign(ops.where(due, new, old))
+        for variable, total, last in zip(self.hypergradients, sums, self.last_hypergradients):
+            last.assign(ops.where(due, total / scale, last))
             variable.assign(ops.where(due, ops.zeros_like(total), total))
+        self.overflow.assign(ops.logical_and(self.overflow, ops.logical_not(due)))
 
     def update_student(self, gradient, variables):
         """Take one step of the student's optimizer.

@@ -1,5 +1,9 @@
-"""Callbacks that look at a training and write down what they see. None of them trains."""
+"""Callbacks that look at a training and write down what they see. None of them trains.
 
+What they put into the logs of an epoch reaches `History`, `CSVLogger` and `TensorBoard`: list them before those.
+"""
+
+import csv
 import itertools
 import pathlib
 
@@ -8,9 +12,45 @@ import numpy as np
 
 from keras_bikd import plots
 from keras_bikd.data.pairing import batches
+from keras_bikd.long_tail import shot_groups
+
+WEIGHTS = ("hard", "soft")  # columns of the weights
 
 
-class WeightMap(keras.callbacks.Callback):
+class _AtEpochs(keras.callbacks.Callback):
+    """Calls `look(epoch, logs)` after every so many epochs, and after the last one."""
+
+    def __init__(self, every):
+        super().__init__()
+        if every is not None and (isinstance(every, bool) or not isinstance(every, int) or every < 1):
+            raise ValueError(f"`every` takes a number of epochs of at least 1, or None. Received: every={every!r}")
+        self.every = every
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._last = epoch
+        if self._is_due(epoch):
+            self.look(epoch, logs)
+
+    def on_train_end(self, logs=None):
+        if not self._is_due(self._last):
+            self.look(self._last, logs)
+
+    def _is_due(self, epoch):
+        return self.every is not None and (epoch + 1) % self.every == 0
+
+    def look(self, epoch, logs):
+        raise NotImplementedError(f"{type(self).__name__} must define `look`.")
+
+
+def _seen(callback):
+    """Losses and weights of `callback.data`, or of one epoch of the training data."""
+    data = callback.data
+    if data is None:
+        data = itertools.islice(batches(callback.model.training_samples), callback.params["steps"])
+    return callback.model.sample_weights(data)
+
+
+class WeightMap(_AtEpochs):
     """Draw the weights of all training samples over teacher loss and student loss, as Figure 3 of the paper.
 
     Writes `weight_map_<epoch>.png` and the numbers behind it as `.npz`. One inference pass over the data, at the end
@@ -18,8 +58,9 @@ class WeightMap(keras.callbacks.Callback):
 
     Args:
         directory: Where to write; created if missing.
-        data: Batched data set of `(x, y)` to draw, such as the training set without `repeat()`. By default the
-            training data of `fit`, one epoch of it.
+        data: Batched data set of `(x, y)` to draw, such as the training set without `repeat()`. By default one epoch
+            of the training data of `fit`; going through it once more makes a shuffled pipeline continue in another
+            order than without the callback.
         every: Draw after every so many epochs. The last epoch is always drawn.
 
     Example:
@@ -29,28 +70,225 @@ class WeightMap(keras.callbacks.Callback):
     """
 
     def __init__(self, directory, data=None, every=None):
-        super().__init__()
-        self.directory = pathlib.Path(directory)
-        self.data = data
-        self.every = every
+        super().__init__(every)
+        self.directory, self.data = pathlib.Path(directory), data
 
-    def on_epoch_end(self, epoch, logs=None):
-        self._epoch = epoch
-        if self.every is not None and (epoch + 1) % self.every == 0:
-            self._draw(epoch)
-
-    def on_train_end(self, logs=None):
-        if self.every is None or (self._epoch + 1) % self.every != 0:
-            self._draw(self._epoch)
-
-    def _draw(self, epoch):
-        seen = self.model.sample_weights(self._one_epoch() if self.data is None else self.data)
+    def look(self, epoch, logs):
+        seen = _seen(self)
         self.directory.mkdir(parents=True, exist_ok=True)
         path = self.directory / f"weight_map_{epoch + 1:04d}"
         np.savez_compressed(path.with_suffix(".npz"), **seen._asdict())
         figure = plots.weight_map(seen.teacher_losses, seen.student_losses, seen.weights)
         figure.savefig(path.with_suffix(".png"), dpi=150)
 
-    def _one_epoch(self):
-        pairs = batches(self.model.training_pairs)
-        return (batch for batch, _ in itertools.islice(pairs, self.params["steps"]))
+
+class WeightHistory(_AtEpochs):
+    """Write down how the weights of many, medium and few classes move: mean and quantiles, per epoch.
+
+    One row per epoch, weight and class group in a CSV file; the means also go to the logs, as `hard_weight_few` and
+    so on. One inference pass over the data at the end of the chosen epochs.
+
+    Args:
+        path: CSV file; rows are appended, so that a resumed run goes on.
+        class_counts: Training images per class.
+        data: Batched data set of `(x, y)`; by default the training data of `fit`, one epoch of it.
+        every: Look after every so many epochs.
+        many_above: Classes with more images than this are many.
+        few_below: Classes with fewer images than this are few.
+
+    Example:
+    >>> callback = WeightHistory("runs/weights.csv", class_counts=[500, 50, 5])
+    """
+
+    QUANTILES = (0.1, 0.5, 0.9)
+
+    def __init__(self, path, class_counts, data=None, every=1, many_above=100, few_below=20):
+        super().__init__(every)
+        self.path, self.data = pathlib.Path(path), data
+        self.groups = {name: ids for name, ids in shot_groups(class_counts, many_above, few_below).items() if len(ids)}
+
+    def look(self, epoch, logs):
+        seen = _seen(self)
+        labels = seen.labels.argmax(axis=-1) if seen.labels.ndim == 2 else seen.labels
+        rows = []
+        for (group, ids), (column, weight) in itertools.product(self.groups.items(), enumerate(WEIGHTS)):
+            values = seen.weights[np.isin(labels, ids), column]
+            if not len(values):
+                continue
+            quantiles = {
+                f"q{100 * q:.0f}": value for q, value in zip(self.QUANTILES, np.quantile(values, self.QUANTILES))
+            }
+            rows.append({"epoch": epoch, "weight": weight, "group": group, "mean": values.mean(), **quantiles})
+            if logs is not None:
+                logs[f"{weight}_weight_{group}"] = float(values.mean())
+        _append_csv(self.path, rows)
+
+
+class HypergradientMonitor(keras.callbacks.Callback):
+    """Log how steady the upper level is: size, direction and losses of the summed hypergradients.
+
+    Three entries per epoch: `hypergradient_norm` (mean over the updates of the weight network),
+    `hypergradient_cosine` (mean cosine to the update before; near 1 is steady, near 0 is noise), and
+    `hypergradient_skipped` (share of updates that a loss scale skipped). With `steps_per_execution` above
+    `inner_steps`, only the last update of each execution is seen.
+
+    Example:
+    >>> callback = HypergradientMonitor()
+    """
+
+    def on_train_begin(self, logs=None):
+        self._previous, self._updates = None, self._counts()[0]
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._norms, self._cosines, self._at_begin = [], [], self._counts()
+
+    def on_train_batch_end(self, batch, logs=None):
+        updates, _ = self._counts()
+        if updates == self._updates:
+            return
+        self._updates = updates
+        sums = self.model.optimizer.last_hypergradients
+        current = np.concatenate([keras.ops.convert_to_numpy(v).ravel() for v in sums])
+        norm = np.linalg.norm(current)
+        self._norms.append(norm)
+        if self._previous is not None and norm > 0 and (before := np.linalg.norm(self._previous)) > 0:
+            self._cosines.append(current @ self._previous / (norm * before))
+        self._previous = current
+
+    def on_epoch_end(self, epoch, logs=None):
+        due, done = np.subtract(self._counts(), self._at_begin)
+        entries = {"norm": np.mean(self._norms or [np.nan]), "cosine": np.mean(self._cosines or [np.nan])}
+        entries["skipped"] = 1 - done / due if due else np.nan
+        logs.update({f"hypergradient_{name}": float(value) for name, value in entries.items()})
+
+    def _counts(self):
+        """Updates of the weight network that were due, and that were made."""
+        optimizer = self.model.optimizer
+        return int(optimizer.iterations) // self.model.inner_steps, int(optimizer.meta_optimizer.iterations)
+
+
+class PerClassReport(_AtEpochs):
+    """Write a table of per-class accuracy and a confusion matrix, as Figure 4(a) of the paper.
+
+    Writes `per_class_<epoch>.csv` and `confusion_<epoch>.png` and `.npz`. For any Keras classifier.
+
+    Args:
+        directory: Where to write; created if missing.
+        data: Batched data set of `(x, y)` to report on, such as the validation set.
+        class_names: Names of the classes; by default their ids.
+        every: Report after every so many epochs. The last epoch is always reported.
+
+    Example:
+    >>> callback = PerClassReport("runs/report", data=[(np.zeros((1, 4)), np.zeros(1, "int32"))])
+    """
+
+    def __init__(self, directory, data, class_names=None, every=None):
+        super().__init__(every)
+        self.directory, self.data, self.class_names = pathlib.Path(directory), data, class_names
+
+    def look(self, epoch, logs):
+        from sklearn.metrics import confusion_matrix
+
+        labels, predicted = [], []
+        for x, y, *_ in self.data:
+            outputs = keras.ops.convert_to_numpy(self.model(x, training=False))
+            truth = keras.ops.convert_to_numpy(y)
+            labels.append(truth.argmax(axis=-1) if truth.shape == outputs.shape else truth.reshape(-1))
+            predicted.append(outputs.argmax(axis=-1))
+        classes = outputs.shape[-1]
+        matrix = confusion_matrix(np.concatenate(labels), np.concatenate(predicted), labels=range(classes))
+        names = self.class_names or [str(label) for label in range(classes)]
+        self.directory.mkdir(parents=True, exist_ok=True)
+        stem = f"{epoch + 1:04d}"
+        np.savez_compressed(self.directory / f"confusion_{stem}.npz", matrix=matrix, class_names=names)
+        plots.confusion_matrices({f"epoch {epoch + 1}": matrix}, names).savefig(
+            self.directory / f"confusion_{stem}.png", dpi=150
+        )
+        path = self.directory / f"per_class_{stem}.csv"
+        path.unlink(missing_ok=True)
+        _append_csv(path, [_class_row(name, row, i) for i, (name, row) in enumerate(zip(names, matrix))])
+
+
+def _class_row(name, row, label):
+    total = int(row.sum())
+    return {"class": name, "samples": total, "accuracy": row[label] / total if total else ""}
+
+
+class MetaLearningRateScheduler(keras.callbacks.Callback):
+    """Set the learning rate of the weight network at the start of every epoch, and log it.
+
+    Keras' own `LearningRateScheduler` drives the student's. The authors' code multiplies the meta rate by 0.8 at
+    epochs 80 and 100; the paper leaves it constant.
+
+    Args:
+        schedule: Function `(epoch, learning_rate) -> learning_rate`; by default the rate is left alone and only logged,
+            as `meta_learning_rate`.
+
+    Example:
+    >>> callback = MetaLearningRateScheduler(lambda epoch, rate: rate * 0.8 if epoch in (80, 100) else rate)
+    """
+
+    def __init__(self, schedule=None):
+        super().__init__()
+        self.schedule = schedule
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if self.schedule is not None:
+            optimizer = self.model.meta_optimizer
+            optimizer.learning_rate = float(self.schedule(epoch, float(optimizer.learning_rate)))
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs["meta_learning_rate"] = float(self.model.meta_optimizer.learning_rate)
+
+
+class StudentCheckpoint(keras.callbacks.ModelCheckpoint):
+    """`keras.callbacks.ModelCheckpoint` for the student alone; the file holds neither teacher nor weight network.
+
+    Args:
+        filepath: As in `ModelCheckpoint`: `"student.keras"`, or `"student.weights.h5"` with `save_weights_only=True`.
+        **kwargs: As in `ModelCheckpoint` (`monitor`, `mode`, `save_best_only`, ...).
+
+    Example:
+    >>> callback = StudentCheckpoint("student.keras", monitor="val_balanced_accuracy", mode="max", save_best_only=True)
+    """
+
+    def set_model(self, model):
+        super().set_model(model.student)
+
+
+class TensorBoard(keras.callbacks.TensorBoard):
+    """`keras.callbacks.TensorBoard` with histograms of the weights and the weight map as an image, in the same run.
+
+    Args:
+        log_dir: Folder of the run.
+        data: Batched data set of `(x, y)` to look at; by default the training data of `fit`, one epoch of it.
+        **kwargs: As in `keras.callbacks.TensorBoard`.
+
+    Example:
+    >>> callback = TensorBoard("runs/board", histogram_freq=1)  # doctest: +SKIP
+    """
+
+    def __init__(self, log_dir="logs", data=None, **kwargs):
+        super().__init__(log_dir=log_dir, **kwargs)
+        self.data = data
+
+    def on_epoch_end(self, epoch, logs=None):
+        super().on_epoch_end(epoch, logs)
+        if not self.histogram_freq or epoch % self.histogram_freq:
+            return
+        seen = _seen(self)
+        image = plots.as_image(plots.weight_map(seen.teacher_losses, seen.student_losses, seen.weights))
+        with self._train_writer.as_default():
+            for column, weight in enumerate(WEIGHTS):
+                self.summary.histogram(f"{weight}_weight", seen.weights[:, column], step=epoch)
+            self.summary.image("weight_map", image[None], step=epoch)
+
+
+def _append_csv(path, rows):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    is_new = not path.exists()
+    with open(path, "a", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        if is_new:
+            writer.writeheader()
+        writer.writerows(rows)

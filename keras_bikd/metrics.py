@@ -1,4 +1,4 @@
-"""Accuracy where classes differ in size. For any Keras classifier, in `compile(metrics=[...])`."""
+"""Accuracy where classes differ in size, and calibration. For any Keras classifier, in `compile(metrics=[...])`."""
 
 import keras
 import numpy as np
@@ -24,21 +24,32 @@ class _PerClassMetric(keras.metrics.Metric):
             y_pred: Logits or probabilities of shape `(batch, classes)`.
             sample_weight: Optional weights of shape `(batch,)`.
         """
-        y_true = ops.convert_to_tensor(y_true)
-        one_hot_rows = len(y_true.shape) == 2 and y_true.shape[-1] == self.num_classes
-        ids = ops.argmax(y_true, axis=-1) if one_hot_rows else ops.reshape(y_true, (-1,))
+        ids = _class_ids(y_true, self.num_classes)
         members = ops.one_hot(ids, self.num_classes, dtype=self.dtype)
         if sample_weight is not None:
             members = members * ops.reshape(ops.cast(sample_weight, self.dtype), (-1, 1))
-        right = ops.cast(ops.equal(ops.argmax(y_pred, axis=-1), ops.cast(ids, "int32")), self.dtype)
+        right = ops.cast(ops.equal(ops.argmax(y_pred, axis=-1), ids), self.dtype)
         self.total.assign_add(ops.sum(members, axis=0))
         self.correct.assign_add(ops.sum(members * right[:, None], axis=0))
 
+    def _recalls(self):
+        """Accuracy of every class; not a number where a class has no samples."""
+        return ops.convert_to_tensor(self.correct) / ops.convert_to_tensor(self.total)
+
     def _mean_recall(self, mask):
         """Mean accuracy of the classes in `mask` that have samples; not a number if none has."""
-        seen = ops.cast(self.total > 0, self.dtype) * ops.cast(mask, self.dtype)
-        recall = ops.divide_no_nan(ops.convert_to_tensor(self.correct), ops.convert_to_tensor(self.total))
-        return ops.sum(recall * seen) / ops.sum(seen)
+        seen = ops.logical_and(self.total > 0, ops.convert_to_tensor(mask))
+        recalls = ops.where(seen, self._recalls(), 0.0)
+        return ops.sum(recalls) / ops.sum(ops.cast(seen, self.dtype))
+
+    def get_config(self):
+        return {**super().get_config(), "num_classes": self.num_classes}
+
+
+def _class_ids(labels, num_classes):
+    labels = ops.convert_to_tensor(labels)
+    one_hot_rows = len(labels.shape) == 2 and labels.shape[-1] == num_classes
+    return ops.cast(ops.argmax(labels, axis=-1) if one_hot_rows else ops.reshape(labels, (-1,)), "int32")
 
 
 @keras.saving.register_keras_serializable(package="keras_bikd")
@@ -61,10 +72,64 @@ class BalancedAccuracy(_PerClassMetric):
         super().__init__(num_classes, name, dtype)
 
     def result(self):
-        return self._mean_recall(np.ones(self.num_classes))
+        return self._mean_recall(np.ones(self.num_classes, dtype=bool))
+
+
+@keras.saving.register_keras_serializable(package="keras_bikd")
+class WorstClassAccuracy(_PerClassMetric):
+    """Accuracy of the class that fares worst; classes without samples are left out.
+
+    Args:
+        num_classes: Number of classes.
+        name: Name in the logs.
+        dtype: Dtype of the counts.
+
+    Example:
+    >>> metric = WorstClassAccuracy(num_classes=2)
+    >>> metric.update_state([0, 0, 1, 1], [[1.0, 0.0], [1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    >>> float(metric.result())
+    0.5
+    """
+
+    def __init__(self, num_classes, name="worst_class_accuracy", dtype=None):
+        super().__init__(num_classes, name, dtype)
+
+    def result(self):
+        return ops.min(ops.where(self.total > 0, self._recalls(), float("inf")))
+
+
+@keras.saving.register_keras_serializable(package="keras_bikd")
+class PerClassAccuracy(_PerClassMetric):
+    """Accuracy of every class, one log entry each; not a number where a class has no samples.
+
+    Args:
+        num_classes: Number of classes.
+        class_names: Names for the log entries; by default the class ids.
+        name: Prefix of the log entries.
+        dtype: Dtype of the counts.
+
+    Example:
+    >>> metric = PerClassAccuracy(num_classes=2, class_names=["cat", "dog"])
+    >>> metric.update_state([0, 0, 1], [[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
+    >>> {name: float(accuracy) for name, accuracy in metric.result().items()}
+    {'accuracy_cat': 0.5, 'accuracy_dog': 1.0}
+    """
+
+    def __init__(self, num_classes, class_names=None, name="accuracy", dtype=None):
+        super().__init__(num_classes, name, dtype)
+        if class_names is not None and len(class_names) != num_classes:
+            raise ValueError(
+                f"`PerClassAccuracy(class_names=...)` takes {num_classes} names. Received: {len(class_names)} names"
+            )
+        self.class_names = None if class_names is None else list(class_names)
+
+    def result(self):
+        recalls = self._recalls()
+        names = self.class_names or range(self.num_classes)
+        return {f"{self.name}_{name}": recalls[i] for i, name in enumerate(names)}
 
     def get_config(self):
-        return {**super().get_config(), "num_classes": self.num_classes}
+        return {**super().get_config(), "class_names": self.class_names}
 
 
 @keras.saving.register_keras_serializable(package="keras_bikd")
@@ -104,9 +169,57 @@ class ShotAccuracy(_PerClassMetric):
         }
 
     def get_config(self):
+        config = super().get_config()
+        del config["num_classes"]  # follows from the counts
         return {
-            **super().get_config(),
+            **config,
             "class_counts": self.class_counts,
             "many_above": self.many_above,
             "few_below": self.few_below,
         }
+
+
+@keras.saving.register_keras_serializable(package="keras_bikd")
+class ExpectedCalibrationError(keras.metrics.Metric):
+    """Mean distance between confidence and accuracy, over bins of equal width of the confidence.
+
+    Args:
+        num_bins: Number of bins.
+        from_logits: Whether predictions are logits, as of all our students, or probabilities.
+        name: Name in the logs.
+        dtype: Dtype of the sums.
+
+    Example:
+    >>> metric = ExpectedCalibrationError(num_bins=10, from_logits=False)
+    >>> metric.update_state([0, 1], [[0.75, 0.25], [0.75, 0.25]])  # confident by 0.75, right in half of the cases
+    >>> float(metric.result())
+    0.25
+
+    Reference: Guo et al., arXiv 1706.04599, Eq. (3).
+    """
+
+    def __init__(self, num_bins=15, from_logits=True, name="expected_calibration_error", dtype=None):
+        super().__init__(name=name, dtype=dtype)
+        self.num_bins, self.from_logits = num_bins, from_logits
+        self.total = self.add_variable((num_bins,), initializer="zeros", name="total")
+        self.surplus = self.add_variable((num_bins,), initializer="zeros", name="surplus")
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        y_pred = ops.cast(y_pred, self.dtype)
+        probabilities = ops.softmax(y_pred) if self.from_logits else y_pred
+        confidence = ops.max(probabilities, axis=-1)
+        ids = _class_ids(y_true, y_pred.shape[-1])
+        right = ops.cast(ops.equal(ops.argmax(probabilities, axis=-1), ids), self.dtype)
+        # Bins are open below and closed above, as in the reference.
+        index = ops.clip(ops.cast(ops.ceil(confidence * self.num_bins), "int32") - 1, 0, self.num_bins - 1)
+        members = ops.one_hot(index, self.num_bins, dtype=self.dtype)
+        if sample_weight is not None:
+            members = members * ops.reshape(ops.cast(sample_weight, self.dtype), (-1, 1))
+        self.total.assign_add(ops.sum(members, axis=0))
+        self.surplus.assign_add(ops.sum(members * (confidence - right)[:, None], axis=0))
+
+    def result(self):
+        return ops.sum(ops.abs(self.surplus)) / ops.sum(self.total)
+
+    def get_config(self):
+        return {**super().get_config(), "num_bins": self.num_bins, "from_logits": self.from_logits}

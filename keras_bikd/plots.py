@@ -1,6 +1,10 @@
-"""Figures of the paper, as functions that return a matplotlib figure."""
+"""Figures of the paper and of a training, as functions that return a matplotlib figure."""
 
 import numpy as np
+
+# Okabe and Ito's colours, told apart by colour-blind readers too.
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442", "#000000")
+_MANY_CLASSES = 20  # from here on, single classes are not labelled
 
 
 def weight_map(teacher_losses, student_losses, weights, names=("hard", "soft")):
@@ -25,10 +29,9 @@ def weight_map(teacher_losses, student_losses, weights, names=("hard", "soft")):
 
     Reference: arXiv 2605.17839, Figure 3.
     """
-    Figure = _figure_class()
     teacher_losses, student_losses, weights = (np.asarray(a) for a in (teacher_losses, student_losses, weights))
     panels = len(names) + 1
-    figure = Figure(figsize=(3.6 * panels, 3.2), layout="constrained")
+    figure = _figure(3.6 * panels, 3.2)
     axes = figure.subplots(1, panels, sharex=True, sharey=True)
     for axis, name, column in zip(axes, names, weights.T):
         points = axis.scatter(
@@ -44,9 +47,152 @@ def weight_map(teacher_losses, student_losses, weights, names=("hard", "soft")):
     return figure
 
 
-def _figure_class():
+def confusion_matrices(matrices, class_names):
+    """Confusion matrices side by side, each row as shares of its true class.
+
+    Args:
+        matrices: Dict of title to integer array of shape `(classes, classes)`, true class by predicted class.
+        class_names: Names of the classes; shown for up to twenty classes.
+
+    Returns:
+        A `matplotlib.figure.Figure`.
+
+    Example:
+    >>> figure = confusion_matrices({"KD": np.eye(3), "BiKD": np.eye(3)}, ["a", "b", "c"])
+    >>> [axis.get_title() for axis in figure.axes[:2]]
+    ['KD', 'BiKD']
+
+    Reference: arXiv 2605.17839, Figure 4(a).
+    """
+    figure = _figure(3.6 * len(matrices) + 0.6, 3.6)
+    axes = np.atleast_1d(figure.subplots(1, len(matrices), sharey=True))
+    for axis, (title, matrix) in zip(axes, matrices.items()):
+        totals = np.asarray(matrix).sum(axis=1, keepdims=True)
+        image = axis.imshow(np.asarray(matrix) / np.maximum(totals, 1), cmap="Blues", vmin=0, vmax=1)
+        axis.set_title(title)
+        axis.set_xlabel("predicted class")
+        if len(class_names) <= _MANY_CLASSES:
+            axis.set_xticks(range(len(class_names)), class_names, rotation=90)
+            axis.set_yticks(range(len(class_names)), class_names)
+    axes[0].set_ylabel("true class")
+    figure.colorbar(image, ax=axes, label="share of the true class")
+    return figure
+
+
+def inner_steps_curve(inner_steps, accuracies, spreads=None):
+    """Accuracy over the number of inner steps, one line per setting.
+
+    Args:
+        inner_steps: The numbers of inner steps.
+        accuracies: Dict of label to accuracies in per cent, one per number of inner steps.
+        spreads: Dict of label to standard deviations, drawn as bars.
+
+    Returns:
+        A `matplotlib.figure.Figure`.
+
+    Example:
+    >>> figure = inner_steps_curve([1, 5, 20], {"imbalance 50": [50.0, 52.0, 51.0]})
+    >>> figure.axes[0].get_xlabel()
+    'inner steps k'
+
+    Reference: arXiv 2605.17839, Figure 4(b).
+    """
+    figure = _figure(4.8, 3.2)
+    axis = figure.subplots()
+    for colour, (label, values) in zip(COLOURS, accuracies.items()):
+        error = None if spreads is None else spreads[label]
+        axis.errorbar(inner_steps, values, yerr=error, label=label, color=colour, marker="o", capsize=3)
+    axis.set_xscale("log")
+    axis.set_xticks(inner_steps, [str(steps) for steps in inner_steps])
+    axis.minorticks_off()
+    axis.set_xlabel("inner steps k")
+    axis.set_ylabel("accuracy (%)")
+    axis.legend()
+    return figure
+
+
+def class_accuracy_bars(accuracies, class_counts, class_names=None):
+    """Accuracy of every class, largest class first, one bar per method, above the class counts.
+
+    Args:
+        accuracies: Dict of method to accuracies per class, in 0..1.
+        class_counts: Training images per class.
+        class_names: Names of the classes; by default their ids.
+
+    Returns:
+        A `matplotlib.figure.Figure`.
+
+    Example:
+    >>> figure = class_accuracy_bars({"KD": [0.9, 0.2], "BiKD": [0.8, 0.5]}, [100, 2])
+    >>> len(figure.axes[0].patches)
+    4
+    """
+    order = np.argsort(class_counts)[::-1]
+    names = np.asarray([str(label) for label in range(len(order))] if class_names is None else class_names)
+    figure = _figure(max(4.8, 0.35 * len(order)), 4.0)
+    bars, counts = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    width = 0.8 / len(accuracies)
+    for i, (method, values) in enumerate(accuracies.items()):
+        left = np.arange(len(order)) - 0.4 + (i + 0.5) * width
+        bars.bar(left, 100 * np.asarray(values)[order], width, label=method, color=COLOURS[i % len(COLOURS)])
+    bars.set_ylabel("accuracy (%)")
+    figure.legend(loc="outside upper center", ncols=len(accuracies))
+    counts.bar(range(len(order)), np.asarray(class_counts)[order], color="0.6")
+    counts.set_yscale("log")
+    counts.set_ylabel("images")
+    counts.set_xlabel("class, largest first")
+    if len(order) <= _MANY_CLASSES:
+        counts.set_xticks(range(len(order)), names[order])
+    return figure
+
+
+def training_curves(histories, metric):
+    """One metric over the epochs, one line per run.
+
+    Args:
+        histories: Dict of label to the `history` dict of a `keras.callbacks.History`.
+        metric: Key of the histories; its validation twin `val_<metric>` is drawn dashed where there is one.
+
+    Returns:
+        A `matplotlib.figure.Figure`.
+
+    Example:
+    >>> figure = training_curves({"BiKD": {"loss": [2.0, 1.0], "val_loss": [2.1, 1.5]}}, "loss")
+    >>> len(figure.axes[0].lines)
+    2
+    """
+    figure = _figure(4.8, 3.2)
+    axis = figure.subplots()
+    for colour, (label, history) in zip(COLOURS, histories.items()):
+        for key, style in ((metric, "-"), (f"val_{metric}", "--")):
+            if key in history:
+                epochs = range(1, len(history[key]) + 1)
+                shown = label if style == "-" else f"{label}, validation"
+                axis.plot(epochs, history[key], style, color=colour, label=shown)
+    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.set_xlabel("epoch")
+    axis.set_ylabel(metric)
+    axis.legend()
+    return figure
+
+
+def as_image(figure, dpi=100):
+    """Render a figure to a uint8 array of shape `(height, width, 4)`.
+
+    >>> as_image(training_curves({"KD": {"loss": [1.0]}}, "loss")).dtype
+    dtype('uint8')
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    figure.set_dpi(dpi)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba()).copy()
+
+
+def _figure(width, height):
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError("Plots need matplotlib. Install it with `pip install keras_bikd[viz]`.") from error
-    return Figure
+    return Figure(figsize=(width, height), layout="constrained")

@@ -53,7 +53,14 @@ def main(
             metrics=[bikd.metrics.BalancedAccuracy(split.num_classes), bikd.metrics.ShotAccuracy(split.class_counts)],
         )
         folder = teacher / f"student_k{inner_steps}_seed{seed}"
-        callbacks = [keras.callbacks.CSVLogger(folder / "history.csv"), bikd.callbacks.WeightMap(folder)]
+        callbacks = [
+            bikd.callbacks.HypergradientMonitor(),
+            bikd.callbacks.WeightHistory(folder / "weights.csv", split.class_counts),
+            bikd.callbacks.MetaLearningRateScheduler(),
+            bikd.callbacks.WeightMap(folder),
+            bikd.callbacks.PerClassReport(folder, split.test, split.manifest["class_names"]),
+            keras.callbacks.CSVLogger(folder / "history.csv"),
+        ]
         folder.mkdir(exist_ok=True)
         model.fit(split.train, meta_data=split.meta, epochs=epochs, callbacks=callbacks)
         model.student.save(folder / "student.keras")

@@ -76,7 +76,13 @@ def train(model, method, data, steps, folder):
     model.compile(sgd(steps), metrics=metrics, steps_per_execution=50)
     callbacks = [keras.callbacks.CSVLogger(folder / f"{name}_history.csv")]
     if method == "BiKD":
-        callbacks.append(bikd.callbacks.WeightMap(folder, data=data.train))
+        groups = {"many_above": MANY_ABOVE, "few_below": FEW_BELOW}
+        callbacks = [
+            bikd.callbacks.WeightMap(folder, data=data.train),
+            bikd.callbacks.WeightHistory(folder / "weights.csv", data.class_counts, data=data.train, **groups),
+            bikd.callbacks.HypergradientMonitor(),
+            *callbacks,  # they write down what stands in the logs by then
+        ]
     start = time.perf_counter()
     fit(model, data, steps, callbacks)
     seconds = time.perf_counter() - start

@@ -326,18 +326,36 @@ def test_the_virtual_step_follows_a_learning_rate_schedule():
     assert largest() > 0
 
 
-def test_a_hypergradient_that_is_not_finite_never_reaches_the_weight_net():
-    model = models.compiled(inner_steps=2)
-    good, meta = (models.arrays(), models.arrays(8, seed=1))
+def test_a_hypergradient_that_is_not_finite_is_left_out():
+    """The batch is counted, its hypergradient is not: phi moves as if its share were zero."""
+    good, meta = models.arrays(), models.arrays(8, seed=1)
     bad_meta = (np.full_like(meta[0], np.nan), meta[1])
-    model.train_on_batch(good, meta)  # leaves a finite sum
-    before = model.weight_net.get_weights()
-    model.train_on_batch(good, bad_meta)  # due, and not finite: dropped
-    for a, b in zip(before, model.weight_net.get_weights()):
-        np.testing.assert_array_equal(a, b)
-    assert all(np.isfinite(v).all() for v in model.optimizer.variables)
-    assert int(model.meta_optimizer.iterations) == 0
+    model = models.compiled(inner_steps=2)
     model.train_on_batch(good, meta)
-    model.train_on_batch(good, meta)  # the next window is whole again
-    assert any((a != b).any() for a, b in zip(before, model.weight_net.get_weights()))
-    assert int(model.optimizer.iterations) == 4
+    (total,) = [np.concatenate([v.numpy().ravel() for v in model.optimizer.hypergradients])]
+    model.train_on_batch(good, bad_meta)
+    last = np.concatenate([v.numpy().ravel() for v in model.optimizer.last_hypergradients])
+    np.testing.assert_allclose(last, total, rtol=1e-6)
+    assert np.abs(last).max() > 0
+    assert all(np.isfinite(state).all() for state in models.state_of(model))
+    assert (int(model.optimizer.iterations), int(model.meta_optimizer.iterations)) == (2, 1)
+
+
+def test_overflow_under_mixed_float16_lowers_the_scale_and_skips():
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        model = models.compiled(inner_steps=2, learning_rate=0.01)
+        good, meta = models.arrays(), models.arrays(8, seed=1)
+        model.train_on_batch(good, meta)
+        before, scale = model.weight_net.get_weights(), float(model.meta_optimizer.dynamic_scale)
+        model.train_on_batch(good, (np.full_like(meta[0], np.inf), meta[1]))
+        for a, b in zip(before, model.weight_net.get_weights()):
+            np.testing.assert_array_equal(a, b)
+        assert float(model.meta_optimizer.dynamic_scale) == scale / 2
+        assert all(np.isfinite(state).all() for state in models.state_of(model))
+        for _ in range(2):
+            model.train_on_batch(good, meta)
+        assert any((a != b).any() for a, b in zip(before, model.weight_net.get_weights()))
+        assert float(model.meta_optimizer.dynamic_scale) == scale / 2
+    finally:
+        keras.config.set_dtype_policy("float32")

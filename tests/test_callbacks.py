@@ -1,9 +1,13 @@
 """Callbacks in a real `fit`."""
 
 import copy
+import csv
+import itertools
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import keras_bikd as bikd
 import models
@@ -44,7 +48,150 @@ def test_weight_map_of_an_endless_stream_and_of_given_data(tmp_path):
     assert len(np.load(tmp_path / "given" / "weight_map_0001.npz")["labels"]) == 24
 
 
-def test_callbacks_can_be_copied(tmp_path):
-    copied = copy.deepcopy(bikd.callbacks.WeightMap(tmp_path, every=2))
-    run(copied, epochs=2)
-    assert (tmp_path / "weight_map_0002.png").stat().st_size > 1000
+def test_weight_history(tmp_path):
+    counts = [200, 50, 50, 5]
+    callback = bikd.callbacks.WeightHistory(tmp_path / "weights.csv", counts)
+    model, (x, y) = run(callback, epochs=2)
+    rows = list(csv.DictReader((tmp_path / "weights.csv").read_text().splitlines()))
+    assert [(row["epoch"], row["weight"], row["group"]) for row in rows] == [
+        (epoch, weight, group) for epoch in "01" for group in ("many", "medium", "few") for weight in ("hard", "soft")
+    ]
+    seen = model.sample_weights([(x, y)])
+    few = seen.weights[y == 3, 1]
+    last = rows[-1]
+    assert float(last["mean"]) == pytest.approx(few.mean(), rel=1e-5)
+    assert float(last["q50"]) == pytest.approx(np.median(few), rel=1e-5)
+    assert model.history.history["soft_weight_few"][-1] == pytest.approx(few.mean(), rel=1e-5)
+
+
+def test_weight_history_goes_on_in_the_same_file(tmp_path):
+    for _ in range(2):
+        run(bikd.callbacks.WeightHistory(tmp_path / "weights.csv", [200, 50, 50, 5]))
+    rows = list(csv.DictReader((tmp_path / "weights.csv").read_text().splitlines()))
+    assert len(rows) == 12
+
+
+@pytest.mark.parametrize("inner_steps", [1, 3])
+def test_hypergradient_monitor(inner_steps):
+    """Against the sums of hypergradients computed batch by batch, with everything frozen."""
+    frozen = {"inner_steps": inner_steps, "meta_learning_rate": 0.0}
+    model = models.compiled(**frozen)
+    train, meta = models.arrays(24), models.arrays(24, seed=1)
+    slow = keras.optimizers.SGD(1e-9)  # the student stays where it is, and the hypergradient is not zero
+    model.compile(optimizer=slow, meta_optimizer=keras.optimizers.SGD(0.0))
+    pairs = list(zip(models.dataset(train), models.dataset(meta)))
+    flat = [np.concatenate([np.ravel(g) for g in model.hypergradient(*pair)[1]]) for pair in pairs]
+    sums = [np.sum(flat[i : i + inner_steps], axis=0) for i in range(0, len(flat), inner_steps)]
+    norms = [np.linalg.norm(s) for s in sums]
+    cosines = [a @ b / (np.linalg.norm(a) * np.linalg.norm(b)) for a, b in itertools.pairwise(sums)]
+    arguments = {"batch_size": 4, "shuffle": False, "verbose": 0}
+    logs = model.fit(*train, meta_data=meta, callbacks=[bikd.callbacks.HypergradientMonitor()], **arguments).history
+    assert logs["hypergradient_norm"][0] == pytest.approx(np.mean(norms), rel=1e-3)
+    assert logs["hypergradient_cosine"][0] == pytest.approx(np.mean(cosines), rel=1e-3)
+    assert logs["hypergradient_skipped"] == [0]
+
+
+def test_hypergradient_monitor_counts_what_a_loss_scale_skips():
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        model = models.compiled(inner_steps=1, learning_rate=0.01)
+        train, (meta_x, meta_y) = models.arrays(16), models.arrays(16, seed=1)
+        meta_x[:4] = np.inf
+        monitor = bikd.callbacks.HypergradientMonitor()
+        arguments = {"batch_size": 4, "shuffle": False, "verbose": 0, "callbacks": [monitor]}
+        logs = model.fit(*train, meta_data=(meta_x, meta_y), **arguments).history
+        assert logs["hypergradient_skipped"] == [0.25]
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+
+def test_per_class_report_of_any_classifier(tmp_path):
+    x = np.eye(3, dtype="float32")[[0, 0, 1, 1, 1, 2]]
+    y = np.array([0, 1, 1, 1, 2, 2])
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Activation("linear")])
+    model.compile(loss="sparse_categorical_crossentropy")
+    report = bikd.callbacks.PerClassReport(tmp_path, models.dataset((x, y)), class_names=["a", "b", "c"])
+    report.set_model(model)
+    report.on_epoch_end(4)
+    report.on_train_end()
+    matrix = np.load(tmp_path / "confusion_0005.npz")["matrix"]
+    np.testing.assert_array_equal(matrix, [[1, 0, 0], [1, 2, 0], [0, 1, 1]])
+    rows = list(csv.reader((tmp_path / "per_class_0005.csv").read_text().splitlines()))
+    assert rows == [["class", "samples", "accuracy"], ["a", "1", "1.0"], ["b", "3", str(2 / 3)], ["c", "2", "0.5"]]
+    assert (tmp_path / "confusion_0005.png").exists()
+
+
+def test_meta_learning_rate_scheduler():
+    callback = bikd.callbacks.MetaLearningRateScheduler(lambda epoch, rate: rate / 2 if epoch else rate)
+    model, _ = run(callback, epochs=3)
+    assert model.history.history["meta_learning_rate"] == pytest.approx([0.05, 0.025, 0.0125])
+    assert float(model.optimizer.learning_rate) == pytest.approx(0.1)
+
+
+def test_student_checkpoint_keeps_the_best_student(tmp_path):
+    """Scripted scores: the second epoch is the best, so the file holds the student of the second epoch."""
+    path = tmp_path / "student.keras"
+    callback = bikd.callbacks.StudentCheckpoint(path, monitor="val_score", mode="max", save_best_only=True)
+    model = models.compiled()
+    callback.set_model(model)
+    callback.on_train_begin()
+    kernels = []
+    for epoch, score in enumerate([0.2, 0.9, 0.5]):
+        model.student.weights[0].assign(np.full(model.student.weights[0].shape, float(epoch)))
+        kernels.append(model.student.get_weights())
+        callback.on_epoch_begin(epoch)
+        callback.on_epoch_end(epoch, {"val_score": score})
+    student = keras.saving.load_model(path)
+    for a, b in zip(student.get_weights(), kernels[1]):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_tensorboard_run_read_back_with_its_own_reader(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    board = bikd.callbacks.TensorBoard(tmp_path, histogram_freq=1, update_freq="epoch")
+    history = bikd.callbacks.WeightHistory(tmp_path / "weights.csv", [200, 50, 50, 5])
+    model = models.compiled()
+    model.fit(*models.arrays(24), meta_data=models.arrays(8), epochs=2, verbose=0, callbacks=[history, board])
+    events = EventAccumulator(str(tmp_path / "train")).Reload()
+    tags = events.Tags()["tensors"]
+    wanted = {"epoch_loss", "epoch_meta_loss", "epoch_hard_weight_few", "hard_weight", "soft_weight", "weight_map"}
+    assert wanted <= set(tags)
+    loss = [tf.make_ndarray(event.tensor_proto).item() for event in events.Tensors("epoch_loss")]
+    assert loss == pytest.approx(model.history.history["loss"])
+    assert [event.step for event in events.Tensors("weight_map")] == [0, 1]
+    histogram = tf.make_ndarray(events.Tensors("hard_weight")[0].tensor_proto)
+    assert histogram[:, 2].sum() == 24  # counts of all buckets
+
+
+BATTERY = {
+    "WeightMap": lambda folder: bikd.callbacks.WeightMap(folder / "maps", every=1),
+    "WeightHistory": lambda folder: bikd.callbacks.WeightHistory(folder / "weights.csv", [200, 50, 50, 5]),
+    "HypergradientMonitor": lambda folder: bikd.callbacks.HypergradientMonitor(),
+    "PerClassReport": lambda folder: bikd.callbacks.PerClassReport(folder / "report", [models.arrays(8)], every=1),
+    "MetaLearningRateScheduler": lambda folder: bikd.callbacks.MetaLearningRateScheduler(),
+    "StudentCheckpoint": lambda folder: bikd.callbacks.StudentCheckpoint(folder / "student.keras"),
+    "TensorBoard": lambda folder: bikd.callbacks.TensorBoard(folder / "board", histogram_freq=1),
+}
+
+
+def test_the_battery_is_complete():
+    public = {name for name, value in vars(bikd.callbacks).items() if isinstance(value, type) and name[0] != "_"}
+    assert public == set(BATTERY)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("name", BATTERY)
+def test_callbacks_can_be_copied_and_train_nothing(name, tmp_path):
+    """Keras Tuner copies callbacks; a run with one ends where a run without it ends."""
+    with_it, _ = run(copy.deepcopy(BATTERY[name](tmp_path)), epochs=2)
+    keras.utils.set_random_seed(0)
+    without, _ = run(keras.callbacks.Callback(), epochs=2)
+    models.assert_same_state(with_it, without)
+
+
+@pytest.mark.parametrize("every", [0, 2.5, True])
+def test_bad_every(every):
+    with pytest.raises(ValueError, match=f"every={every}"):
+        bikd.callbacks.WeightMap("maps", every=every)

@@ -1,5 +1,10 @@
 """Metrics against scikit-learn and in `compile`."""
 
+import json
+import pathlib
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -47,15 +52,94 @@ def test_an_empty_group_is_left_out():
     assert set(metric.result()) == {"many"}
 
 
-@pytest.mark.parametrize(
-    "metric", [bikd.metrics.BalancedAccuracy(4), bikd.metrics.ShotAccuracy([200, 50, 20, 2], 100, 20)]
-)
-def test_in_compile_and_through_a_file(metric, tmp_path):
+@pytest.mark.parametrize("seed", range(3))
+def test_worst_class_and_per_class_against_scikit_learn(seed):
+    labels, logits = random_case(seed)
+    recall = recall_score(labels, logits.argmax(axis=1), average=None)
+    worst, each = bikd.metrics.WorstClassAccuracy(5), bikd.metrics.PerClassAccuracy(5, class_names="abcde")
+    for metric in (worst, each):
+        metric.update_state(labels, logits)
+    assert float(worst.result()) == pytest.approx(recall.min(), rel=1e-5)
+    assert {k: float(v) for k, v in each.result().items()} == pytest.approx(
+        {f"accuracy_{name}": value for name, value in zip("abcde", recall)}, rel=1e-5
+    )
+
+
+def test_a_class_without_samples_is_never_zero():
+    worst, each = bikd.metrics.WorstClassAccuracy(3), bikd.metrics.PerClassAccuracy(3)
+    for metric in (worst, each):
+        metric.update_state([0, 1], np.eye(3)[[0, 1]])
+    assert float(worst.result()) == 1
+    assert np.isnan(float(each.result()["accuracy_2"]))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_calibration_error_against_a_plain_loop(seed):
+    labels, logits = random_case(seed)
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    expected = 0
+    for low in np.linspace(0, 1, 11)[:-1]:
+        rows = (confidence > low) & (confidence <= low + 0.1)
+        if rows.any():
+            expected += rows.mean() * abs(confidence[rows].mean() - right[rows].mean())
+    metric = bikd.metrics.ExpectedCalibrationError(num_bins=10)
+    for rows in np.array_split(np.arange(len(labels)), 4):
+        metric.update_state(labels[rows], logits[rows])
+    assert float(metric.result()) == pytest.approx(expected, abs=1e-4)
+
+
+METRICS = {
+    "BalancedAccuracy": lambda: bikd.metrics.BalancedAccuracy(4),
+    "WorstClassAccuracy": lambda: bikd.metrics.WorstClassAccuracy(4),
+    "PerClassAccuracy": lambda: bikd.metrics.PerClassAccuracy(4, class_names=["a", "b", "c", "d"]),
+    "ShotAccuracy": lambda: bikd.metrics.ShotAccuracy([200, 50, 20, 2]),
+    "ExpectedCalibrationError": bikd.metrics.ExpectedCalibrationError,
+}
+
+
+def test_the_battery_is_complete():
+    public = {name for name, value in vars(bikd.metrics).items() if isinstance(value, type) and name[0] != "_"}
+    assert public == set(METRICS)
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_in_compile_and_through_a_file(name, tmp_path):
     model = models.perceptron()
-    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=[metric])
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=[METRICS[name]()])
     x, y = models.arrays()
     before = model.evaluate(x, y, verbose=0, return_dict=True)
     model.save(tmp_path / "model.keras")
     after = keras.saving.load_model(tmp_path / "model.keras").evaluate(x, y, verbose=0, return_dict=True)
     assert after == pytest.approx(before)
-    assert len(after) == (2 if isinstance(metric, bikd.metrics.BalancedAccuracy) else 4)
+    assert len(after) == 1 + {"PerClassAccuracy": 4, "ShotAccuracy": 3}.get(name, 1)
+
+
+@pytest.mark.slow
+def test_two_replicas_give_the_values_of_one():
+    """In a process of its own, because devices can be split only before TensorFlow has started."""
+    script = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+import tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+import keras, models
+from test_metrics import METRICS
+results = []
+for strategy in (tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])):
+    with strategy.scope():
+        keras.utils.set_random_seed(0)
+        model = models.perceptron()
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile("sgd", loss, metrics=[make() for make in METRICS.values()])
+        x, y = models.arrays(32)
+        results.append(model.evaluate(x, y, batch_size=8, verbose=0, return_dict=True))
+print(json.dumps(results))
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", script, pathlib.Path(__file__).parent], capture_output=True, text=True, check=True
+    )
+    one, two = json.loads(run.stdout.splitlines()[-1])
+    assert len(one) == 11
+    assert two == pytest.approx(one, rel=1e-5)

@@ -15,6 +15,7 @@ if keras.backend.backend() != "tensorflow":
 from keras_bikd.backend.tensorflow import (
     BackendModel,
     all_reduce_sum,
+    compiled,
     num_replicas,
     scope_of,
     value_and_grad,
@@ -22,4 +23,4 @@ from keras_bikd.backend.tensorflow import (
     vjp,
 )
 
-__all__ = ["BackendModel", "all_reduce_sum", "num_replicas", "scope_of", "value_and_grad", "values", "vjp"]
+__all__ = ["BackendModel", "all_reduce_sum", "compiled", "num_replicas", "scope_of", "value_and_grad", "values", "vjp"]

@@ -48,6 +48,11 @@ def values(variables):
     return [tf.convert_to_tensor(variable.value) for variable in variables]
 
 
+def compiled(function):
+    """`function` of tensors, traced once and run as a graph."""
+    return tf.function(function, reduce_retracing=True)
+
+
 def num_replicas():
     """Number of devices that share this step."""
     return tf.distribute.get_strategy().num_replicas_in_sync

@@ -103,8 +103,9 @@ def pair_for_fit(x, y, meta_data, *, batch_size, shuffle, fit_arguments):
             (`sample_weight`, `class_weight`, `validation_split`) are worked in and removed.
 
     Returns:
-        `(pairs, example)`. The example is a pair that looks like those to come, with all labels where they are at
-        hand. Nothing is drawn from a `tf.data` pipeline for it: that would change the order of what follows.
+        `(pairs, samples, example)`. The samples are the training batches alone, for callbacks to look at. The example
+        is a pair that looks like those to come, with all labels where they are at hand. Nothing is drawn from a
+        `tf.data` pipeline for it: that would change the order of what follows.
     """
     sample_weight = fit_arguments.pop("sample_weight", None)
     class_weight = fit_arguments.pop("class_weight", None)
@@ -117,12 +118,14 @@ def pair_for_fit(x, y, meta_data, *, batch_size, shuffle, fit_arguments):
                 f"With a data set as `x`, `fit` takes no {' and no '.join(f'`{name}`' for name in given)}: "
                 "the data set yields batches of (x, y) or (x, y, sample_weight). Leave the argument out."
             )
-        train, labels = x, None
+        train = samples = x
+        labels = None
     else:
         train = _check_arrays("x, y", (x, y) if sample_weight is None else (x, y, sample_weight))
         if validation_split:
             train, fit_arguments["validation_data"] = _split(train, validation_split)
-        train, labels = _batched(train, batch_size, shuffle), train[1]
+        labels, samples = train[1], _batched(train, batch_size, shuffle=False)
+        train = _batched(train, batch_size, shuffle)
 
     if class_weight is not None:
         train = _weighted_by_class(train, class_weight)
@@ -142,7 +145,7 @@ def pair_for_fit(x, y, meta_data, *, batch_size, shuffle, fit_arguments):
     require_pair(example)
     (x, y, *_), (meta_x, meta_y, *_) = example[:2]
     y = y if labels is None else labels
-    return pairs, ((x, y), (meta_x, meta_y if meta_labels is None else meta_labels))
+    return pairs, samples, ((x, y), (meta_x, meta_y if meta_labels is None else meta_labels))
 
 
 def _check_length(pairs, fit_arguments):
@@ -199,13 +202,18 @@ def label_errors():
         raise ValueError(" ".join(re.sub(r"[\[\]']+", " ", found.group()).split())) from None
 
 
-def require_pair(pair):
-    """Raise unless `pair` is `((x, y), (meta_x, meta_y))`, each perhaps with sample weights."""
-    if (
+def is_pair(pair):
+    """Whether `pair` is `((x, y), (meta_x, meta_y))`, each perhaps with sample weights."""
+    return (
         isinstance(pair, (tuple, list))
         and len(pair) >= 2
         and all(isinstance(batch, (tuple, list)) and len(batch) in (2, 3) for batch in pair[:2])
-    ):
+    )
+
+
+def require_pair(pair):
+    """Raise unless `is_pair(pair)`."""
+    if is_pair(pair):
         return
     shapes = tree.map_structure(lambda tensor: None if tensor is None else tuple(np.shape(tensor)), pair)
     raise ValueError(

@@ -224,7 +224,7 @@ class BiKDModel(TeacherStudentModel, BackendModel):
             logits, penalty, new_state = self._student_at(theta, state, x)
             hard = hard_loss(labels, logits)
             soft = soft_loss(teacher_logits, logits, self.temperature)
-            features = ops.stack([teacher_losses, hard], axis=-1)
+            features = ops.stack([ops.cast(teacher_losses, hard.dtype), hard], axis=-1)
             forward = Forward(logits, features, _share_of_mean(hard, sample_weight), new_state)
             return (ops.stack([hard, soft], axis=-1), penalty), forward
 

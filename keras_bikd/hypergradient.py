@@ -7,6 +7,8 @@ lower level. Both are lists of tensors.
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from keras import ops
+
 from keras_bikd.backend import all_reduce_sum, value_and_grad, vjp
 
 
@@ -66,7 +68,7 @@ def one_step_hypergradient(inner, weigh, outer_loss, theta, phi, learning_rate):
 
     def loss_of_virtual_student(phi):
         gradient = pullback(weigh(phi, aux))
-        virtual = [t - learning_rate * g for t, g in zip(theta, all_reduce_sum(gradient))]
+        virtual = [t - ops.cast(learning_rate, t.dtype) * g for t, g in zip(theta, all_reduce_sum(gradient))]
         return outer_loss(virtual), gradient
 
     (meta_loss, gradient), hypergradient = value_and_grad(loss_of_virtual_student, phi)

@@ -58,8 +58,8 @@ def soft_loss(teacher_logits, student_logits, temperature):
 
     Reference: arXiv 2605.17839, Eq. (1), `L_soft`; Hinton et al., arXiv 1503.02531, section 2.
     """
-    teacher = ops.log_softmax(_at_least_float32(teacher_logits) / temperature)
     student = ops.log_softmax(_at_least_float32(student_logits) / temperature)
+    teacher = ops.log_softmax(ops.cast(_at_least_float32(teacher_logits), student.dtype) / temperature)
     return temperature**2 * ops.sum(ops.exp(teacher) * (teacher - student), axis=-1)
 
 

@@ -76,6 +76,21 @@ class TeacherStudentModel(keras.Model):
     def export(self, *args, **kwargs):
         return self.student.export(*args, **kwargs)
 
+    # Keras keeps the state of random generators (dropout) in no file; without it a resumed run draws other masks.
+    def save_own_variables(self, store):
+        super().save_own_variables(store)
+        for i, seed in enumerate(self._seeds()):
+            store[f"seed_{i}"] = seed.numpy()
+
+    def load_own_variables(self, store):
+        own = [key for key in list(store.keys()) if not key.startswith("seed_")]
+        super().load_own_variables({key: store[key] for key in own})
+        for i, seed in enumerate(self._seeds()):
+            seed.assign(store[f"seed_{i}"])
+
+    def _seeds(self):
+        return self._all_but(self.variables, self.weights)
+
     # The student's own build configuration is stored with the student.
     def get_build_config(self):
         return None

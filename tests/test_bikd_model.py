@@ -256,9 +256,9 @@ def test_subclassed_student_with_dict_inputs():
 def test_saved_model_goes_on_training_as_if_it_had_never_stopped(student, tmp_path):
     def make():
         keras.utils.set_random_seed(0)
-        middle = layers.BatchNormalization()
-        sequential = [layers.Dense(8, "tanh"), middle, layers.Dense(models.CLASSES)]
-        net = models.perceptron(middle) if student == "built" else keras.Sequential(sequential)
+        middle = layers.BatchNormalization(), layers.Dropout(0.3)
+        sequential = [layers.Dense(8, "tanh"), *middle, layers.Dense(models.CLASSES)]
+        net = models.perceptron(*middle) if student == "built" else keras.Sequential(sequential)
         return models.compiled(net, inner_steps=5, compile_arguments={"metrics": ["accuracy"]})
 
     data = {"meta_data": models.arrays(24, seed=1), "batch_size": 4, "shuffle": False, "verbose": 0}

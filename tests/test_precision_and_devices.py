@@ -1,0 +1,99 @@
+"""Precision, compilation, several devices: the same training everywhere."""
+
+import pathlib
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import models
+
+# How far the hypergradient may be from float64, relative to its largest entry: a few units of the compute type's last
+# place, which the second-order pass and a sum over 12 samples multiply.
+TOLERANCE = {"float32": 1e-5, "mixed_float16": 2e-2, "mixed_bfloat16": 1e-1}
+RUNS = {"eager": {"run_eagerly": True}, "graph": {}, "jit": {"jit_compile": True}}
+
+
+@pytest.fixture
+def policy(request):
+    keras.config.set_dtype_policy(request.param)
+    yield request.param
+    keras.config.set_dtype_policy("float32")
+
+
+def student_and_model(reference, **kwargs):
+    """A student with batch norm and the weights of `reference`, and its model."""
+    student = models.perceptron(layers.BatchNormalization())
+    model = models.compiled(student, **kwargs)
+    if reference is not None:
+        for ours, theirs in ((student, reference.student), (model.teacher, reference.teacher)):
+            ours.set_weights(theirs.get_weights())
+        model.weight_net.set_weights(reference.weight_net.get_weights())
+    return model
+
+
+@pytest.mark.parametrize("policy", TOLERANCE, indirect=True)
+def test_hypergradient_agrees_with_float64(policy):
+    model = student_and_model(None)
+    (x, y), (meta_x, meta_y) = models.arrays(12), models.arrays(8, seed=1)
+    _, rough = model.hypergradient((x, y), (meta_x, meta_y))
+    keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
+    try:
+        exact_model = student_and_model(model)
+        pair = (x.astype("float64"), y), (meta_x.astype("float64"), meta_y)
+        _, exact = exact_model.hypergradient(*pair)
+    finally:
+        keras.config.set_floatx("float32")
+        keras.config.set_dtype_policy("float32")
+    largest = max(np.abs(g).max() for g in exact)
+    error = max(np.abs(np.asarray(a, "float64") - b).max() for a, b in zip(rough, exact))
+    assert error <= TOLERANCE[policy] * largest
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("policy", TOLERANCE, indirect=True)
+@pytest.mark.parametrize("inner_steps", [1, 5])
+@pytest.mark.parametrize(
+    ("run", "steps_per_execution"), [("eager", 1), ("graph", 1), ("graph", 7), ("jit", 1), ("jit", 7)]
+)
+def test_every_combination_trains(policy, run, steps_per_execution, inner_steps):
+    arguments = {**RUNS[run], "steps_per_execution": steps_per_execution}
+    model = student_and_model(None, inner_steps=inner_steps, compile_arguments=arguments)
+    x, y = models.arrays(28)
+    history = model.fit(x, x[:, :4].argmax(axis=1), meta_data=(x, y), batch_size=4, epochs=4, verbose=0).history
+    assert int(model.optimizer.iterations) == 28
+    skipped = 28 // inner_steps - int(model.meta_optimizer.iterations)
+    # A dynamic loss scale starts high, and finds its place by skipping updates that overflow.
+    assert 0 <= skipped <= (2 if policy == "mixed_float16" else 0)
+    assert all(np.isfinite(state).all() for state in models.state_of(model))
+    assert history["loss"][-1] < history["loss"][0]
+
+
+def test_a_float64_student_beside_a_float32_weight_net():
+    student = keras.Sequential([keras.Input((6,), dtype="float64"), layers.Dense(4, dtype="float64")])
+    model = models.compiled(student)
+    x, y = models.arrays(12)
+    model.train_on_batch((x.astype("float64"), y), (x.astype("float64"), y))
+    assert student.weights[0].dtype == "float64"
+    assert np.isfinite(student.weights[0].numpy()).all()
+
+
+@pytest.mark.slow
+def test_two_replicas_end_where_one_does():
+    """Twenty batches, updates of the weight network every third: every number of model, optimizers and logs.
+
+    In a process of its own, because devices can be split only before TensorFlow has started.
+    """
+    run = subprocess.run(
+        [sys.executable, pathlib.Path(__file__).with_name("two_replicas.py")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    error, replicas = run.stdout.splitlines()[-1].split()
+    assert int(replicas) == 2
+    assert float(error) <= 1e-12

@@ -359,3 +359,26 @@ def test_overflow_under_mixed_float16_lowers_the_scale_and_skips():
         assert float(model.meta_optimizer.dynamic_scale) == scale / 2
     finally:
         keras.config.set_dtype_policy("float32")
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_a_killed_run_goes_on_from_its_last_epoch(tmp_path):
+    """Through Keras' own callback, with the data in fixed order: every number as in the run that was never killed."""
+
+    class Kill(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if int(self.model.optimizer.iterations) == 9:
+                raise KeyboardInterrupt
+
+    def fit(*callbacks, epochs=3):
+        keras.utils.set_random_seed(0)
+        model = models.compiled(models.perceptron(layers.BatchNormalization(), layers.Dropout(0.3)), inner_steps=4)
+        arguments = {"batch_size": 4, "shuffle": False, "verbose": 0, "callbacks": list(callbacks)}
+        model.fit(*models.arrays(), meta_data=models.arrays(24, seed=1), epochs=epochs, **arguments)
+        return model
+
+    straight = fit()
+    backup = lambda: keras.callbacks.BackupAndRestore(tmp_path / "backup")
+    with pytest.raises(KeyboardInterrupt):
+        fit(backup(), Kill())
+    models.assert_same_state(fit(backup()), straight)

@@ -65,10 +65,14 @@ def one_step_hypergradient(inner, weigh, outer_loss, theta, phi, learning_rate):
     Reference: arXiv 2605.17839, Algorithm 1, lines 5 to 11, and Eq. (7).
     """
     outputs, aux, pullback = vjp(inner, theta)
+    is_plain = isinstance(learning_rate, (int, float))  # a plain number takes the precision of what it multiplies
 
     def loss_of_virtual_student(phi):
         gradient = pullback(weigh(phi, aux))
-        virtual = [t - ops.cast(learning_rate, t.dtype) * g for t, g in zip(theta, all_reduce_sum(gradient))]
+        virtual = [
+            t - (learning_rate if is_plain else ops.cast(learning_rate, t.dtype)) * g
+            for t, g in zip(theta, all_reduce_sum(gradient))
+        ]
         return outer_loss(virtual), gradient
 
     (meta_loss, gradient), hypergradient = value_and_grad(loss_of_virtual_student, phi)

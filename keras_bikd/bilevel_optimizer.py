@@ -50,6 +50,7 @@ class BilevelOptimizer(keras.optimizers.Optimizer):
         self.hypergradients = self.add_optimizer_variables(meta_variables, "hypergradient")
         self.last_hypergradients = self.add_optimizer_variables(meta_variables, "last_hypergradient")
         self.overflow = self.add_variable((), dtype="bool", name="overflow")
+        self.last_overflow = self.add_variable((), dtype="bool", name="last_overflow")
         self.meta_variables = list(meta_variables)
         super().build([*variables, *meta_variables])
 
@@ -94,7 +95,9 @@ class BilevelOptimizer(keras.optimizers.Optimizer):
         for variable, total, last in zip(self.hypergradients, sums, self.last_hypergradients):
             last.assign(ops.where(due, total / scale, last))
             variable.assign(ops.where(due, ops.zeros_like(total), total))
-        self.overflow.assign(ops.logical_and(self.overflow, ops.logical_not(due)))
+        (overflow,) = values([self.overflow])
+        self.last_overflow.assign(ops.where(due, overflow, self.last_overflow))
+        self.overflow.assign(ops.logical_and(overflow, ops.logical_not(due)))
 
     def update_student(self, gradient, variables):
         """Take one step of the student's optimizer.

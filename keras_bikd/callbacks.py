@@ -127,44 +127,52 @@ class WeightHistory(_AtEpochs):
 class HypergradientMonitor(keras.callbacks.Callback):
     """Log how steady the upper level is: size, direction and losses of the summed hypergradients.
 
-    Three entries per epoch: `hypergradient_norm` (mean over the updates of the weight network),
-    `hypergradient_cosine` (mean cosine to the update before; near 1 is steady, near 0 is noise), and
-    `hypergradient_skipped` (share of updates that a loss scale skipped). With `steps_per_execution` above
-    `inner_steps`, only the last update of each execution is seen.
+    Four entries per epoch, means over the updates of the weight network: `hypergradient_norm`;
+    `hypergradient_cosine` to the update before (near 1 is steady, near 0 is noise); `hypergradient_clipped`, the share
+    of updates that the meta optimizer's `clipnorm`, `global_clipnorm` or `clipvalue` cut; `hypergradient_nonfinite`,
+    the share of updates with a batch that was left out because it was not finite (under a loss scale the whole update
+    is skipped). With `steps_per_execution` above `inner_steps`, only the last update of each execution is seen.
 
     Example:
     >>> callback = HypergradientMonitor()
     """
 
     def on_train_begin(self, logs=None):
-        self._previous, self._updates = None, self._counts()[0]
+        self._previous, self._updates = None, self._count()
 
     def on_epoch_begin(self, epoch, logs=None):
-        self._norms, self._cosines, self._at_begin = [], [], self._counts()
+        self._seen: dict[str, list] = {name: [] for name in ("norm", "cosine", "clipped", "nonfinite")}
 
     def on_train_batch_end(self, batch, logs=None):
-        updates, _ = self._counts()
-        if updates == self._updates:
+        if self._count() == self._updates:
             return
-        self._updates = updates
-        sums = self.model.optimizer.last_hypergradients
-        current = np.concatenate([keras.ops.convert_to_numpy(v).ravel() for v in sums])
+        self._updates = self._count()
+        optimizer = self.model.optimizer
+        sums = [keras.ops.convert_to_numpy(v) for v in optimizer.last_hypergradients]
+        current = np.concatenate([total.ravel() for total in sums])
         norm = np.linalg.norm(current)
-        self._norms.append(norm)
+        self._seen["norm"].append(norm)
+        self._seen["clipped"].append(_is_clipped(sums, norm, optimizer.meta_optimizer))
+        self._seen["nonfinite"].append(bool(keras.ops.convert_to_numpy(optimizer.last_overflow)))
         if self._previous is not None and norm > 0 and (before := np.linalg.norm(self._previous)) > 0:
-            self._cosines.append(current @ self._previous / (norm * before))
+            self._seen["cosine"].append(current @ self._previous / (norm * before))
         self._previous = current
 
     def on_epoch_end(self, epoch, logs=None):
-        due, done = np.subtract(self._counts(), self._at_begin)
-        entries = {"norm": np.mean(self._norms or [np.nan]), "cosine": np.mean(self._cosines or [np.nan])}
-        entries["skipped"] = 1 - done / due if due else np.nan
-        logs.update({f"hypergradient_{name}": float(value) for name, value in entries.items()})
+        logs.update({f"hypergradient_{name}": float(np.mean(seen or [np.nan])) for name, seen in self._seen.items()})
 
-    def _counts(self):
-        """Updates of the weight network that were due, and that were made."""
-        optimizer = self.model.optimizer
-        return int(optimizer.iterations) // self.model.inner_steps, int(optimizer.meta_optimizer.iterations)
+    def _count(self):
+        return int(self.model.optimizer.iterations) // self.model.inner_steps
+
+
+def _is_clipped(sums, norm, optimizer):
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        optimizer = optimizer.inner_optimizer
+    if optimizer.global_clipnorm is not None:
+        return norm > optimizer.global_clipnorm
+    if optimizer.clipnorm is not None:
+        return any(np.linalg.norm(total) > optimizer.clipnorm for total in sums)
+    return optimizer.clipvalue is not None and any(np.abs(total).max() > optimizer.clipvalue for total in sums)
 
 
 class PerClassReport(_AtEpochs):
@@ -265,7 +273,7 @@ class TensorBoard(keras.callbacks.TensorBoard):
         **kwargs: As in `keras.callbacks.TensorBoard`.
 
     Example:
-    >>> callback = TensorBoard("runs/board", histogram_freq=1)  # doctest: +SKIP
+    >>> callback = TensorBoard("runs/board", histogram_freq=1)
     """
 
     def __init__(self, log_dir="logs", data=None, **kwargs):

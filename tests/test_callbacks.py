@@ -88,11 +88,25 @@ def test_hypergradient_monitor(inner_steps):
     logs = model.fit(*train, meta_data=meta, callbacks=[bikd.callbacks.HypergradientMonitor()], **arguments).history
     assert logs["hypergradient_norm"][0] == pytest.approx(np.mean(norms), rel=1e-3)
     assert logs["hypergradient_cosine"][0] == pytest.approx(np.mean(cosines), rel=1e-3)
-    assert logs["hypergradient_skipped"] == [0]
+    assert logs["hypergradient_clipped"] == logs["hypergradient_nonfinite"] == [0]
 
 
-def test_hypergradient_monitor_counts_what_a_loss_scale_skips():
-    keras.config.set_dtype_policy("mixed_float16")
+@pytest.mark.parametrize(
+    ("clip", "clipped"),
+    [({"global_clipnorm": 1e-9}, 1), ({"clipnorm": 1e-9}, 1), ({"clipvalue": 1e-9}, 1), ({"clipnorm": 1e9}, 0)],
+)
+def test_hypergradient_monitor_sees_clipping(clip, clipped):
+    model = models.compiled()
+    model.compile(optimizer="sgd", meta_optimizer=keras.optimizers.Adam(1e-3, **clip))
+    monitor = bikd.callbacks.HypergradientMonitor()
+    arguments = {"batch_size": 4, "verbose": 0, "callbacks": [monitor]}
+    logs = model.fit(*models.arrays(24), meta_data=models.arrays(8), **arguments).history
+    assert logs["hypergradient_clipped"] == [clipped]
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
+def test_hypergradient_monitor_counts_what_is_not_finite(policy):
+    keras.config.set_dtype_policy(policy)
     try:
         model = models.compiled(inner_steps=1, learning_rate=0.01)
         train, (meta_x, meta_y) = models.arrays(16), models.arrays(16, seed=1)
@@ -100,7 +114,7 @@ def test_hypergradient_monitor_counts_what_a_loss_scale_skips():
         monitor = bikd.callbacks.HypergradientMonitor()
         arguments = {"batch_size": 4, "shuffle": False, "verbose": 0, "callbacks": [monitor]}
         logs = model.fit(*train, meta_data=(meta_x, meta_y), **arguments).history
-        assert logs["hypergradient_skipped"] == [0.25]
+        assert logs["hypergradient_nonfinite"] == [0.25]
     finally:
         keras.config.set_dtype_policy("float32")
 

@@ -178,7 +178,14 @@ def load_folder(
         ValueError: If there are fewer than two classes, or files that are no images; and as `load`.
 
     Example:
-    >>> data = load_folder("my_images", image_size=(64, 64), meta_size=50, test_size=100)  # doctest: +SKIP
+    >>> import pathlib, tempfile
+    >>> folder = pathlib.Path(tempfile.mkdtemp(), "pets")
+    >>> for name, count in (("cat", 20), ("dog", 8)):
+    ...     (folder / name).mkdir(parents=True)
+    ...     for i in range(count):
+    ...         keras.utils.save_img(folder / name / f"{i}.png", np.full((9, 9, 3), i))
+    >>> data = load_folder(folder, image_size=(8, 8), meta_size=4, test_size=4)
+    pets 1: 20 training images in 2 classes of 16 to 4, 4 meta images, 4 test images
     """
     options = {"meta_size": meta_size, "test_size": test_size, "seed": seed, "meta_in_train": meta_in_train}
     return _build(FolderSource(directory, image_size), imbalance_factor, options, cut, batch_size, augment)

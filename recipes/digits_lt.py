@@ -29,15 +29,7 @@ def main(seeds=(0, 1, 2), imbalance_factor=50, steps=STEPS, folder="runs/digits_
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
     for seed in seeds:
-        data = bikd.data.load(
-            "sklearn_digits",
-            imbalance_factor,
-            meta_size=100,
-            test_size=500,
-            batch_size=BATCH_SIZE,
-            seed=seed,
-            augment=bikd.data.gaussian_noise(NOISE),
-        )
+        data = load(imbalance_factor, seed)
         teacher = perceptron(128, seed)
         teacher.compile(
             sgd(steps), keras.losses.SparseCategoricalCrossentropy(from_logits=True), steps_per_execution=50
@@ -46,12 +38,27 @@ def main(seeds=(0, 1, 2), imbalance_factor=50, steps=STEPS, folder="runs/digits_
         fit(teacher, data, steps)
         for method in ("CE", "KD", "BiKD", "balanced softmax"):
             announce(method, seed)
+            data = load(imbalance_factor, seed)  # anew, so that every method sees the same batches in the same order
             model = build(method, data.class_counts, teacher, seed)
-            rows.append({"method": method, "seed": seed, **train(model, method, data, steps, folder / f"seed_{seed}")})
+            looked_at = load(imbalance_factor, seed).train  # of its own: looking must not change the order of training
+            scores = train(model, method, data, steps, folder / f"seed_{seed}", looked_at)
+            rows.append({"method": method, "seed": seed, **scores})
     print(f"\nTest accuracy (%), imbalance {imbalance_factor}, mean of seeds {list(seeds)}, last step\n")
     print(table(rows))
     write_csv(folder / "results.csv", rows)
     return rows
+
+
+def load(imbalance_factor, seed):
+    return bikd.data.load(
+        "sklearn_digits",
+        imbalance_factor,
+        meta_size=100,
+        test_size=500,
+        batch_size=BATCH_SIZE,
+        seed=seed,
+        augment=bikd.data.gaussian_noise(NOISE),
+    )
 
 
 def build(method, class_counts, teacher, seed):
@@ -66,7 +73,7 @@ def build(method, class_counts, teacher, seed):
     return bikd.DistillationModel(student, teacher, objective)
 
 
-def train(model, method, data, steps, folder):
+def train(model, method, data, steps, folder, looked_at):
     metrics = [
         bikd.metrics.BalancedAccuracy(data.num_classes),
         bikd.metrics.ShotAccuracy(data.class_counts, MANY_ABOVE, FEW_BELOW),
@@ -78,8 +85,8 @@ def train(model, method, data, steps, folder):
     if method == "BiKD":
         groups = {"many_above": MANY_ABOVE, "few_below": FEW_BELOW}
         callbacks = [
-            bikd.callbacks.WeightMap(folder, data=data.train),
-            bikd.callbacks.WeightHistory(folder / "weights.csv", data.class_counts, data=data.train, **groups),
+            bikd.callbacks.WeightMap(folder, data=looked_at),
+            bikd.callbacks.WeightHistory(folder / "weights.csv", data.class_counts, data=looked_at, **groups),
             bikd.callbacks.HypergradientMonitor(),
             *callbacks,  # they write down what stands in the logs by then
         ]

@@ -21,6 +21,16 @@ def positive_integer(owner, name, value):
     return int(value)
 
 
+def non_negative_per_class(owner, name, values):
+    """Raise unless `values` are at least two finite numbers, none below 0 and not all 0."""
+    array = np.asarray(values)
+    numbers = array.ndim == 1 and len(array) > 1 and np.issubdtype(array.dtype, np.number)
+    if not numbers or not np.isfinite(array).all() or array.min() < 0 or array.max() == 0:
+        raise ValueError(
+            f"`{owner}({name}=...)` takes one number per class, none negative. Received: {name}={values!r}"
+        )
+
+
 def one_of(owner, name, value, choices):
     """Return `value` if it is one of `choices`, else raise."""
     if value not in choices:

@@ -65,6 +65,31 @@ def priors(class_counts):
     return counts / counts.sum()
 
 
+def class_balanced_weights(class_counts, beta=0.9999):
+    """Weights of the classes by their effective numbers of samples, scaled to sum to the number of classes.
+
+    Args:
+        class_counts: Training images per class. A class without images counts as one.
+        beta: In (0, 1); towards 1 the weights become inverse frequencies.
+
+    Returns:
+        Float array of shape `(num_classes,)`.
+
+    Raises:
+        ValueError: If `beta` is not in (0, 1).
+
+    Example:
+    >>> class_balanced_weights([100, 10, 1]).round(4).tolist()
+    [0.0272, 0.2704, 2.7025]
+
+    Reference: Cui et al., arXiv 1901.05555, Eq. (8).
+    """
+    if not 0 < beta < 1:
+        raise ValueError(f"`class_balanced_weights(beta=...)` takes a number between 0 and 1. Received: beta={beta!r}")
+    effective = (1 - beta ** np.maximum(np.asarray(class_counts, dtype=float), 1)) / (1 - beta)
+    return len(effective) / effective / (1 / effective).sum()
+
+
 def _check_counts(imbalance_factor, num_classes):
     if not imbalance_factor >= 1:
         raise ValueError(

@@ -231,22 +231,45 @@ def test_f_losses(floatx, group):
         assert_close(losses.soft_loss(teacher, student, float(temperature)), expected, rtol)
 
 
+def objective_of(name, data, group, temperature):
+    """The objective behind a golden total; alpha means another thing in each of the authors' losses."""
+    counts, tau = data[f"input.{group}.class_counts"], {"temperature": float(temperature)}
+    alpha = {key: float(data[f"config.alpha_{key}"]) for key in ("kd", "dive", "bkd", "wsl")}
+    dive = {"class_counts": counts, "alpha": alpha["dive"], **tau}
+    return {
+        "kd": lambda: objectives.KnowledgeDistillation(hard_weight=alpha["kd"], soft_weight=1 - alpha["kd"], **tau),
+        "dive_power_off": lambda: objectives.DistillingVirtualExamples(power=1.0, **dive),
+        "dive_power_on": lambda: objectives.DistillingVirtualExamples(power=0.5, **dive),
+        "bkd": lambda: objectives.BalancedKnowledgeDistillation(class_counts=counts, alpha=alpha["bkd"], **tau),
+        "bkd_unweighted": lambda: objectives.KnowledgeDistillation(hard_weight=1.0, soft_weight=alpha["bkd"], **tau),
+        "wsl": lambda: objectives.WeightedSoftLabels(alpha=alpha["wsl"], **tau),
+    }[name]()
+
+
+OBJECTIVES = ("kd", "dive_power_off", "dive_power_on", "bkd", "bkd_unweighted", "wsl")
+
+
 @float64
 @pytest.mark.parametrize("group", GROUPS)
 @pytest.mark.parametrize("temperature", [1, 4])
-def test_f_knowledge_distillation(floatx, group, temperature):
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_f_objectives(floatx, group, temperature, name):
     data = golden.load("losses")
-    alpha = float(data["config.alpha_kd"])  # on the hard loss, as in the authors' code
-    objective = objectives.KnowledgeDistillation(
-        temperature=float(temperature), hard_weight=alpha, soft_weight=1 - alpha
-    )
+    objective = objective_of(name, data, group, temperature)
     student = tf.constant(data[f"input.{group}.student_logits"])
     with tf.GradientTape() as tape:
         tape.watch(student)
         per_sample = objective(data[f"input.{group}.labels"], data[f"input.{group}.teacher_logits"], student)
         total = keras.ops.mean(per_sample)
-    assert_close(total, data[f"expected.{group}.tau_{temperature}.kd_total"], 1e-9)
-    assert_close(tape.gradient(total, student), data[f"expected.{group}.tau_{temperature}.kd_gradient"], 1e-9)
+    assert_close(total, data[f"expected.{group}.tau_{temperature}.{name}_total"], 1e-9)
+    assert_close(tape.gradient(total, student), data[f"expected.{group}.tau_{temperature}.{name}_gradient"], 1e-9)
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_f_class_balanced_weights(group):
+    data = golden.load("losses")
+    weights = long_tail.class_balanced_weights(data[f"input.{group}.class_counts"], float(data["config.bkd_beta"]))
+    np.testing.assert_allclose(weights, data[f"input.{group}.bkd_class_weights"], rtol=1e-12)
 
 
 def test_g_long_tail_counts():

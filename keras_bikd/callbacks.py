@@ -14,8 +14,6 @@ from keras_bikd import plots
 from keras_bikd.data.pairing import batches
 from keras_bikd.long_tail import shot_groups
 
-WEIGHTS = ("hard", "soft")  # columns of the weights
-
 
 class _AtEpochs(keras.callbacks.Callback):
     """Calls `look(epoch, logs)` after every so many epochs, and after the last one."""
@@ -78,7 +76,8 @@ class WeightMap(_AtEpochs):
         self.directory.mkdir(parents=True, exist_ok=True)
         path = self.directory / f"weight_map_{epoch + 1:04d}"
         np.savez_compressed(path.with_suffix(".npz"), **seen._asdict())
-        figure = plots.weight_map(seen.teacher_losses, seen.student_losses, seen.weights)
+        names = tuple(self.model.candidate_losses)
+        figure = plots.weight_map(seen.teacher_losses, seen.student_losses, seen.weights, names)
         figure.savefig(path.with_suffix(".png"), dpi=150)
 
 
@@ -111,7 +110,9 @@ class WeightHistory(_AtEpochs):
         seen = _seen(self)
         labels = seen.labels.argmax(axis=-1) if seen.labels.ndim == 2 else seen.labels
         rows = []
-        for (group, ids), (column, weight) in itertools.product(self.groups.items(), enumerate(WEIGHTS)):
+        for (group, ids), (column, weight) in itertools.product(
+            self.groups.items(), enumerate(self.model.candidate_losses)
+        ):
             values = seen.weights[np.isin(labels, ids), column]
             if not len(values):
                 continue
@@ -285,9 +286,10 @@ class TensorBoard(keras.callbacks.TensorBoard):
         if not self.histogram_freq or epoch % self.histogram_freq:
             return
         seen = _seen(self)
-        image = plots.as_image(plots.weight_map(seen.teacher_losses, seen.student_losses, seen.weights))
+        names = tuple(self.model.candidate_losses)
+        image = plots.as_image(plots.weight_map(seen.teacher_losses, seen.student_losses, seen.weights, names))
         with self._train_writer.as_default():
-            for column, weight in enumerate(WEIGHTS):
+            for column, weight in enumerate(self.model.candidate_losses):
                 self.summary.histogram(f"{weight}_weight", seen.weights[:, column], step=epoch)
             self.summary.image("weight_map", image[None], step=epoch)
 

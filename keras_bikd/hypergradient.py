@@ -18,7 +18,8 @@ class VirtualStep(NamedTuple):
     Attributes:
         meta_loss: Scalar, the outer loss at `theta'`.
         hypergradient: Its gradient with respect to `phi`, one tensor per entry of `phi`; of this replica.
-        gradient: Gradient of the weighted inner loss with respect to `theta`; of this replica.
+        gradient: Gradient of the weighted inner loss with respect to `theta`; of this replica. `None` where an
+            approximation did not compute all of it.
         outputs: The outputs of `inner`.
         aux: The second result of `inner`.
         pullback: Maps cotangents of `outputs` to a gradient with respect to `theta`, without a new forward pass.
@@ -26,13 +27,13 @@ class VirtualStep(NamedTuple):
 
     meta_loss: Any
     hypergradient: list
-    gradient: list
+    gradient: list | None
     outputs: tuple
     aux: Any
     pullback: Callable
 
 
-def one_step_hypergradient(inner, weigh, outer_loss, theta, phi, learning_rate):
+def one_step_hypergradient(inner, weigh, outer_loss, theta, phi, learning_rate, *, moved=None, due=None):
     """Differentiate an outer loss with respect to `phi`, through one gradient step on `theta`.
 
     `theta'(phi) = theta - learning_rate * d/dtheta <weigh(phi), inner(theta)>` and
@@ -47,6 +48,9 @@ def one_step_hypergradient(inner, weigh, outer_loss, theta, phi, learning_rate):
         theta: List of tensors.
         phi: List of tensors.
         learning_rate: Step size of the virtual step, a scalar.
+        moved: An approximation: indices of the only entries of `theta` that the virtual step moves; by default all.
+        due: An approximation: boolean scalar tensor. Where it is false, the virtual step is left out, and
+            `meta_loss` and `hypergradient` are zeros.
 
     Returns:
         A `VirtualStep`.
@@ -65,15 +69,30 @@ def one_step_hypergradient(inner, weigh, outer_loss, theta, phi, learning_rate):
     Reference: arXiv 2605.17839, Algorithm 1, lines 5 to 11, and Eq. (7).
     """
     outputs, aux, pullback = vjp(inner, theta)
+    indices = range(len(theta)) if moved is None else moved
     is_plain = isinstance(learning_rate, (int, float))  # a plain number takes the precision of what it multiplies
 
     def loss_of_virtual_student(phi):
-        gradient = pullback(weigh(phi, aux))
-        virtual = [
-            t - (learning_rate if is_plain else ops.cast(learning_rate, t.dtype)) * g
-            for t, g in zip(theta, all_reduce_sum(gradient))
-        ]
+        gradient = pullback(weigh(phi, aux), moved)
+        virtual = list(theta)
+        for i, g in zip(indices, all_reduce_sum(gradient)):
+            rate = learning_rate if is_plain else ops.cast(learning_rate, theta[i].dtype)
+            virtual[i] = theta[i] - rate * g
         return outer_loss(virtual), gradient
 
-    (meta_loss, gradient), hypergradient = value_and_grad(loss_of_virtual_student, phi)
+    if due is None:
+        (meta_loss, gradient), hypergradient = value_and_grad(loss_of_virtual_student, phi)
+    else:
+        meta_loss, hypergradient = _where_due(due, lambda: value_and_grad(loss_of_virtual_student, phi), phi)
+    if moved is not None or due is not None:
+        gradient = None
     return VirtualStep(meta_loss, hypergradient, gradient, outputs, aux, pullback)
+
+
+def _where_due(due, compute, phi):
+    def computed():
+        (meta_loss, _), hypergradient = compute()
+        return ops.cast(meta_loss, phi[0].dtype), hypergradient
+
+    zeros = [ops.zeros_like(parameter) for parameter in phi]
+    return ops.cond(due, computed, lambda: (ops.zeros((), phi[0].dtype), zeros))

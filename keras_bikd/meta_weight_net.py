@@ -1,12 +1,16 @@
-"""The meta-weight network `f_phi`: from the losses of a sample to the weights of its losses."""
+"""The meta-weight network `f_phi`: from what is known of a sample to the weights of its losses."""
 
 import keras
-from keras import initializers
+import numpy as np
+from keras import initializers, ops
+
+from keras_bikd import checks
+from keras_bikd.long_tail import priors
 
 
 @keras.saving.register_keras_serializable(package="keras_bikd")
 class MetaWeightNet(keras.layers.Layer):
-    """Two losses of a sample in, the weights of its hard and its soft loss out.
+    """The teacher's and the student's cross-entropy of a sample in, one weight per candidate loss out.
 
     A perceptron with tanh hidden layers and sigmoid outputs: each weight lies in (0, 1), and they need not sum
     to one. Its variables exist from the start, so that optimizers, checkpoints and the training step find them.
@@ -14,16 +18,22 @@ class MetaWeightNet(keras.layers.Layer):
 
     Args:
         hidden_units: Widths of the hidden layers, a sequence of positive integers.
+        num_losses: Number of weights; 2 in the paper (hard, soft).
+        class_counts: Training images per class, to show the network the log prior of each label's class as a third
+            input: once a sample is fitted, its two losses no longer tell head from tail. By default not.
+        initial_weight: Number in (0, 1) near which all weights start, through the output bias; by default the bias is
+            random, as in the authors' code, and the weights start near one half.
         **kwargs: Keras layer arguments (`name`, `dtype`, ...).
 
     Call arguments:
         losses: Float tensor of shape `(batch, 2)`: cross-entropy of the teacher, then of the student.
+        labels: Class ids or one-hot rows; only needed with `class_counts`.
 
     Returns:
-        Float tensor of shape `(batch, 2)`: weight of the hard loss, then of the soft loss.
+        Float tensor of shape `(batch, num_losses)`; in the paper the weight of the hard loss, then of the soft loss.
 
     Raises:
-        ValueError: If `hidden_units` is not a sequence of positive integers.
+        ValueError: If an argument is out of range.
 
     Example:
     >>> import numpy as np
@@ -34,9 +44,7 @@ class MetaWeightNet(keras.layers.Layer):
     Reference: arXiv 2605.17839, section 3.1 and Algorithm 1, line 6.
     """
 
-    num_losses = 2
-
-    def __init__(self, hidden_units=(64, 64), **kwargs):
+    def __init__(self, hidden_units=(64, 64), *, num_losses=2, class_counts=None, initial_weight=None, **kwargs):
         kwargs.setdefault("dtype", keras.config.floatx())
         super().__init__(**kwargs)
         widths = list(hidden_units) if isinstance(hidden_units, (list, tuple)) else [None]
@@ -45,36 +53,55 @@ class MetaWeightNet(keras.layers.Layer):
                 "`MetaWeightNet(hidden_units=...)` takes a sequence of positive integers, such as (64, 64). "
                 f"Received: hidden_units={hidden_units!r}"
             )
+        if initial_weight is not None and not 0 < initial_weight < 1:
+            raise ValueError(
+                "`MetaWeightNet(initial_weight=...)` takes a number between 0 and 1. "
+                f"Received: initial_weight={initial_weight!r}"
+            )
         self.hidden_units = tuple(widths)
-        fan_ins = [self.num_losses, *widths]
-        activations = [*["tanh"] * len(widths), "sigmoid"]
-        self.dense_layers = [
-            self._dense(fan_in, units, activation)
-            for fan_in, units, activation in zip(fan_ins, [*widths, self.num_losses], activations)
-        ]
+        self.num_losses = checks.positive_integer("MetaWeightNet", "num_losses", num_losses)
+        self.class_counts, self.initial_weight = class_counts, initial_weight
+        if class_counts is not None:
+            checks.non_negative_per_class("MetaWeightNet", "class_counts", class_counts)
+            self.class_counts = np.asarray(class_counts).tolist()
+        fan_ins = [2 if class_counts is None else 3, *widths]
+        self.dense_layers = [self._dense(fan_in, units, "tanh") for fan_in, units in zip(fan_ins, widths)]
+        bias = None if initial_weight is None else np.log(initial_weight / (1 - initial_weight))
+        self.dense_layers.append(self._dense(fan_ins[-1], self.num_losses, "sigmoid", bias))
         self.built = True
 
-    def _dense(self, fan_in, units, activation):
+    def _dense(self, fan_in, units, activation, bias=None):
         # U(-1/sqrt(fan_in), 1/sqrt(fan_in)) for kernel and bias, as in the authors' code.
         limit = fan_in**-0.5
+        uniform = initializers.RandomUniform(-limit, limit)
         layer = keras.layers.Dense(
             units,
             activation=activation,
-            kernel_initializer=initializers.RandomUniform(-limit, limit),
-            bias_initializer=initializers.RandomUniform(-limit, limit),
+            kernel_initializer=uniform,
+            bias_initializer=uniform.clone() if bias is None else initializers.Constant(bias),
             dtype=self.dtype_policy,
         )
         layer.build((None, fan_in))
         return layer
 
-    def call(self, losses):
+    def call(self, losses, labels=None):
         weights = losses
+        if self.class_counts is not None:
+            weights = ops.concatenate([losses, self._log_prior(labels)[:, None]], axis=-1)
         for layer in self.dense_layers:
             weights = layer(weights)
         return weights
 
-    def compute_output_shape(self, input_shape):
+    def _log_prior(self, labels):
+        log_priors = ops.cast(np.log(np.maximum(priors(self.class_counts), 1e-12)), self.compute_dtype)
+        labels = ops.convert_to_tensor(labels)
+        if len(labels.shape) > 1 and labels.shape[-1] == len(self.class_counts):
+            return ops.matmul(ops.cast(labels, self.compute_dtype), log_priors)
+        return ops.take(log_priors, ops.reshape(labels, (-1,)))
+
+    def compute_output_shape(self, input_shape, labels_shape=None):
         return (*input_shape[:-1], self.num_losses)
 
     def get_config(self):
-        return {**super().get_config(), "hidden_units": self.hidden_units}
+        own = ("hidden_units", "num_losses", "class_counts", "initial_weight")
+        return {**super().get_config(), **{name: getattr(self, name) for name in own}}

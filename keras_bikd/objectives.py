@@ -217,7 +217,7 @@ class WeightedSum(Objective):
 
     @classmethod
     def from_config(cls, config):
-        parts = [keras.saving.deserialize_keras_object(part) for part in config["objectives"]]
+        parts = tuple(keras.saving.deserialize_keras_object(part) for part in config["objectives"])
         return cls(objectives=parts, weights=config["weights"])
 
 

@@ -106,9 +106,10 @@ class TeacherStudentModel(keras.Model):
     @classmethod
     def from_config(cls, config, custom_objects=None):
         def revive(value):
-            is_object = isinstance(value, dict) and "class_name" in value
-            if not is_object:
+            if not isinstance(value, dict):
                 return value
+            if "class_name" not in value:
+                return {key: revive(part) for key, part in value.items()}
             return keras.saving.deserialize_keras_object(value, custom_objects=custom_objects)
 
         return cls(**{key: revive(value) for key, value in config.items()})

@@ -9,7 +9,7 @@ from keras import layers
 import keras_bikd as bikd
 import models
 
-TRAIN_LOGS = {"loss", "meta_loss", "hard_weight", "soft_weight"}
+TRAIN_LOGS = {"loss", "meta_loss", "student_loss", "hard_weight", "soft_weight"}
 
 
 def test_every_form_of_data_gives_the_same_weights():

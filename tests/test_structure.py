@@ -12,7 +12,8 @@ LAYERS = [
     {"version", "backend", "checks", "losses", "long_tail", "networks"},
     {"hypergradient", "meta_weight_net", "objectives", "metrics", "plots", "bilevel_optimizer", "data"},
     {"teacher_student"},
-    {"bikd_model", "distillation_model"},
+    {"meta_guided_model", "distillation_model"},
+    {"bikd_model", "rwkd_model"},
     {"callbacks"},
     {"keras_bikd"},
 ]

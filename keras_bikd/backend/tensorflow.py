@@ -12,19 +12,20 @@ def vjp(function, primals):
         primals: List of tensors.
 
     Returns:
-        `(outputs, aux, pullback)`. `pullback(cotangents)` takes one cotangent per output, `None` for an output
-        to leave out, and returns one gradient per primal. It can be called again, and differentiated.
+        `(outputs, aux, pullback)`. `pullback(cotangents, wanted=None)` takes one cotangent per output, `None` for an
+        output to leave out, and returns one gradient per primal, or for those with the indices `wanted` alone. It can
+        be called again, and differentiated.
     """
     with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
         tape.watch(primals)
         outputs, aux = function(primals)
 
-    def pullback(cotangents):
-        wanted = [(output, cotangent) for output, cotangent in zip(outputs, cotangents) if cotangent is not None]
+    def pullback(cotangents, wanted=None):
+        pulled = [(output, cotangent) for output, cotangent in zip(outputs, cotangents) if cotangent is not None]
         return tape.gradient(
-            [output for output, _ in wanted],
-            primals,
-            output_gradients=[cotangent for _, cotangent in wanted],
+            [output for output, _ in pulled],
+            primals if wanted is None else [primals[i] for i in wanted],
+            output_gradients=[cotangent for _, cotangent in pulled],
             unconnected_gradients=tf.UnconnectedGradients.ZERO,
         )
 

@@ -1,0 +1,88 @@
+"""`RWKDModel`: the weights of every sample come straight from the meta set, anew in every step, without a network."""
+
+import keras
+from keras import ops
+
+from keras_bikd.backend import values
+from keras_bikd.hypergradient import one_step_hypergradient
+from keras_bikd.losses import hard_loss
+from keras_bikd.meta_guided_model import MetaGuidedModel, loss_scale, with_loss_scale
+
+_SMALLEST_WEIGHT = 1e-8
+
+
+@keras.saving.register_keras_serializable(package="keras_bikd")
+class RWKDModel(MetaGuidedModel):
+    """RW-KD: hard and soft loss share a total weight of one, split for each sample by what lowers the meta loss.
+
+    The weight of a loss is proportional to the inner product of its gradient with that of the meta loss, where
+    positive: what one virtual step from all-zero weights would gain. `fit` takes `meta_data` as `BiKDModel.fit` does.
+
+    Args:
+        student: `keras.Model` that outputs logits.
+        teacher: `keras.Model` that outputs logits for the same inputs and classes; left as found.
+        temperature: Positive number, temperature of the soft loss.
+        meta_loss: As in `BiKDModel`.
+        class_counts: As in `BiKDModel`.
+        candidate_losses: As in `BiKDModel`.
+        **kwargs: Keras model arguments (`name`, ...).
+
+    Raises:
+        ValueError: If an argument is out of range.
+
+    Example:
+    >>> import keras, numpy as np
+    >>> x, y = np.random.normal(size=(32, 8)).astype("float32"), np.arange(32) % 4
+    >>> student = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+    >>> teacher = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+    >>> model = RWKDModel(student, teacher)
+    >>> model.compile(optimizer=keras.optimizers.SGD(0.1))
+    >>> sorted(model.fit(x, y, meta_data=(x[:8], y[:8]), batch_size=8, verbose=0).history)
+    ['hard_weight', 'loss', 'meta_loss', 'soft_weight', 'student_loss']
+
+    Reference: Lu et al., Findings of EMNLP 2021; no official code. The algorithm follows two independent
+    implementations, one by an author of arXiv 2605.17839.
+    """
+
+    def __init__(
+        self, student, teacher, *, temperature=4.0, meta_loss="hard", class_counts=None, candidate_losses=None, **kwargs
+    ):
+        losses = {"candidate_losses": candidate_losses, "class_counts": class_counts}
+        super().__init__(student, teacher, temperature=temperature, meta_loss=meta_loss, **losses, **kwargs)
+
+    @property
+    def student_optimizer(self):
+        """The optimizer of the student."""
+        return self.optimizer
+
+    def compile(self, optimizer, loss=None, metrics=None, **kwargs):
+        """Configure the training; see `keras.Model.compile`. `loss` is what `evaluate` reports."""
+        optimizer = with_loss_scale(keras.optimizers.get(optimizer), self.student)
+        super().compile(optimizer=optimizer, loss=loss or hard_loss, metrics=metrics, auto_scale_loss=False, **kwargs)
+        self._compile_config.config["jit_compile"] = kwargs.get("jit_compile", "auto")
+        self._prepared = False
+        if self.student.built:
+            self._build_optimizer()
+
+    def compile_from_config(self, config):
+        self.compile(**keras.saving.deserialize_keras_object(config))
+
+    def bilevel_step(self, batch, meta_batch):
+        """One step: the gradient of the meta loss with respect to the weights, at weights of zero, settles them."""
+        theta = values(self.student.trainable_variables)
+        step = one_step_hypergradient(
+            self._inner(batch),
+            lambda weights, forward: self._cotangents(weights[0], forward),
+            self._outer_loss(meta_batch),
+            theta=theta,
+            phi=[ops.zeros((ops.shape(batch[1])[0], len(self.candidate_losses)), theta[0].dtype)],
+            learning_rate=1.0 / loss_scale(self.student_optimizer),  # any will do: the weights are normalised
+        )
+        # A positive gain is a negative hypergradient. `share` makes it small and would meet the smallest weight.
+        (slope,) = step.hypergradient
+        gains = ops.maximum(-slope / ops.maximum(step.aux.share[:, None], 1e-12), _SMALLEST_WEIGHT)
+        weights = gains / ops.sum(gains, axis=-1, keepdims=True)
+        gradient = step.pullback(self._cotangents(weights, step.aux))
+        self.student_optimizer.apply(self._regularized(gradient, step), self.student.trainable_variables)
+        self._assign_state(step.aux)
+        return self._logs(batch, meta_batch, step, weights)

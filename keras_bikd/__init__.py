@@ -1,6 +1,6 @@
 """Knowledge distillation that works on long-tailed data."""
 
-from keras_bikd import callbacks, data, long_tail, losses, metrics, networks, objectives, plots
+from keras_bikd import callbacks, data, long_tail, losses, metrics, networks, objectives, plots, results
 from keras_bikd.bikd_model import BiKDModel
 from keras_bikd.bilevel_optimizer import BilevelOptimizer
 from keras_bikd.distillation_model import DistillationModel
@@ -23,4 +23,5 @@ __all__ = [
     "networks",
     "objectives",
     "plots",
+    "results",
 ]

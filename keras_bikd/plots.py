@@ -146,6 +146,38 @@ def class_accuracy_bars(accuracies, class_counts, class_names=None):
     return figure
 
 
+def method_bars(rows, keys):
+    """Mean and standard deviation over seeds of every method, best at the top.
+
+    Args:
+        rows: List of dicts with `"method"` and a number in per cent for each of `keys`.
+        keys: What to draw, one colour each; the methods are sorted by the first.
+
+    Returns:
+        A `matplotlib.figure.Figure`.
+
+    Example:
+    >>> figure = method_bars([{"method": "KD", "few": 40.0}, {"method": "BiKD", "few": 50.0}], ["few"])
+    >>> [text.get_text() for text in figure.axes[0].get_yticklabels()]
+    ['KD', 'BiKD']
+    """
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    values = {m: np.array([[row[key] for key in keys] for row in rows if row["method"] == m]) for m in methods}
+    methods.sort(key=lambda method: values[method][:, 0].mean())
+    figure = _figure(7.0, 0.32 * len(methods) + 1.2)
+    axis = figure.subplots()
+    height = 0.8 / len(keys)
+    for i, key in enumerate(keys):
+        places = np.arange(len(methods)) + 0.4 - (i + 0.5) * height
+        means = [values[method][:, i].mean() for method in methods]
+        spreads = [values[method][:, i].std(ddof=1) if len(values[method]) > 1 else 0.0 for method in methods]
+        axis.barh(places, means, height, xerr=spreads, label=key, color=COLOURS[i], error_kw={"linewidth": 0.8})
+    axis.set_yticks(range(len(methods)), methods)
+    axis.set_xlabel("accuracy (%)")
+    axis.legend(loc="lower right")
+    return figure
+
+
 def training_curves(histories, metric):
     """One metric over the epochs, one line per run.
 

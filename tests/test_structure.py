@@ -10,7 +10,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 LAYERS = [
     {"version", "backend", "checks", "losses", "long_tail", "networks"},
-    {"hypergradient", "meta_weight_net", "objectives", "metrics", "plots", "bilevel_optimizer", "data"},
+    {"hypergradient", "meta_weight_net", "objectives", "metrics", "plots", "results", "bilevel_optimizer", "data"},
     {"teacher_student"},
     {"meta_guided_model", "distillation_model"},
     {"bikd_model", "rwkd_model"},

@@ -75,10 +75,13 @@ def load(
         batch_size: Images per batch, in all three sets.
         seed: Seed of the split, of the order and of the augmentation.
         augment: Function `(images, seed) -> images` of a batch, for the training and the meta images; see
-            `keras_bikd.data.pad_crop_flip` and `gaussian_noise`.
+            `keras_bikd.data.pad_crop_flip` and `gaussian_noise`. A pair of functions treats the two apart; `None`
+            leaves images as they are.
         test_size: Images of a test set to hold out, a multiple of the number of classes; only for data sets without a
             labelled test or validation split.
-        meta_in_train: Whether to train on the meta images as well; the class counts then include them.
+        meta_in_train: Whether to train on the meta images as well; the class counts then include them. A number
+            between 0 and 1 draws every training image from the meta set with this probability; the class counts are
+            then what one pass holds on average.
         cut: A `keras_bikd.data.Cut`: profile, size convention, order of the classes.
         image_size: `(height, width)` to resize to; needed where the images differ in size.
         data_dir: Where tfds keeps its data; by default its own place.
@@ -265,8 +268,12 @@ def _build(source, imbalance_factor, options, cut, batch_size, augment):
         )
     split = make_split(source.labels, source.num_classes, imbalance_factor, cut=cut, **options)
     seed = options["seed"]
-    train = _batches(source.images(split.train, seed), batch_size, seed, augment)
-    meta = _batches(source.images(split.meta, seed + 1), batch_size, seed + 1, augment)
+    train_augment, meta_augment = augment if isinstance(augment, tuple) else (augment, augment)
+    train = source.images(split.train, seed)
+    if options["meta_in_train"] not in (False, True):
+        train = _mixed(train, source.images(split.meta, seed + 2), options["meta_in_train"], seed)
+    train = _batches(train, batch_size, seed, train_augment)
+    meta = _batches(source.images(split.meta, seed + 1), batch_size, seed + 1, meta_augment)
     test = source.test_images() if split.test is None else source.images(split.test, None)
     manifest = {
         "data_set": source.name,
@@ -285,6 +292,15 @@ def _build(source, imbalance_factor, options, cut, batch_size, augment):
     if keras.config.is_interactive_logging_enabled():
         print(data)
     return data
+
+
+def _mixed(train, meta, probability, seed):
+    """As many images as both hold, each drawn from `meta` with the given probability."""
+    weights = [1 - probability, probability]
+    mixed = tf.data.Dataset.sample_from_datasets(
+        [train.repeat(), meta.repeat()], weights, seed=seed, rerandomize_each_iteration=True
+    )
+    return mixed.take(len(train) + len(meta))
 
 
 def _batches(images, batch_size, seed, augment):

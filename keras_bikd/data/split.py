@@ -66,7 +66,8 @@ def make_split(labels, num_classes, imbalance_factor, *, meta_size, test_size, s
         test_size: Images of the test set, likewise; `None` if there is a test split elsewhere.
         seed: Seed of the choice.
         cut: A `Cut`.
-        meta_in_train: Whether the meta images are trained on as well.
+        meta_in_train: Whether the meta images are trained on as well, or with what probability an image is drawn
+            from them; `train` holds them only if it is `True`.
 
     Returns:
         A `Split`.
@@ -96,9 +97,23 @@ def make_split(labels, num_classes, imbalance_factor, *, meta_size, test_size, s
             f"Take a factor of at most {counts.max()}."
         )
     train = np.concatenate([ids[:count] for ids, count in zip(rest, counts)])
-    if meta_in_train:
+    if meta_in_train is True:
         train, counts = np.concatenate([train, meta]), counts + meta_size // num_classes
+    elif meta_in_train is not False:
+        share = _probability(meta_in_train)
+        total = len(train) + len(meta)
+        expected = total * ((1 - share) * counts / len(train) + share / num_classes)
+        counts = np.maximum(np.round(expected).astype(int), 1)
     return Split(train, meta, test, counts)
+
+
+def _probability(meta_in_train):
+    if isinstance(meta_in_train, float) and 0 < meta_in_train < 1:
+        return meta_in_train
+    raise ValueError(
+        "`meta_in_train` is True, False, or the probability between 0 and 1 that a training image is drawn from the "
+        f"meta set. Received: meta_in_train={meta_in_train!r}"
+    )
 
 
 def _take_balanced(ids_by_class, size, argument):

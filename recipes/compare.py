@@ -105,7 +105,8 @@ class Method:
     """How a row of the table is trained."""
 
     make: Callable  # (Parts) -> model
-    teacher: str = "ce"  # or "balanced_softmax"
+    teacher: str = "ce"  # or "balanced_softmax", "experts"
+    sampling: str = "instance"
     meta_in_train: bool | float = False
     train_on: str = "train"  # or "meta"
     meta_learning_rate: float = META_LEARNING_RATE
@@ -148,6 +149,12 @@ def rwkd_model(parts):
     import keras_bikd as bikd
 
     return bikd.RWKDModel(parts.student, parts.teacher)
+
+
+def lfme_model(parts):
+    import keras_bikd as bikd
+
+    return bikd.LFMEModel(parts.student, parts.teacher, parts.counts)
 
 
 def corrected_teacher(parts):
@@ -207,6 +214,7 @@ METHODS = {
     "CCKD (training_prior)": fixed(cckd),
     "DiVE": fixed(dive),
     "DiVE (balanced teacher)": fixed(dive, teacher="balanced_softmax"),
+    "LFME": Method(make=lfme_model, teacher="experts", sampling="class_balanced"),
     "BiKD": bikd_model(),
     "BiKD, k=1, rate/5": bikd_model(lambda parts: {"inner_steps": 1}, meta_learning_rate=META_LEARNING_RATE / 5),
     "BiKD, last layer": bikd_model(compile_arguments={"hypergradient_layers": 1}),
@@ -326,8 +334,9 @@ def run(cell, folder):
     import keras_bikd as bikd
 
     setting, method = SETTINGS[cell.setting], METHODS[cell.method]
-    data = load(setting, cell, method.meta_in_train)
-    clean = load(setting, cell, method.meta_in_train, augmented=False)
+    options = {"meta_in_train": method.meta_in_train, "sampling": method.sampling}
+    data = load(setting, cell, **options)
+    clean = load(setting, cell, augmented=False, **options)
     teacher = teacher_of(cell, setting, method, folder)
     keras.utils.set_random_seed(cell.seed)
     student = network(setting.student, setting.student_widths, data)
@@ -341,7 +350,7 @@ def run(cell, folder):
     per_execution = max(d for d in (1, 2, 5, 10, 20, 25, 50) if (steps // epochs) % d == 0)
     model.compile(**optimizers, steps_per_execution=per_execution, **method.compile_arguments)
     callbacks = [best := best_on_meta()(clean.meta, data.num_classes)]
-    guided = not isinstance(model, bikd.DistillationModel)
+    guided = isinstance(model, (bikd.BiKDModel, bikd.RWKDModel, bikd.LFMEModel))
     if isinstance(model, bikd.BiKDModel):
         callbacks = [bikd.callbacks.HypergradientMonitor(), *callbacks]
     train = data.meta if method.train_on == "meta" else data.train
@@ -376,7 +385,7 @@ def run(cell, folder):
     }
 
 
-def load(setting, cell, meta_in_train=False, *, augmented=True):
+def load(setting, cell, *, augmented=True, **options):
     import keras_bikd as bikd
 
     kind, strength = setting.augment
@@ -393,7 +402,7 @@ def load(setting, cell, meta_in_train=False, *, augmented=True):
         batch_size=setting.batch_size,
         seed=cell.seed,
         augment=augment if augmented else None,
-        meta_in_train=meta_in_train,
+        **options,
     )
 
 
@@ -406,23 +415,45 @@ def teacher_of(cell, setting, method, folder):
     in_train = bool(method.meta_in_train)
     name = f"teacher_{method.teacher}{'_meta' if in_train else ''}_{cell.seed}{'_quick' if cell.quick else ''}"
     path = group_folder(folder, cell.setting, cell.imbalance_factor) / f"{name}.keras"
-    data = load(setting, cell, in_train)
+    data = load(setting, cell, meta_in_train=in_train)
     if path.with_suffix(".json").exists():  # written last
         bikd.data.check_manifest(path.with_suffix(".json"), data)
         return keras.saving.load_model(path)
-    keras.utils.set_random_seed(cell.seed + 500)
-    teacher = network(setting.teacher, setting.teacher_widths, data)
-    loss = {
-        "ce": keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        "balanced_softmax": bikd.losses.BalancedSoftmaxLoss(data.class_counts),
-    }[method.teacher]
-    steps = steps_of(setting, data, cell)
-    teacher.compile(sgd(setting.learning_rate, steps), loss)
-    teacher.fit(data.train.repeat(), shuffle=False, epochs=1, steps_per_epoch=steps, verbose=0)
+    teacher = train_experts(cell, setting, data) if method.teacher == "experts" else None
+    if teacher is None:
+        losses = {"ce": bikd.losses.hard_loss, "balanced_softmax": bikd.losses.BalancedSoftmaxLoss(data.class_counts)}
+        teacher = train_teacher(cell, setting, data, losses[method.teacher])
     path.parent.mkdir(parents=True, exist_ok=True)
     teacher.save(path)
     bikd.data.save_manifest(path.with_suffix(".json"), data)
     return teacher
+
+
+def train_teacher(cell, setting, data, loss, share=1.0):
+    import keras
+
+    keras.utils.set_random_seed(cell.seed + 500)
+    teacher = network(setting.teacher, setting.teacher_widths, data)
+    steps = int(steps_of(setting, data, cell) * share)
+    teacher.compile(sgd(setting.learning_rate, steps), loss)
+    teacher.fit(data.train.repeat(), shuffle=False, epochs=1, steps_per_epoch=steps, verbose=0)
+    return teacher
+
+
+def train_experts(cell, setting, data):
+    """Three experts on the images of their own classes, each with a third of the steps of one teacher."""
+    from keras_bikd.lfme_model import Experts, class_groups
+    from keras_bikd.losses import hard_loss
+
+    groups = [sorted(int(label) for label in ids) for ids in class_groups(data.class_counts)]
+    experts = []
+    for group in groups:
+        first, last = group[0], group[-1]  # the counts fall with the class, so a group is a range
+        own = data.train.unbatch().filter(lambda x, y, a=first, b=last: (y >= a) & (y <= b))
+        train = own.map(lambda x, y, a=first: (x, y - a)).batch(setting.batch_size)
+        part = dataclasses.replace(data, train=train, num_classes=len(group))
+        experts.append(train_teacher(cell, setting, part, hard_loss, share=1 / len(groups)))
+    return Experts(experts, groups)
 
 
 def steps_of(setting, data, cell):

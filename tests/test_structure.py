@@ -13,7 +13,7 @@ LAYERS = [
     {"hypergradient", "meta_weight_net", "objectives", "metrics", "plots", "results", "bilevel_optimizer", "data"},
     {"teacher_student"},
     {"meta_guided_model", "distillation_model"},
-    {"bikd_model", "rwkd_model"},
+    {"bikd_model", "rwkd_model", "lfme_model"},
     {"callbacks"},
     {"keras_bikd"},
 ]

@@ -54,6 +54,7 @@ def load(
     augment=None,
     test_size=None,
     meta_in_train=False,
+    sampling="instance",
     cut=Cut(),  # noqa: B008 (frozen)
     image_size=None,
     data_dir=None,
@@ -82,6 +83,8 @@ def load(
         meta_in_train: Whether to train on the meta images as well; the class counts then include them. A number
             between 0 and 1 draws every training image from the meta set with this probability; the class counts are
             then what one pass holds on average.
+        sampling: How training images are drawn: `"instance"`, each once per pass; or `"class_balanced"`, as many per
+            pass, with every class equally likely.
         cut: A `keras_bikd.data.Cut`: profile, size convention, order of the classes.
         image_size: `(height, width)` to resize to; needed where the images differ in size.
         data_dir: Where tfds keeps its data; by default its own place.
@@ -100,7 +103,7 @@ def load(
     """
     source = TfdsSource(name, data_dir, image_size)
     options = {"meta_size": meta_size, "test_size": test_size, "seed": seed, "meta_in_train": meta_in_train}
-    return _build(source, imbalance_factor, options, cut, batch_size, augment)
+    return _build(source, imbalance_factor, options, cut, batch_size, augment, sampling)
 
 
 def make_long_tailed(
@@ -258,7 +261,8 @@ def load_manifest(path, *, batch_size=100, augment=None, image_size=None, data_d
     return data
 
 
-def _build(source, imbalance_factor, options, cut, batch_size, augment):
+def _build(source, imbalance_factor, options, cut, batch_size, augment, sampling="instance"):
+    checks.one_of("load", "sampling", sampling, ("instance", "class_balanced"))
     checks.positive_integer("load", "batch_size", batch_size)
     if (source.test_split is None) == (options["test_size"] is None):
         has, fix = ("no", "Pass") if source.test_split is None else ("a", "Leave out")
@@ -270,6 +274,8 @@ def _build(source, imbalance_factor, options, cut, batch_size, augment):
     seed = options["seed"]
     train_augment, meta_augment = augment if isinstance(augment, tuple) else (augment, augment)
     train = source.images(split.train, seed)
+    if sampling == "class_balanced":
+        train = _class_balanced(source, split, seed)
     if options["meta_in_train"] not in (False, True):
         train = _mixed(train, source.images(split.meta, seed + 2), options["meta_in_train"], seed)
     train = _batches(train, batch_size, seed, train_augment)
@@ -292,6 +298,14 @@ def _build(source, imbalance_factor, options, cut, batch_size, augment):
     if keras.config.is_interactive_logging_enabled():
         print(data)
     return data
+
+
+def _class_balanced(source, split, seed):
+    """As many images as there are, each of a class drawn evenly."""
+    by_class = [split.train[source.labels[split.train] == label] for label in range(source.num_classes)]
+    streams = [source.images(ids, seed + label).repeat() for label, ids in enumerate(by_class)]
+    drawn = tf.data.Dataset.sample_from_datasets(streams, seed=seed, rerandomize_each_iteration=True)
+    return drawn.take(len(split.train))
 
 
 def _mixed(train, meta, probability, seed):

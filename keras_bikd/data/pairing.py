@@ -280,6 +280,13 @@ def batches(data):
     return data.as_numpy_iterator()
 
 
+def as_batches(data, batch_size=None):
+    """Iterate once over the batches of a data set, or of arrays `(x, y)`."""
+    return batches(
+        data if _is_dataset(data) else _batched(_check_arrays("x, y", tuple(data)), batch_size, shuffle=False)
+    )
+
+
 def _as_tf_dataset(data):
     if isinstance(data, tf.data.Dataset):
         return data

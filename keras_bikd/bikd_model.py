@@ -246,6 +246,15 @@ class BiKDModel(MetaGuidedModel):
             return None
         return ops.equal(self.optimizer.iterations % self.hypergradient_every, 0)
 
+    def _prepare(self, batch, meta_batch):
+        super()._prepare(batch, meta_batch)
+        counts = self.weight_net.class_counts
+        if counts is not None and len(counts) != self.num_classes:
+            raise ValueError(
+                f"`MetaWeightNet(class_counts=...)` takes one number per class, and the student has {self.num_classes} "
+                f"outputs. Received: {len(counts)} numbers"
+            )
+
     def _build_optimizer(self):
         self.optimizer.build(self.student.trainable_variables, self.weight_net.trainable_variables)
 

@@ -250,6 +250,32 @@ class MetaLearningRateScheduler(keras.callbacks.Callback):
         logs["meta_learning_rate"] = float(self.model.meta_optimizer.learning_rate)
 
 
+class DeferredObjective(keras.callbacks.Callback):
+    """Give a `DistillationModel` another objective from some epoch on: deferred re-weighting.
+
+    BKD on CIFAR-10 distils without weights until epoch 160 of 200. A resumed run has the objective of its epoch.
+
+    Args:
+        objective: The later objective.
+        epoch: Number of epochs to train with the model's own objective before.
+
+    Example:
+    >>> from keras_bikd.objectives import BalancedKnowledgeDistillation
+    >>> callback = DeferredObjective(BalancedKnowledgeDistillation(class_counts=(100, 10)), epoch=160)
+
+    Reference: Cao et al., arXiv 1906.07413, section 3.3; Zhang et al., arXiv 2104.10510.
+    """
+
+    def __init__(self, objective, epoch):
+        super().__init__()
+        self.objective, self.epoch = objective, epoch
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch >= self.epoch and self.model.objective is not self.objective:
+            self.model.objective = self.objective
+            self.model.make_train_function(force=True)  # the old objective is part of the compiled step
+
+
 class StudentCheckpoint(keras.callbacks.ModelCheckpoint):
     """`keras.callbacks.ModelCheckpoint` for the student alone; the file holds neither teacher nor weight network.
 

@@ -249,7 +249,8 @@ class _Pace(keras.callbacks.Callback):
 
     def _accuracies(self, model, within_group=False):
         """Mean accuracy of the classes of every group; among all classes, or among those of the group alone."""
-        hits, classes = {}, len(self.state.class_counts)
+        hits: dict[int, list] = {}
+        classes = len(self.state.class_counts)
         for x, y, *_ in self.meta:
             logits = ops.convert_to_numpy(model(x, training=False))
             for row, label in zip(logits, ops.convert_to_numpy(class_ids(y, classes))):

@@ -27,8 +27,13 @@ class Objective:
                 object.__setattr__(self, field.name, value)
             if field.name == "temperature":
                 checks.positive_number(name, "temperature", value)
-            elif field.name in ("class_counts", "teacher_prior") and value is not None:
-                checks.non_negative_per_class(name, field.name, value)
+        for argument, values in self._per_class():
+            checks.non_negative_per_class(name, argument, values)
+
+    def _per_class(self):
+        """Name and value of the fields that hold one number per class."""
+        named = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return [(name, named[name]) for name in ("class_counts", "teacher_prior") if named.get(name) is not None]
 
     def __call__(self, labels, teacher_logits, student_logits):
         """Return the loss of every sample, shape `(batch,)`.
@@ -41,6 +46,12 @@ class Objective:
         # A shift by log counts near 10 has no place in float16.
         student_logits = at_least_float32(student_logits)
         teacher_logits = ops.cast(at_least_float32(teacher_logits), student_logits.dtype)
+        for name, values in self._per_class():
+            if len(values) != student_logits.shape[-1]:
+                raise ValueError(
+                    f"`{type(self).__name__}({name}=...)` takes one number per class, and the student has "
+                    f"{student_logits.shape[-1]} outputs. Received: {len(values)} numbers"
+                )
         return self.call(labels, teacher_logits, student_logits)
 
     def call(self, labels, teacher_logits, student_logits):

@@ -3,6 +3,7 @@
     python recipes/compare.py digits-noise                          # imbalance 10, 50, 100; six seeds
     python recipes/compare.py glyphs/g100 glyphs/h                  # their own imbalance; three seeds
     python recipes/compare.py digits-noise --methods CE KD BiKD --imbalance-factors 50 --seeds 0 1
+    python recipes/compare.py digits-noise --study inner-steps      # see STUDIES
     python recipes/compare.py --paper                               # Table 1: CIFAR-10 and CIFAR-100; wants a GPU
 
 Every cell (data set, imbalance, method, seed) is written to `runs/compare/` when it is done and skipped afterwards:
@@ -20,6 +21,7 @@ import dataclasses
 import multiprocessing
 import os
 import pathlib
+import random
 import time
 import traceback
 from collections.abc import Callable
@@ -110,6 +112,9 @@ class Method:
     meta_in_train: bool | float = False
     train_on: str = "train"  # or "meta"
     meta_learning_rate: float = META_LEARNING_RATE
+    meta_images: int | None = None  # per class, of an un-augmented meta set, or
+    meta_labels_wrong: float = 0.0  # share of wrong labels in one, or
+    meta_shift: str | None = None  # one that differs from the test images
     compile_arguments: dict = dataclasses.field(default_factory=dict)
 
 
@@ -237,6 +242,52 @@ METHODS = {
 }
 
 
+def inner_steps_study():
+    for k in (1, 2, 5, 10, 20):
+        for rate in (META_LEARNING_RATE, META_LEARNING_RATE * k / 5):
+            yield f"k={k}, rate {rate:.1g}", bikd_model(lambda parts, k=k: {"inner_steps": k}, meta_learning_rate=rate)
+
+
+def fixed_weights_study():
+    def mix(hard, soft):
+        def objective(o, parts):
+            return o.KnowledgeDistillation(hard_weight=hard, soft_weight=soft)
+
+        return objective
+
+    def balanced_mix(hard, soft):
+        return lambda o, parts: dataclasses.replace(twin(o, parts), weights=(hard, soft))
+
+    for soft in (0.0, 0.25, 0.5, 0.75, 1.0):
+        yield f"constant {1 - soft:g}/{soft:g}", fixed(mix(1 - soft, soft))
+        yield f"constant {1 - soft:g}/{soft:g}, class counts", fixed(balanced_mix(1 - soft, soft))
+    for k in (1, 5):
+        rate = META_LEARNING_RATE * k / 5
+        yield f"BiKD k={k}", bikd_model(lambda parts, k=k: {"inner_steps": k}, meta_learning_rate=rate)
+        learned = bikd_model(lambda parts, k=k: {"inner_steps": k, **preset(parts)}, meta_learning_rate=rate)
+        yield f"BiKD k={k}, class counts", learned
+
+
+def meta_study(field, values, name):
+    for value in values:
+        yield f"BiKD, {name(value)}", bikd_model(**{field: value})
+        yield f"BiKD, class counts, {name(value)}", bikd_model(preset, **{field: value})
+
+
+STUDIES = {
+    "inner-steps": dict(inner_steps_study()),
+    "fixed-weights": dict(fixed_weights_study()),
+    "meta-size": dict(meta_study("meta_images", (1, 2, 5, 10), lambda n: f"{n} meta images per class")),
+    "meta-labels": dict(
+        meta_study("meta_labels_wrong", (0.1, 0.2, 0.4), lambda p: f"{100 * p:g} % of meta labels wrong")
+    ),
+    "meta-shift": dict(
+        meta_study("meta_shift", ("none", "darker", "moved", "noisier"), lambda kind: f"meta shift: {kind}")
+    ),
+}
+ALL_METHODS = METHODS | {label: method for study in STUDIES.values() for label, method in study.items()}
+
+
 @dataclasses.dataclass(frozen=True)
 class Cell:
     """One training."""
@@ -256,9 +307,19 @@ def group_folder(folder, setting, imbalance_factor):
     return pathlib.Path(folder) / f"{setting.replace('/', '_')}_{imbalance_factor:g}"
 
 
-def main(settings, *, methods=None, imbalance_factors=None, seeds=None, folder="runs/compare", workers=1, quick=False):
-    methods = methods or list(METHODS)
-    unknown = [name for name in methods if name not in METHODS]
+def main(
+    settings,
+    *,
+    methods=None,
+    study=None,
+    imbalance_factors=None,
+    seeds=None,
+    folder="runs/compare",
+    workers=1,
+    quick=False,
+):
+    methods = methods or list(STUDIES[study] if study else METHODS)
+    unknown = [name for name in methods if name not in ALL_METHODS]
     if unknown:
         raise SystemExit(f"There is no method {unknown[0]!r}. Known: {', '.join(METHODS)}")
     groups = [
@@ -333,7 +394,7 @@ def run(cell, folder):
 
     import keras_bikd as bikd
 
-    setting, method = SETTINGS[cell.setting], METHODS[cell.method]
+    setting, method = SETTINGS[cell.setting], ALL_METHODS[cell.method]
     options = {"meta_in_train": method.meta_in_train, "sampling": method.sampling}
     data = load(setting, cell, **options)
     clean = load(setting, cell, augmented=False, **options)
@@ -363,7 +424,7 @@ def run(cell, folder):
         steps_per_epoch=steps // epochs,
         callbacks=callbacks,
         verbose=0,
-        **({"meta_data": data.meta} if guided else {}),
+        **({"meta_data": guide(method, data, clean, cell.seed)} if guided else {}),
     ).history
     seconds, memory = time.perf_counter() - start, peak_memory()
     scores = group_accuracies(student, data, len(counts))
@@ -383,6 +444,35 @@ def run(cell, folder):
         "versions": bikd.results.versions(),
         "config": config_of(cell),
     }
+
+
+def guide(method, data, clean, seed):
+    """The meta set that a method learns its weights on: as it is, or with what a study does to it."""
+    from keras import ops
+
+    if method.meta_images is None and not method.meta_labels_wrong and method.meta_shift is None:
+        return data.meta
+    x, y = (ops.convert_to_numpy(ops.concatenate(column)) for column in zip(*clean.meta))
+    generator = random.Random(seed)  # noqa: S311
+    if method.meta_images is not None:
+        rows = [i for c in range(data.num_classes) for i in (y == c).nonzero()[0][: method.meta_images]]
+        x, y = x[rows], y[rows]
+    wrong = generator.sample(range(len(y)), round(method.meta_labels_wrong * len(y)))
+    y[wrong] = (y[wrong] + [generator.randrange(1, data.num_classes) for _ in wrong]) % data.num_classes
+    x = {
+        None: lambda: x,
+        "none": lambda: x,
+        "darker": lambda: 0.5 * x,
+        "moved": lambda: ops.convert_to_numpy(ops.roll(x, 1, axis=2)),
+        "noisier": lambda: x + 0.7 * ops.convert_to_numpy(keras_normal(x.shape, seed)),
+    }[method.meta_shift]()
+    return x, y
+
+
+def keras_normal(shape, seed):
+    import keras
+
+    return keras.random.normal(shape, seed=seed)
 
 
 def load(setting, cell, *, augmented=True, **options):
@@ -537,7 +627,10 @@ def hyper_parameters(model, method, steps):
     config = small(model.get_config())
     optimizer = keras.saving.serialize_keras_object(model.optimizer)["config"]
     compiled = {"steps": steps, "meta_in_train": method.meta_in_train, "train_on": method.train_on}
-    return {**config, **compiled, **method.compile_arguments, "optimizer": small(optimizer)}
+    meta = {
+        key: getattr(method, key) for key in ("meta_images", "meta_labels_wrong", "meta_shift", "sampling", "teacher")
+    }
+    return {**config, **compiled, **meta, **method.compile_arguments, "optimizer": small(optimizer)}
 
 
 def reset_peak_memory():
@@ -571,7 +664,8 @@ def report(cells, folder, reference="balanced softmax"):
     for key in dict.fromkeys((row["data"], row["imbalance_factor"]) for row in rows):
         own = [row for row in rows if (row["data"], row["imbalance_factor"]) == key]
         parts.append(f"## {key[0]}, imbalance {key[1]:g}\n\n{results.markdown_table(own, COLUMNS)}")
-        parts.append(f"Paired with {reference}:\n\n{differences(own, reference)}")
+        if any(row["method"] == reference for row in own):
+            parts.append(f"Paired with {reference}:\n\n{differences(own, reference)}")
         figure = plots.method_bars(own, ("overall", "few"))
         figure.savefig(group_folder(folder, *key) / "methods.png", dpi=150)
     missing = [cell for cell in cells if cell not in done]
@@ -602,6 +696,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("settings", nargs="*", metavar="data", help=f"one or more of {', '.join(SETTINGS)}")
     parser.add_argument("--paper", action="store_true", help="Table 1 of the paper: cifar10 and cifar100")
+    parser.add_argument("--study", choices=list(STUDIES), help="instead of the methods, in digits-noise or another set")
     parser.add_argument("--methods", nargs="+", help=f"of: {'; '.join(METHODS)}".replace("%", "%%"))
     parser.add_argument("--imbalance-factors", type=float, nargs="+")
     parser.add_argument("--seeds", type=int, nargs="+")

@@ -8,13 +8,17 @@ from keras import layers
 
 import keras_bikd as bikd
 import models
+from keras_bikd import lfme_model, objectives
 
 X, Y = models.arrays(12)
 META_X, META_Y = models.arrays(8, seed=1)
 
 
 def fit(x=X, y=Y, meta_data=(META_X, META_Y), student=None, teacher=None, **kwargs):
-    models.compiled(student, teacher).fit(x, y, meta_data=meta_data, verbose=0, **kwargs)
+    own = {name: kwargs.pop(name) for name in ("class_counts", "weight_net") if name in kwargs}
+    built = bikd.BiKDModel(student or models.perceptron(), teacher or models.perceptron(), **own)
+    built.compile(optimizer="sgd")
+    built.fit(x, y, meta_data=meta_data, verbose=0, **kwargs)
 
 
 def softmax_at_the_end():
@@ -91,12 +95,68 @@ CASES = {
     "meta_size no multiple": (lambda: load(meta_size=95), "meta_size=95"),
     "meta_size empties a class": (lambda: load(meta_size=1800), "smallest has 124.*meta_size=1800"),
     "no test split": (lambda: load(test_size=None), "test_size"),
+    "counts of other classes": (lambda: fit(class_counts=(9, 5, 1)), "4 outputs. Received: 3 numbers"),
+    "weight network of other classes": (
+        lambda: fit(weight_net=bikd.MetaWeightNet(class_counts=(9, 5, 1))),
+        "MetaWeightNet.*4 outputs. Received: 3 numbers",
+    ),
+    "weight network of other losses": (
+        lambda: model(weight_net=bikd.MetaWeightNet(num_losses=3)),
+        "hard, soft. Received.*num_losses=3",
+    ),
+    "counts and losses": (
+        lambda: model(class_counts=(1, 2), candidate_losses={"a": objectives.CrossEntropy()}),
+        r"one of them. Received: class_counts=\(1, 2\)",
+    ),
+    "no losses": (lambda: model(candidate_losses={}), "candidate_losses={}"),
+    "losses in a list": (lambda: model(candidate_losses=[objectives.CrossEntropy()]), "dict of name.*Received"),
+    "negative counts": (lambda: objectives.BalancedSoftmax(class_counts=(3, -1)), r"class_counts=\(3, -1\)"),
+    "counts of nothing": (lambda: objectives.BalancedSoftmax(class_counts=(0, 0)), r"class_counts=\(0, 0\)"),
+    "objective at temperature 0": (lambda: objectives.WeightedSoftLabels(temperature=0), "temperature=0"),
+    "two weights for one part": (
+        lambda: objectives.WeightedSum(objectives=(objectives.CrossEntropy(),), weights=(0.5, 0.5)),
+        r"1 objectives and weights=\(0.5, 0.5\)",
+    ),
+    "unknown CCKD": (
+        lambda: objectives.ClassConditionalDistillation(class_counts=(1, 2), teacher_prior=(0.5, 0.5), variant="a"),
+        "'released', 'training_prior', 'no_prior'.*variant='a'",
+    ),
+    "beta=1": (lambda: bikd.long_tail.class_balanced_weights([1, 2], beta=1.0), "beta=1.0"),
+    "initial_weight=1": (lambda: bikd.MetaWeightNet(initial_weight=1), "initial_weight=1"),
+    "num_losses=0": (lambda: bikd.MetaWeightNet(num_losses=0), "num_losses=0"),
+    "hypergradient_layers=0": (
+        lambda: model().compile("sgd", hypergradient_layers=0),
+        "compile.hypergradient_layers=.*hypergradient_layers=0",
+    ),
+    "hypergradient_every=0": (lambda: model().compile("sgd", hypergradient_every=0), "hypergradient_every=0"),
+    "LFME without meta data": (lambda: lfme().fit(X, Y), "meta_data=None"),
+    "LFME with one teacher": (
+        lambda: bikd.LFMEModel(models.perceptron(), models.perceptron(), COUNTS),
+        "teacher=.*Experts.*Received: Sequential",
+    ),
+    "LFME in other groups": (lambda: lfme(groups=[[0, 2], [1, 3]]), r"Received: \[\[0, 2\], \[1, 3\]\]"),
+    "threshold=1": (lambda: lfme(threshold=1.0), "threshold=.*Received: 1.0"),
+    "a class in no group": (lambda: lfme(groups=[[0, 1], [3]]), r"each class in one group.*\[\[0, 1\], \[3\]\]"),
+    "meta_in_train=2": (lambda: load(meta_in_train=2), "meta_in_train=2"),
+    "unknown sampling": (lambda: load(sampling="balanced"), "'class_balanced'.*sampling='balanced'"),
     "imbalance empties a class": (lambda: load(imbalance_factor=1000), "imbalance_factor=1000"),
 }
 
 
-def load(imbalance_factor=10, meta_size=100, test_size=500):
-    return bikd.data.load("sklearn_digits", imbalance_factor, meta_size=meta_size, test_size=test_size)
+COUNTS = (100, 30, 8, 2)
+
+
+def load(imbalance_factor=10, meta_size=100, test_size=500, **kwargs):
+    return bikd.data.load("sklearn_digits", imbalance_factor, meta_size=meta_size, test_size=test_size, **kwargs)
+
+
+def model(**kwargs):
+    return bikd.BiKDModel(models.perceptron(), models.perceptron(), **kwargs)
+
+
+def lfme(groups=((0, 1), (2, 3)), **kwargs):
+    experts = lfme_model.Experts([models.perceptron(classes=2) for _ in groups], groups)
+    return bikd.LFMEModel(models.perceptron(), experts, COUNTS, num_groups=2, **kwargs)
 
 
 @pytest.mark.parametrize("case", CASES)

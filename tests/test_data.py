@@ -270,3 +270,36 @@ def test_pad_crop_flip_against_slicing():
     np.testing.assert_array_equal(again, cropped)
     plain = bikd.data.pad_crop_flip(0, flip=False)(tf.constant(images), tf.constant([1, 2], "int64"))
     np.testing.assert_array_equal(plain, images)
+
+
+def test_class_balanced_sampling_draws_every_class_evenly():
+    data = bikd.data.load(
+        "sklearn_digits", 50, meta_size=100, test_size=500, sampling="class_balanced", batch_size=157, seed=1
+    )
+    labels = np.concatenate([y for _ in range(10) for _, y in data.train.as_numpy_iterator()])
+    assert len(labels) == 10 * data.class_counts.sum()
+    assert np.bincount(labels, minlength=10) == pytest.approx(314, abs=90)  # five standard deviations
+    assert data.class_counts.tolist()[0] == 114  # the counts stay those of the images there are
+
+
+def test_meta_images_in_training_with_a_probability():
+    load = lambda **kwargs: bikd.data.load("sklearn_digits", 50, meta_size=100, test_size=500, batch_size=1, **kwargs)
+    plain, mixed = load(), load(meta_in_train=0.5)
+    meta = {image.tobytes() for image, _ in plain.meta.as_numpy_iterator()}
+    train = {image.tobytes() for image, _ in plain.train.as_numpy_iterator()}
+    drawn = [image.tobytes() for image, _ in mixed.train.as_numpy_iterator()]
+    assert set(drawn) <= train | meta
+    assert len(drawn) == 314 + 100 == pytest.approx(mixed.class_counts.sum(), abs=5)
+    assert sum(image in meta for image in drawn) == pytest.approx(207, abs=52)
+    counts = np.array(plain.class_counts)
+    np.testing.assert_allclose(mixed.class_counts, 414 * (0.5 * counts / 314 + 0.05), atol=0.51)
+    assert mixed.manifest["ids_sha256"] == plain.manifest["ids_sha256"]
+    assert mixed.manifest["meta_in_train"] == 0.5
+
+
+def test_training_and_meta_images_may_be_augmented_apart():
+    darken = lambda images, seed: images * 0.0
+    load = lambda augment: bikd.data.load("sklearn_digits", 50, meta_size=100, test_size=500, augment=augment)
+    data = load((darken, None))
+    assert max(float(keras.ops.max(x)) for x, _ in data.train) == 0.0
+    assert min(float(keras.ops.max(x)) for x, _ in data.meta) > 0.5

@@ -1,0 +1,176 @@
+"""RW-KD, LFME, deferred objectives: against hand-made numbers and nested tapes."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_bikd as bikd
+import models
+from keras_bikd import lfme_model, losses, objectives
+from keras_bikd.lfme_model import Experts, ExpertsObjective, class_groups
+
+float64 = pytest.mark.parametrize("floatx", ["float64"], indirect=True)
+
+
+def rwkd(**kwargs):
+    student = models.perceptron(keras.layers.BatchNormalization())
+    model = bikd.RWKDModel(student, models.perceptron(), **kwargs)
+    model.compile(optimizer=keras.optimizers.SGD(0.1))
+    return model
+
+
+def nested_tape_weights(model, batch, meta_batch):
+    """The algorithm as it is written: epsilons of zero, a lookahead step, minus the gradient, clamp, normalise."""
+    (x, y), (meta_x, meta_y), variables = batch, meta_batch, model.student.trainable_variables
+    teacher = model.teacher(x)
+    epsilon = tf.zeros((len(y), 2), x.dtype)
+    with tf.GradientTape() as outer:
+        outer.watch(epsilon)
+        with tf.GradientTape() as inner:
+            logits = model.student(x, training=True)
+            both = keras.ops.stack([losses.hard_loss(y, logits), losses.soft_loss(teacher, logits, 4.0)], axis=-1)
+            loss = tf.reduce_mean(tf.reduce_sum(epsilon * both, axis=-1))
+        gradient = inner.gradient(loss, [v.value for v in variables])
+        with keras.StatelessScope([(v, v.value - 0.1 * g) for v, g in zip(variables, gradient)]):
+            meta_loss = tf.reduce_mean(losses.hard_loss(meta_y, model.student(meta_x, training=True)))
+    gains = np.maximum(-outer.gradient(meta_loss, epsilon), 1e-12)
+    return gains / gains.sum(axis=-1, keepdims=True), gradient
+
+
+@float64
+def test_rwkd_weights_are_those_of_the_nested_tapes(floatx):
+    model, batch, meta_batch = rwkd(), models.arrays(12), models.arrays(8, seed=1)
+    logs = model.train_on_batch(batch, meta_batch, return_dict=True)
+    keras.utils.set_random_seed(0)
+    twin = rwkd()
+    weights, _ = nested_tape_weights(twin, batch, meta_batch)
+    np.testing.assert_allclose(weights.sum(axis=-1), 1)
+    assert logs["hard_weight"] == pytest.approx(weights[:, 0].mean(), abs=1e-6)
+    assert 0.0 < weights[:, 0].mean() < 1.0
+
+    x, y = batch
+    keras.utils.set_random_seed(0)
+    twin = rwkd()
+    with tf.GradientTape() as tape:
+        logits = twin.student(x, training=True)
+        hard, soft = losses.hard_loss(y, logits), losses.soft_loss(twin.teacher(x), logits, 4.0)
+        loss = tf.reduce_mean(weights[:, 0] * hard + weights[:, 1] * soft)
+    variables = twin.student.trainable_variables
+    for ours, before, g in zip(
+        model.student.trainable_variables, variables, tape.gradient(loss, [v.value for v in variables])
+    ):
+        np.testing.assert_allclose(ours, before - 0.1 * g, rtol=1e-6, atol=1e-9)
+
+
+def test_rwkd_trains_and_survives_a_round_trip(tmp_path):
+    model, (x, y), meta = rwkd(meta_loss="mixed"), models.arrays(48), models.arrays(16, seed=1)
+    history = model.fit(x, y, meta_data=meta, epochs=8, verbose=0, batch_size=8).history
+    assert history["student_loss"][-1] < history["student_loss"][0]
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded.predict(x, verbose=0), model.predict(x, verbose=0))
+    again = [m.fit(x, y, meta_data=meta, shuffle=False, verbose=0).history["loss"] for m in (model, loaded)]
+    assert again[0] == again[1]
+
+
+Z = np.array([[1.0, 0.0, 2.0, -1.0], [0.5, 1.5, -0.5, 0.0]])
+EXPERTS = np.array([[2.0, 0.0, 1.0, -1.0], [0.0, 1.0, 0.0, 2.0]])  # classes 0, 1 of the one, 2, 3 of the other
+LABELS = np.array([2, 1])
+
+
+class GivenWeights(ExpertsObjective):
+    weights_of_samples = (1.0, 1.0)
+
+    def instance_weights(self, labels, expert_logits):
+        return keras.ops.convert_to_tensor(self.weights_of_samples, "float64")
+
+
+@pytest.mark.parametrize(
+    ("weights", "hard", "first", "second"),
+    [((1.0, 1.0), 0.49309804, 0.01317229, 0.04179698), ((0.4, 0.8), 0.7765927, 0.03545412, 0.04318687)],
+)
+def test_lfme_loss_by_hand(weights, hard, first, second):
+    objective = GivenWeights([9, 8, 2, 1], num_groups=2, temperature=2.0)
+    objective.weights_of_samples = weights
+    for expert_weights, expected in (((0, 0), hard), ((1, 0), hard + first), ((0, 1), hard + second)):
+        objective.expert_weights.assign(expert_weights)
+        assert np.mean(objective(LABELS, EXPERTS, Z)) == pytest.approx(expected, abs=1e-7)
+
+
+def test_lfme_instance_weights():
+    objective = ExpertsObjective([100, 60, 12, 4], num_groups=2)
+    assert objective.start_of_class == pytest.approx([0.1, 0.1, 1.0, 1.0])  # mean of the smallest group over the own
+    # Confidence of class 0 spans 0.2..0.8; classes 2 and 3 have a single confidence.
+    objective.confidence_range.assign([[0.2, 0.0, 0.5, 0.5], [0.8, 1.0, 0.5, 0.5]])
+    logits = np.log([[0.2, 0.8, 1, 1], [0.5, 0.5, 1, 1], [0.8, 0.2, 1, 1], [0.5, 0.5, 1, 1]])
+    start = objective.instance_weights([0, 0, 0, 2], logits)
+    np.testing.assert_allclose(start, [0.1, 0.55, 1.0, 1.0], atol=1e-5)
+    objective.progress.assign(1 / 45)
+    np.testing.assert_allclose(objective.instance_weights([0], logits[:1]), [0.1 + 0.9 / 45], atol=1e-5)
+    objective.progress.assign(2.0)  # not clipped: 2 - start at the end
+    np.testing.assert_allclose(objective.instance_weights([0, 0], logits[:2]), [1.9, 1.45], atol=1e-5)
+
+
+@pytest.mark.parametrize(("student", "weight"), [(0.0, 1), (0.1, 1), (0.18, 1), (0.3, 0.714286), (0.6, 0), (0.7, 0)])
+def test_lfme_expert_weight(student, weight):
+    assert lfme_model.expert_weight(student, 0.6, threshold=0.3) == pytest.approx(weight, abs=1e-6)
+
+
+def test_lfme_in_fit(tmp_path):
+    """Pace and curriculum move by epochs, one-hot labels do the same, and the model goes on after reloading."""
+    counts, (x, y), meta = [30, 20, 6, 4], models.arrays(48), models.arrays(24, seed=1)
+    groups = class_groups(counts, 2)
+
+    def model():
+        keras.utils.set_random_seed(0)
+        experts = Experts([models.perceptron(classes=2) for _ in groups], groups)
+        built = bikd.LFMEModel(models.perceptron(), experts, counts, num_groups=2)
+        built.compile(optimizer=keras.optimizers.SGD(0.5))
+        return built
+
+    plain = model()
+    history = plain.fit(x, y, meta_data=meta, epochs=6, verbose=0).history
+    assert history["loss"][-1] < history["loss"][0]
+    assert float(plain.objective.progress) == pytest.approx(2.0)
+    assert all(0 <= w <= 1 for i in (0, 1) for w in history[f"expert_weight_{i}"])
+    low, high = np.asarray(plain.objective.confidence_range)
+    assert (low > 0).all()
+    assert (low < high).all()
+
+    one_hot = model()
+    other = one_hot.fit(x, np.eye(4)[y], meta_data=(meta[0], np.eye(4)[meta[1]]), epochs=6, verbose=0).history
+    np.testing.assert_allclose(other["loss"], history["loss"], rtol=1e-5)
+
+    plain.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded.objective.expert_weights, plain.objective.expert_weights)
+    again = [m.fit(x, y, meta_data=meta, shuffle=False, verbose=0).history["loss"] for m in (plain, loaded)]
+    np.testing.assert_allclose(again[0], again[1], rtol=1e-6)
+
+
+def test_class_groups_hold_every_class_once_and_larger_classes_first():
+    counts = [5, 400, 20, 30, 7, 90, 1]
+    groups = class_groups(counts)
+    assert sorted(np.concatenate(groups)) == list(range(7))
+    smallest = [min(counts[c] for c in group) for group in groups]
+    largest = [max(counts[c] for c in group) for group in groups]
+    assert smallest[0] >= largest[1]
+    assert smallest[1] >= largest[2]
+
+
+def test_deferred_objective_changes_the_loss_at_its_epoch():
+    (x, y), first, second = models.arrays(), objectives.CrossEntropy(), objectives.KnowledgeDistillation()
+    callback = bikd.callbacks.DeferredObjective(second, epoch=2)
+
+    def model(objective):
+        keras.utils.set_random_seed(0)
+        built = bikd.DistillationModel(models.perceptron(), models.perceptron(), objective)
+        built.compile(optimizer=keras.optimizers.SGD(0.0))  # the weights stay, so the loss tells the objective
+        return built
+
+    expected = [model(objective).fit(x, y, verbose=0).history["loss"][0] for objective in (first, second)]
+    switched = model(first).fit(x, y, epochs=4, verbose=0, callbacks=[callback]).history["loss"]
+    np.testing.assert_allclose(switched, [expected[0]] * 2 + [expected[1]] * 2, rtol=1e-6)
+    resumed = model(first).fit(x, y, epochs=4, initial_epoch=3, verbose=0, callbacks=[callback]).history["loss"]
+    np.testing.assert_allclose(resumed, [expected[1]], rtol=1e-6)

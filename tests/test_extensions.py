@@ -1,0 +1,177 @@
+"""Beyond the paper: other losses to weigh, the class prior as an input, and cheaper hypergradients."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_bikd as bikd
+import models
+from keras_bikd import objectives
+
+float64 = pytest.mark.parametrize("floatx", ["float64"], indirect=True)
+COUNTS = (100, 30, 8, 2)
+
+
+def pair():
+    return models.arrays(12, seed=1), models.arrays(8, seed=2)
+
+
+@float64
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"class_counts": COUNTS},
+        {"candidate_losses": {"only": objectives.BalancedSoftmax(class_counts=COUNTS)}},
+        {
+            "candidate_losses": {
+                "hard": objectives.CrossEntropy(),
+                "balanced": objectives.BalancedSoftmax(class_counts=COUNTS),
+                "soft": objectives.SoftTargets(),
+                "corrected": objectives.SoftTargets(class_counts=COUNTS),
+            }
+        },
+    ],
+    ids=["class_counts", "one", "four"],
+)
+def test_hypergradient_of_other_losses_against_finite_differences(floatx, arguments):
+    model = bikd.BiKDModel(models.perceptron(), models.perceptron(), **arguments)
+    model.compile(optimizer=keras.optimizers.SGD(0.5))
+    batch, meta_batch = pair()
+    _, hypergradient = model.hypergradient(batch, meta_batch)
+    phi, h, generator = model.weight_net.trainable_variables, 1e-5, np.random.default_rng(0)
+    start, direction = [v.numpy() for v in phi], [generator.normal(size=v.shape) for v in phi]
+    values = []
+    for sign in (1, -1):
+        for v, value, d in zip(phi, start, direction):
+            v.assign(value + sign * h * d)
+        values.append(float(model.hypergradient(batch, meta_batch)[0]))
+    along = sum(float(np.sum(g * d)) for g, d in zip(hypergradient, direction))
+    np.testing.assert_allclose(along, (values[0] - values[1]) / (2 * h), rtol=1e-6)
+
+
+def test_every_loss_has_its_weight_in_logs_maps_and_files(tmp_path):
+    candidates = {
+        "plain": objectives.CrossEntropy(),
+        "balanced": objectives.BalancedSoftmax(class_counts=COUNTS),
+        "soft": objectives.SoftTargets(class_counts=COUNTS),
+    }
+    model = bikd.BiKDModel(models.perceptron(), models.perceptron(), candidate_losses=candidates)
+    model.compile(optimizer=keras.optimizers.SGD(0.1))
+    train, meta = models.arrays(), models.arrays(8, seed=1)
+    callbacks = [
+        bikd.callbacks.WeightMap(tmp_path),
+        bikd.callbacks.WeightHistory(tmp_path / "weights.csv", COUNTS, many_above=40, few_below=5),
+    ]
+    history = model.fit(*train, meta_data=meta, callbacks=callbacks, verbose=0).history
+    assert {"plain_weight", "balanced_weight", "soft_weight", "balanced_weight_few"} <= set(history)
+    with np.load(tmp_path / "weight_map_0001.npz") as seen:
+        assert seen["weights"].shape == (24, 3)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert loaded.candidate_losses == candidates
+    runs = [m.fit(*train, meta_data=meta, shuffle=False, verbose=0).history["loss"] for m in (model, loaded)]
+    assert runs[0] == runs[1]
+
+
+@pytest.mark.parametrize("labels", [lambda y: y, lambda y: np.eye(4, dtype="float32")[y], lambda y: y[:, None]])
+def test_the_weight_network_sees_the_log_prior_of_the_class(labels):
+    net = bikd.MetaWeightNet((8,), class_counts=COUNTS)
+    y, losses = np.array([0, 3, 1]), np.full((3, 2), 0.5, "float32")
+    seen = net.dense_layers[0](np.column_stack([losses, np.log(np.array(COUNTS)[y] / sum(COUNTS))]))
+    np.testing.assert_allclose(net(losses, labels(y)), net.dense_layers[1](seen), rtol=1e-6)
+    assert len(np.unique(net(losses, y)[:, 0])) == 3  # equal losses, other classes, other weights
+
+
+def test_a_weight_network_with_log_prior_trains_and_is_stored(tmp_path):
+    net = bikd.MetaWeightNet((8,), class_counts=COUNTS, initial_weight=0.9)
+    model = bikd.BiKDModel(models.perceptron(), models.perceptron(), net)
+    model.compile(optimizer=keras.optimizers.SGD(0.1))
+    train, meta = models.arrays(), models.arrays(8, seed=1)
+    model.fit(*train, meta_data=meta, verbose=0)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    seen = [m.sample_weights([train]).weights for m in (model, loaded)]
+    np.testing.assert_array_equal(*seen)
+
+
+def test_initial_weights():
+    weights = np.asarray(bikd.MetaWeightNet(initial_weight=0.9)(np.abs(np.random.normal(size=(99, 2)))))
+    assert 0.8 < weights.mean() < 0.95
+
+
+def direct(student, moved, batch, meta_batch, model):
+    """Meta loss after a plain step on the chosen variables alone, as a function of phi, by two tapes."""
+    (x, y), (meta_x, meta_y) = batch, meta_batch
+    teacher_logits = model.teacher(x)
+    phi = model.weight_net.trainable_variables
+    with tf.GradientTape() as outer:
+        with tf.GradientTape() as inner:
+            logits = student(x, training=True)
+            both = [loss(y, teacher_logits, logits) for loss in model.candidate_losses.values()]
+            both = keras.ops.stack(both, axis=-1)
+            seen = keras.ops.stack([bikd.losses.hard_loss(y, teacher_logits), bikd.losses.hard_loss(y, logits)], -1)
+            weights = model.weight_net(keras.ops.stop_gradient(seen))
+            loss = tf.reduce_mean(tf.reduce_sum(weights * both, axis=-1))
+        gradient = inner.gradient(loss, [v.value for v in moved])
+        with keras.StatelessScope([(v, v.value - 0.5 * g) for v, g in zip(moved, gradient)]):
+            meta_loss = tf.reduce_mean(bikd.losses.hard_loss(meta_y, student(meta_x, training=True)))
+    return outer.gradient(meta_loss, [v.value for v in phi])
+
+
+@float64
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_last_layers_is_the_hypergradient_of_a_step_on_these_layers(floatx, layers):
+    student = models.perceptron(keras.layers.BatchNormalization())
+    model = bikd.BiKDModel(student, models.perceptron())
+    model.compile(optimizer=keras.optimizers.SGD(0.5), hypergradient_layers=layers)
+    batch, meta_batch = pair()
+    _, ours = model.hypergradient(batch, meta_batch)
+    moved = [v for layer in student.layers[-layers:] for v in layer.trainable_variables]
+    for a, b in zip(ours, direct(student, moved, batch, meta_batch, model)):
+        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-15)
+
+
+@pytest.mark.parametrize("approximation", [{"hypergradient_layers": 1}, {"hypergradient_every": 3}])
+@pytest.mark.parametrize("run_eagerly", [True, False])
+def test_an_approximation_leaves_the_real_step_exact(approximation, run_eagerly):
+    """With a weight network that never moves, the student moves as with the exact hypergradient."""
+
+    def train(arguments):
+        keras.utils.set_random_seed(0)
+        student = models.perceptron(keras.layers.BatchNormalization())
+        compiled = {"compile_arguments": {**arguments, "run_eagerly": run_eagerly}}
+        model = models.compiled(student, meta_learning_rate=0.0, inner_steps=2, **compiled)
+        for i in range(5):
+            model.train_on_batch(models.arrays(12, seed=i), models.arrays(8, seed=i + 9))
+        return model
+
+    exact, approximate = train({}), train(approximation)
+    for a, b in zip(exact.student.weights, approximate.student.weights):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    assert int(approximate.optimizer.iterations) == 5
+
+
+def test_every_third_batch_has_a_hypergradient():
+    model = models.compiled(inner_steps=100, compile_arguments={"hypergradient_every": 3})
+    twin = models.compiled(inner_steps=100)
+    twin.set_weights(model.get_weights())
+    expected = [0.0] * len(twin.weight_net.trainable_variables)
+    for i in range(7):
+        batch, meta_batch = models.arrays(12, seed=i), models.arrays(8, seed=i + 9)
+        value, gradients = twin.hypergradient(batch, meta_batch)
+        if i in (0, 3, 6):
+            expected = [e + g for e, g in zip(expected, gradients)]
+        logs = model.train_on_batch(batch, meta_batch, return_dict=True)
+        twin.train_on_batch(batch, meta_batch)
+        assert logs["meta_loss"] == pytest.approx(float(value) if i in (0, 3, 6) else 0.0, rel=1e-5)
+    for ours, theirs in zip(model.optimizer.hypergradients, expected):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-8)
+
+
+def test_an_approximation_is_stored_with_the_model(tmp_path):
+    model = models.compiled(compile_arguments={"hypergradient_layers": 1, "hypergradient_every": 2})
+    model.fit(*models.arrays(), meta_data=models.arrays(8), verbose=0)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert (loaded.hypergradient_layers, loaded.hypergradient_every) == (1, 2)

@@ -7,6 +7,7 @@ from keras_bikd.distillation_model import DistillationModel
 from keras_bikd.lfme_model import LFMEModel
 from keras_bikd.meta_weight_net import MetaWeightNet
 from keras_bikd.rwkd_model import RWKDModel
+from keras_bikd.teacher_reference import TeacherReference
 from keras_bikd.version import __version__
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "LFMEModel",
     "MetaWeightNet",
     "RWKDModel",
+    "TeacherReference",
     "__version__",
     "callbacks",
     "data",
@@ -27,3 +29,12 @@ __all__ = [
     "plots",
     "results",
 ]
+
+
+def __getattr__(name):
+    # Keras Tuner is an optional dependency, and slow to import.
+    if name != "tuner":
+        raise AttributeError(f"module 'keras_bikd' has no attribute {name!r}")
+    import importlib
+
+    return importlib.import_module("keras_bikd.tuner")

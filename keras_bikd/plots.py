@@ -178,6 +178,42 @@ def method_bars(rows, keys):
     return figure
 
 
+def parallel_coordinates(rows, keys, logarithmic=()):
+    """One line per row across one axis per key, coloured by the last key: a search at a glance.
+
+    Args:
+        rows: List of dicts of numbers.
+        keys: The axes, from left to right; the last is what was searched for.
+        logarithmic: Keys whose axis is logarithmic.
+
+    Returns:
+        A `matplotlib.figure.Figure`.
+
+    Example:
+    >>> rows = [{"k": 1, "score": 0.4}, {"k": 20, "score": 0.6}]
+    >>> len(parallel_coordinates(rows, ["k", "score"]).axes[0].lines)
+    4
+    """
+    import matplotlib
+
+    figure = _figure(1.8 * len(keys), 3.6)
+    axis = figure.subplots()
+    table = np.array([[float(row[key]) for key in keys] for row in rows])
+    scaled = np.column_stack([np.log(v) if key in logarithmic else v for key, v in zip(keys, table.T)])
+    low, high = scaled.min(axis=0), scaled.max(axis=0)
+    places = (scaled - low) / np.where(high > low, high - low, 1)
+    order = np.argsort(table[:, -1])
+    for row in order:
+        axis.plot(range(len(keys)), places[row], color=matplotlib.colormaps["viridis"](places[row, -1]), linewidth=1.5)
+    for i in range(len(keys)):
+        axis.axvline(i, color="0.5", linewidth=0.8)
+        for place, value in ((0, table[:, i].min()), (1, table[:, i].max())):
+            axis.annotate(f"{value:.3g}", (i, place), xytext=(3, 3), textcoords="offset points", fontsize="small")
+    axis.set_xticks(range(len(keys)), keys)
+    axis.set_yticks([])
+    return figure
+
+
 def training_curves(histories, metric):
     """One metric over the epochs, one line per run.
 

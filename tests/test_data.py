@@ -303,3 +303,18 @@ def test_training_and_meta_images_may_be_augmented_apart():
     data = load((darken, None))
     assert max(float(keras.ops.max(x)) for x, _ in data.train) == 0.0
     assert min(float(keras.ops.max(x)) for x, _ in data.meta) > 0.5
+
+
+def test_a_validation_set_shares_no_image_and_stands_in_the_manifest(tmp_path):
+    data = bikd.data.load("sklearn_digits", 10, meta_size=100, validation_size=200, test_size=500)
+    sets = [
+        {image.tobytes() for image, _ in getattr(data, name).unbatch().as_numpy_iterator()}
+        for name in ("train", "meta", "validation", "test")
+    ]
+    assert len(sets[2]) == 200
+    assert len(set.union(*sets)) == sum(map(len, sets))
+    labels = [label for _, label in data.validation.unbatch().as_numpy_iterator()]
+    assert np.bincount(labels).tolist() == [20] * 10
+    bikd.data.save_manifest(tmp_path / "split.json", data)
+    bikd.data.check_manifest(tmp_path / "split.json", bikd.data.load_manifest(tmp_path / "split.json"))
+    assert bikd.data.load("sklearn_digits", 10, meta_size=100, test_size=500).validation is None

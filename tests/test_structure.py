@@ -10,11 +10,21 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 LAYERS = [
     {"version", "backend", "checks", "losses", "long_tail", "networks"},
-    {"hypergradient", "meta_weight_net", "objectives", "metrics", "plots", "results", "bilevel_optimizer", "data"},
+    {
+        "hypergradient",
+        "meta_weight_net",
+        "objectives",
+        "metrics",
+        "plots",
+        "results",
+        "bilevel_optimizer",
+        "data",
+        "teacher_reference",
+    },
     {"teacher_student"},
     {"meta_guided_model", "distillation_model"},
     {"bikd_model", "rwkd_model", "lfme_model"},
-    {"callbacks"},
+    {"callbacks", "tuner"},
     {"keras_bikd"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
@@ -54,7 +64,7 @@ def test_imports_point_downwards(path):
 def test_recipes_import_keras_the_library_and_the_standard_library(path):
     for name in imports(path):
         package = name.partition(".")[0]
-        assert package in {"keras", "keras_bikd"} or package in sys.stdlib_module_names, name
+        assert package in {"keras", "keras_bikd", "keras_tuner"} or package in sys.stdlib_module_names, name
 
 
 def test_importing_the_library_does_not_import_the_optional_parts():

@@ -22,6 +22,7 @@ class LongTailedData:
         train: Long-tailed `tf.data.Dataset` of batches `(image, label)`, shuffled anew on every pass.
         meta: Balanced set for the weight network; shares no image with the test set, nor with the training set unless
             that was asked for.
+        validation: Balanced set to choose by, in fixed order, never augmented; `None` unless asked for.
         test: Test set, in fixed order, never augmented.
         class_counts: Training images per class, integer array of shape `(num_classes,)`.
         num_classes: Number of classes.
@@ -30,6 +31,7 @@ class LongTailedData:
 
     train: tf.data.Dataset
     meta: tf.data.Dataset
+    validation: tf.data.Dataset | None
     test: tf.data.Dataset
     class_counts: np.ndarray
     num_classes: int
@@ -53,6 +55,7 @@ def load(
     seed=0,
     augment=None,
     test_size=None,
+    validation_size=None,
     meta_in_train=False,
     sampling="instance",
     cut=Cut(),  # noqa: B008 (frozen)
@@ -80,6 +83,8 @@ def load(
             leaves images as they are.
         test_size: Images of a test set to hold out, a multiple of the number of classes; only for data sets without a
             labelled test or validation split.
+        validation_size: Images of a balanced validation set to hold out, a multiple of the number of classes: for
+            early stopping and for choosing hyper-parameters, which neither the meta nor the test set is for.
         meta_in_train: Whether to train on the meta images as well; the class counts then include them. A number
             between 0 and 1 draws every training image from the meta set with this probability; the class counts are
             then what one pass holds on average.
@@ -103,6 +108,7 @@ def load(
     """
     source = TfdsSource(name, data_dir, image_size)
     options = {"meta_size": meta_size, "test_size": test_size, "seed": seed, "meta_in_train": meta_in_train}
+    options["validation_size"] = validation_size
     return _build(source, imbalance_factor, options, cut, batch_size, augment, sampling)
 
 
@@ -113,6 +119,7 @@ def make_long_tailed(
     *,
     meta_size,
     test_size,
+    validation_size=None,
     batch_size=100,
     seed=0,
     augment=None,
@@ -128,6 +135,7 @@ def make_long_tailed(
         imbalance_factor: As in `load`.
         meta_size: As in `load`.
         test_size: Images of the test set to hold out.
+        validation_size: As in `load`.
         batch_size: As in `load`.
         seed: As in `load`.
         augment: As in `load`.
@@ -147,6 +155,7 @@ def make_long_tailed(
     arrays 1: 99 training images in 3 classes of 70 to 7, 30 meta images, 60 test images
     """
     options = {"meta_size": meta_size, "test_size": test_size, "seed": seed, "meta_in_train": meta_in_train}
+    options["validation_size"] = validation_size
     return _build(ArraySource(x, y, name), imbalance_factor, options, cut, batch_size, augment)
 
 
@@ -157,6 +166,7 @@ def load_folder(
     image_size,
     meta_size,
     test_size,
+    validation_size=None,
     batch_size=100,
     seed=0,
     augment=None,
@@ -173,6 +183,7 @@ def load_folder(
         image_size: `(height, width)` to which images are resized.
         meta_size: As in `load`.
         test_size: Images of the test set to hold out.
+        validation_size: As in `load`.
         batch_size: As in `load`.
         seed: As in `load`.
         augment: As in `load`.
@@ -196,6 +207,7 @@ def load_folder(
     pets 1: 20 training images in 2 classes of 16 to 4, 4 meta images, 4 test images
     """
     options = {"meta_size": meta_size, "test_size": test_size, "seed": seed, "meta_in_train": meta_in_train}
+    options["validation_size"] = validation_size
     return _build(FolderSource(directory, image_size), imbalance_factor, options, cut, batch_size, augment)
 
 
@@ -252,7 +264,7 @@ def load_manifest(path, *, batch_size=100, augment=None, image_size=None, data_d
         ValueError: If the data set has changed since, so that the split would be another one.
     """
     recorded = json.loads(pathlib.Path(path).read_text())
-    options = {key: recorded[key] for key in ("meta_size", "test_size", "seed", "meta_in_train")}
+    options = {key: recorded.get(key) for key in ("meta_size", "test_size", "validation_size", "seed", "meta_in_train")}
     source = TfdsSource(recorded["data_set"], data_dir, image_size)
     if source.test_split is not None:
         options["test_size"] = None
@@ -280,6 +292,9 @@ def _build(source, imbalance_factor, options, cut, batch_size, augment, sampling
         train = _mixed(train, source.images(split.meta, seed + 2), options["meta_in_train"], seed)
     train = _batches(train, batch_size, seed, train_augment)
     meta = _batches(source.images(split.meta, seed + 1), batch_size, seed + 1, meta_augment)
+    validation = None
+    if split.validation is not None:
+        validation = _batches(source.images(split.validation, None), batch_size, None, None)
     test = source.test_images() if split.test is None else source.images(split.test, None)
     manifest = {
         "data_set": source.name,
@@ -293,7 +308,13 @@ def _build(source, imbalance_factor, options, cut, batch_size, augment, sampling
         "ids_sha256": split.sha256(),
     }
     data = LongTailedData(
-        train, meta, _batches(test, batch_size, None, None), split.class_counts, source.num_classes, manifest
+        train,
+        meta,
+        validation,
+        _batches(test, batch_size, None, None),
+        split.class_counts,
+        source.num_classes,
+        manifest,
     )
     if keras.config.is_interactive_logging_enabled():
         print(data)

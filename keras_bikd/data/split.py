@@ -40,29 +40,34 @@ class Cut:
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """Ids of the three sets; `test` is `None` where the data set has a test split of its own."""
+    """Ids of the sets; `test` is `None` where the data set has a test split of its own."""
 
     train: np.ndarray
     meta: np.ndarray
+    validation: np.ndarray | None
     test: np.ndarray | None
     class_counts: np.ndarray
 
     def sha256(self):
         """Hash of the chosen ids, which tells two splits apart."""
         digest = hashlib.sha256()
-        for ids in (self.train, self.meta, np.zeros(0) if self.test is None else self.test):
+        held_out = [] if self.validation is None else [self.validation]
+        for ids in (self.train, self.meta, np.zeros(0) if self.test is None else self.test, *held_out):
             digest.update(np.sort(np.asarray(ids, dtype="<i8")).tobytes() + b"|")
         return digest.hexdigest()
 
 
-def make_split(labels, num_classes, imbalance_factor, *, meta_size, test_size, seed, cut, meta_in_train):
-    """Choose a balanced test set, a balanced meta set and a long-tailed training set that share no image.
+def make_split(
+    labels, num_classes, imbalance_factor, *, meta_size, validation_size, test_size, seed, cut, meta_in_train
+):
+    """Choose balanced test, validation and meta sets and a long-tailed training set that share no image.
 
     Args:
         labels: Integer array, the class of every id.
         num_classes: Number of classes.
         imbalance_factor: Largest class count over smallest; `None` keeps every image that is left.
         meta_size: Images of the meta set, a multiple of `num_classes`.
+        validation_size: Images of the validation set, likewise; `None` for none.
         test_size: Images of the test set, likewise; `None` if there is a test split elsewhere.
         seed: Seed of the choice.
         cut: A `Cut`.
@@ -80,16 +85,12 @@ def make_split(labels, num_classes, imbalance_factor, *, meta_size, test_size, s
     test = None
     if test_size is not None:
         test, rest = _take_balanced(rest, test_size, "test_size")
+    validation = None
+    if validation_size is not None:
+        validation, rest = _take_balanced(rest, validation_size, "validation_size")
     before = min(len(ids) for ids in rest)
     meta, rest = _take_balanced(rest, meta_size, "meta_size")
-    if imbalance_factor is None:
-        counts = np.array([len(ids) for ids in rest])
-    else:
-        n_max = min(len(ids) for ids in rest) if cut.head == "after_meta" else before
-        counts = PROFILES[cut.profile](n_max, imbalance_factor, num_classes)
-        if cut.class_order == "shuffled":
-            counts = counts[generator.permutation(num_classes)]
-        counts = np.minimum(counts, [len(ids) for ids in rest])
+    counts = _long_tail(rest, before, imbalance_factor, cut, generator)
     if counts.min() < 1:
         raise ValueError(
             f"{(counts < 1).sum()} of {num_classes} classes would have no training image. Received: "
@@ -100,11 +101,26 @@ def make_split(labels, num_classes, imbalance_factor, *, meta_size, test_size, s
     if meta_in_train is True:
         train, counts = np.concatenate([train, meta]), counts + meta_size // num_classes
     elif meta_in_train is not False:
-        share = _probability(meta_in_train)
-        total = len(train) + len(meta)
-        expected = total * ((1 - share) * counts / len(train) + share / num_classes)
-        counts = np.maximum(np.round(expected).astype(int), 1)
-    return Split(train, meta, test, counts)
+        counts = _expected_counts(counts, meta_size, _probability(meta_in_train))
+    return Split(train, meta, validation, test, counts)
+
+
+def _long_tail(ids_by_class, before, imbalance_factor, cut, generator):
+    """How many of its ids each class keeps; `before` is what the smallest class had before the meta set was taken."""
+    sizes = np.array([len(ids) for ids in ids_by_class])
+    if imbalance_factor is None:
+        return sizes
+    n_max = sizes.min() if cut.head == "after_meta" else before
+    counts = PROFILES[cut.profile](n_max, imbalance_factor, len(sizes))
+    if cut.class_order == "shuffled":
+        counts = counts[generator.permutation(len(sizes))]
+    return np.minimum(counts, sizes)
+
+
+def _expected_counts(counts, meta_size, probability):
+    """What one pass holds of every class, when each image is drawn from the meta set with a probability."""
+    shares = (1 - probability) * counts / counts.sum() + probability / len(counts)
+    return np.maximum(np.round((counts.sum() + meta_size) * shares).astype(int), 1)
 
 
 def _probability(meta_in_train):

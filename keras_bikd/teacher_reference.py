@@ -1,0 +1,74 @@
+"""`TeacherReference`: a teacher that is used, and kept out of the student's files."""
+
+import hashlib
+import os
+import pathlib
+
+import keras
+
+
+@keras.saving.register_keras_serializable(package="keras_bikd")
+class TeacherReference(keras.Model):
+    """A teacher whose weights no checkpoint of its student holds.
+
+    With a path, a saved model keeps the path and a hash of the file, and loads the teacher from there again. With a
+    model in memory, checkpoints of weights work, and saving the whole model is refused.
+
+    Args:
+        teacher: Path of a `.keras` file, or a `keras.Model`.
+        sha256: Hash that the file must have; by default it is taken as found.
+        **kwargs: Keras model arguments.
+
+    Raises:
+        ValueError: If there is no such file, or it is not the one that was meant.
+
+    Example:
+    >>> import pathlib, tempfile
+    >>> path = pathlib.Path(tempfile.mkdtemp(), "teacher.keras")
+    >>> keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)]).save(path)
+    >>> TeacherReference(path).count_params()
+    0
+    """
+
+    def __init__(self, teacher, sha256=None, **kwargs):
+        self._check(teacher)
+        path = found = None
+        if not isinstance(teacher, keras.Model):
+            path, found = os.fspath(teacher), _sha256(teacher)
+            if sha256 not in (None, found):
+                raise ValueError(
+                    f"The teacher {path!r} is not the file that was meant: its SHA-256 is {found}, expected {sha256}. "
+                    "Restore the file, or build the model anew with the teacher that you want."
+                )
+            teacher = keras.saving.load_model(path)
+        super().__init__(**{"name": teacher.name, "autocast": False, "dtype": teacher.dtype_policy, **kwargs})
+        self.file, self.sha256 = path, found
+        self._teacher = lambda: teacher  # Keras tracks and saves layers, lists and dicts, not functions
+        self.built = True
+
+    @staticmethod
+    def _check(teacher):
+        is_path = isinstance(teacher, (str, os.PathLike))
+        if is_path and pathlib.Path(teacher).is_file():
+            return
+        if is_path or not isinstance(teacher, keras.Model):
+            raise ValueError(
+                "`TeacherReference(teacher=...)` takes the path of a `.keras` file, or a `keras.Model`. "
+                f"Received: teacher={teacher!r}{', where there is no file' if is_path else ''}"
+            )
+
+    def call(self, inputs, training=None):
+        return self._teacher()(inputs, training=training)
+
+    def get_config(self):
+        if self.file is None:
+            raise ValueError(
+                "This model knows its teacher only in memory, and its files hold no teacher: the teacher would be "
+                "lost. Save `model.student`, or make the reference from a path: `TeacherReference('teacher.keras')`."
+            )
+        return {"teacher": self.file, "sha256": self.sha256, "name": self.name}
+
+
+def _sha256(path):
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

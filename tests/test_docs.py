@@ -1,0 +1,56 @@
+"""What the documentation shows is run: every Python block of a page, in order; every command names what exists."""
+
+import pathlib
+import re
+import shlex
+
+import keras
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+
+
+def blocks(page, language):
+    """Code and first line of every block of a page in a language."""
+    text = page.read_text()
+    found = [(m.group(2), text[: m.start(2)].count("\n")) for m in BLOCK.finditer(text) if m.group(1) == language]
+    assert text.count("```") == 2 * len(BLOCK.findall(text)), "a fence is not closed, or names no language"
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=lambda p: str(p.relative_to(ROOT)))
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
+def test_python_blocks_run(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    namespace = {"__name__": "page"}
+    try:
+        for code, line in blocks(page, "python"):
+            exec(compile("\n" * line + code, str(page), "exec"), namespace)  # noqa: S102
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+
+COMMANDS = [
+    (page.relative_to(ROOT), line)
+    for page in PAGES
+    for code, _ in blocks(page, "bash")
+    for line in code.splitlines()
+    if line.strip()
+]
+
+
+@pytest.mark.parametrize(("page", "command"), COMMANDS)
+def test_commands_name_what_exists(page, command):
+    words = shlex.split(command, comments=True)
+    if words[0] == "make":
+        assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    elif words[0] == "python":
+        source = (ROOT / words[1]).read_text()
+        for word in words[2:]:
+            if word.startswith("--"):
+                assert f'"{word}"' in source, f"{words[1]} knows no {word}"
+    else:
+        assert words[0] in {"pip", "git"}

@@ -1,4 +1,4 @@
-"""Callbacks that look at a training and write down what they see. None of them trains.
+"""Callbacks that look at a training and write down what they see. `DeferredObjective` alone steers it.
 
 What they put into the logs of an epoch reaches `History`, `CSVLogger` and `TensorBoard`: list them before those.
 """

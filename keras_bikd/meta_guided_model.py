@@ -1,5 +1,6 @@
 """What BiKD and its kin share: a student whose samples are weighed by what helps it on a small balanced meta set."""
 
+import warnings
 from typing import Any, NamedTuple
 
 import keras
@@ -64,9 +65,12 @@ class MetaGuidedModel(TeacherStudentModel, BackendModel):
             x, y, meta_data, batch_size=batch_size, shuffle=shuffle, fit_arguments=kwargs
         )
         self._prepare(*example)
+        callbacks = kwargs.pop("callbacks", None) or []
+        callbacks = [*callbacks] if isinstance(callbacks, (list, tuple)) else [callbacks]
         try:
             with label_errors():
-                return super().fit(check_labels(pairs, self.num_classes), shuffle=False, **kwargs)
+                checked = check_labels(pairs, self.num_classes)
+                return super().fit(checked, shuffle=False, callbacks=[*callbacks, _Guard()], **kwargs)
         finally:
             self.training_samples = None
 
@@ -192,6 +196,39 @@ class MetaGuidedModel(TeacherStudentModel, BackendModel):
         losses = {name: keras.saving.serialize_keras_object(loss) for name, loss in self.candidate_losses.items()}
         own = {"temperature": self.temperature, "meta_loss": self.meta_loss, "candidate_losses": losses}
         return {**super().get_config(), **own}
+
+
+class _Guard(keras.callbacks.Callback):
+    """Says once per training when the weights have no more effect, and what to do."""
+
+    COLLAPSED, FITTED = 0.1, 0.02
+
+    def on_train_begin(self, logs=None):
+        self._said = set()
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs = logs or {}
+        means = [logs.get(tracker.name) for tracker in self.model.weight_trackers]
+        if None not in means and sum(means) < self.COLLAPSED:
+            self._say(
+                "collapsed",
+                f"The weights have collapsed: their sum is {sum(means):.3f} on average after epoch {epoch + 1}. In "
+                "effect that lowers the learning rate of the student by as much. If it should still learn, lower the "
+                "meta learning rate, or raise `inner_steps`.",
+            )
+        if logs.get("student_loss", 1.0) < self.FITTED:
+            self._say(
+                "fitted",
+                "The weight network sees one point only: the student has fitted its training set (cross-entropy "
+                f"{logs['student_loss']:.4f} after epoch {epoch + 1}), and no weight changes much any more. Augment "
+                "more, or let the losses or the network know the classes: `BiKDModel(class_counts=...)`, "
+                "`MetaWeightNet(class_counts=...)`.",
+            )
+
+    def _say(self, what, message):
+        if what not in self._said:
+            self._said.add(what)
+            warnings.warn(message, stacklevel=2)
 
 
 class Forward(NamedTuple):

@@ -234,6 +234,37 @@ class WeightedSum(Objective):
 
 @keras.saving.register_keras_serializable(package="keras_bikd")
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class TeacherTrust(Objective):
+    """Another objective, each sample weighted by the probability that the teacher gives to its label.
+
+    A rule made by hand for labels that cannot be relied on, and a control for learned weights.
+
+    Args:
+        objective: What is weighted.
+
+    Example:
+    >>> import numpy as np
+    >>> teacher, student = np.array([[1.0, 0.0, 3.0]]), np.array([[0.0, 2.0, 1.0]])
+    >>> np.round(TeacherTrust(objective=CrossEntropy())(np.array([2]), teacher, student), 4)
+    array([1.1877])
+    """
+
+    objective: Objective
+
+    def call(self, labels, teacher_logits, student_logits):
+        trust = ops.exp(-hard_loss(labels, teacher_logits))
+        return ops.stop_gradient(trust) * self.objective(labels, teacher_logits, student_logits)
+
+    def get_config(self):
+        return {"objective": keras.saving.serialize_keras_object(self.objective)}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(objective=keras.saving.deserialize_keras_object(config["objective"]))
+
+
+@keras.saving.register_keras_serializable(package="keras_bikd")
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class WeightedSoftLabels(Objective):
     """WSL: the soft labels of a sample count the less, the better the student already is against the teacher.
 

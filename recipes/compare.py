@@ -115,6 +115,7 @@ class Method:
     meta_images: int | None = None  # per class, of an un-augmented meta set, or
     meta_labels_wrong: float = 0.0  # share of wrong labels in one, or
     meta_shift: str | None = None  # one that differs from the test images
+    retrain_last_layer: bool = False  # on the meta images, at the end
     compile_arguments: dict = dataclasses.field(default_factory=dict)
 
 
@@ -184,6 +185,11 @@ def twin(o, parts):
     return o.WeightedSum(objectives=losses, weights=(0.5, 0.5))
 
 
+def trusted(o, parts):
+    """The twin, each sample weighted by the teacher's probability of its label."""
+    return o.TeacherTrust(objective=twin(o, parts))
+
+
 def cckd(o, parts):
     prior = o.teacher_prior_of(parts.teacher, parts.meta)
     return o.ClassConditionalDistillation(class_counts=parts.counts, teacher_prior=prior)
@@ -231,11 +237,13 @@ METHODS = {
     "BiKD, class counts, last layer": bikd_model(preset, compile_arguments={"hypergradient_layers": 1}),
     "CE, meta images only": fixed(cross_entropy, train_on="meta", meta_in_train=True),
     "KD, meta images only": fixed(kd, train_on="meta", meta_in_train=True),
+    "balanced softmax, last layer retrained on meta": fixed(balanced_softmax, retrain_last_layer=True),
     "CE +meta": fixed(cross_entropy, meta_in_train=True),
     "KD +meta": fixed(kd, meta_in_train=True),
     "balanced softmax +meta": fixed(balanced_softmax, meta_in_train=True),
     "balanced softmax + KD, corrected teacher +meta": fixed(twin, meta_in_train=True),
     "balanced softmax + KD, corrected teacher +meta, half": fixed(twin, meta_in_train=0.5),
+    "balanced softmax + KD, corrected teacher +meta, weighted by teacher": fixed(trusted, meta_in_train=True),
     "BiKD +meta": bikd_model(meta_in_train=True),
     "BiKD, class counts +meta": bikd_model(preset, meta_in_train=True),
     "BiKD, class counts +meta, half": bikd_model(preset, meta_in_train=0.5),
@@ -426,6 +434,8 @@ def run(cell, folder):
         verbose=0,
         **({"meta_data": guide(method, data, clean, cell.seed)} if guided else {}),
     ).history
+    if method.retrain_last_layer:
+        retrain_last_layer(student, clean.meta)
     seconds, memory = time.perf_counter() - start, peak_memory()
     scores = group_accuracies(student, data, len(counts))
     student.set_weights(best.weights)
@@ -444,6 +454,20 @@ def run(cell, folder):
         "versions": bikd.results.versions(),
         "config": config_of(cell),
     }
+
+
+def retrain_last_layer(student, meta):
+    """Four hundred steps of Adam on the un-augmented meta images, with all other layers frozen."""
+    import keras
+
+    from keras_bikd.losses import hard_loss
+
+    for layer in student.layers[:-1]:
+        layer.trainable = False
+    student.compile(keras.optimizers.Adam(1e-3), hard_loss)
+    student.fit(meta.repeat(), shuffle=False, steps_per_epoch=400, verbose=0)
+    for layer in student.layers:
+        layer.trainable = True
 
 
 def guide(method, data, clean, seed):

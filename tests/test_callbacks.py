@@ -192,7 +192,7 @@ BATTERY = {
 
 def test_the_battery_is_complete():
     public = {name for name, value in vars(bikd.callbacks).items() if isinstance(value, type) and name[0] != "_"}
-    assert public == set(BATTERY)
+    assert public == set(BATTERY) | {"DeferredObjective"}  # it steers: `test_baselines.py`
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

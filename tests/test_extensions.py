@@ -175,3 +175,33 @@ def test_an_approximation_is_stored_with_the_model(tmp_path):
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     assert (loaded.hypergradient_layers, loaded.hypergradient_every) == (1, 2)
+
+
+def guarded(**kwargs):
+    model = bikd.BiKDModel(models.perceptron(), models.perceptron(), bikd.MetaWeightNet((4,), **kwargs))
+    model.compile(optimizer=keras.optimizers.SGD(0.0), meta_optimizer=keras.optimizers.SGD(0.0))
+    return model
+
+
+def test_collapsed_weights_are_told_once():
+    model = guarded(initial_weight=1e-4)
+    with pytest.warns(UserWarning, match="collapsed") as told:
+        model.fit(*models.arrays(), meta_data=models.arrays(8), epochs=3, verbose=0)
+    (message,) = [str(warning.message) for warning in told]
+    assert "collapsed: their sum is 0.000 on average after epoch 1" in message
+    assert "lower the meta learning rate" in message
+
+
+def test_a_fitted_student_is_told_once():
+    _, y = models.arrays()
+    one_hot = (200 * np.eye(4)[y]).astype("float32")
+    student = keras.Sequential([keras.Input((4,)), keras.layers.Dense(4, kernel_initializer="identity")])
+    model = bikd.BiKDModel(student, keras.Sequential([keras.Input((4,)), keras.layers.Dense(4)]))
+    model.compile(optimizer=keras.optimizers.SGD(0.0))
+    with pytest.warns(UserWarning, match=r"one point only.*cross-entropy 0.0000 after epoch 1.*class_counts") as told:
+        model.fit(one_hot, y, meta_data=(one_hot[:8], y[:8]), epochs=2, verbose=0)
+    assert len(told) == 1
+
+
+def test_no_warning_in_a_training_that_goes_well():
+    guarded().fit(*models.arrays(), meta_data=models.arrays(8), epochs=2, verbose=0)  # warnings are errors

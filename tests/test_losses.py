@@ -34,6 +34,10 @@ LOSSES = {
         objectives.WeightedSum(objectives=(objectives.CrossEntropy(), objectives.SoftTargets()), weights=(0.5, 0.5)),
         [0.20380298, 1.40253701],
     ),
+    "TeacherTrust": (
+        objectives.TeacherTrust(objective=objectives.CrossEntropy()),
+        [0.40760596 * np.exp(-0.40760596), 1.40760596 * np.exp(-0.16984602)],
+    ),
     "WeightedSoftLabels": (objectives.WeightedSoftLabels(), 2 * 33.60776073),
     "BalancedKnowledgeDistillation": (
         objectives.BalancedKnowledgeDistillation(class_counts=COUNTS, temperature=4.0),

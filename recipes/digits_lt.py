@@ -29,6 +29,7 @@ def main(seeds=(0, 1, 2), imbalance_factor=50, steps=STEPS, folder="runs/digits_
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
     for seed in seeds:
+        keras.utils.set_random_seed(seed)  # the order of a tf.data pipeline depends on it
         data = load(imbalance_factor, seed)
         teacher = perceptron(128, seed)
         teacher.compile(

@@ -146,6 +146,7 @@ def train(data, split, teacher, chosen, steps, seed):
 
 
 def load(data, seed):
+    keras.utils.set_random_seed(seed)  # the order of a tf.data pipeline depends on it
     if data == "digits-noise":
         sizes = {"meta_size": 100, "validation_size": 100, "test_size": 500, "batch_size": 64}
         noise = bikd.data.gaussian_noise(0.7)

@@ -25,6 +25,7 @@ LAYERS = [
     {"meta_guided_model", "distillation_model"},
     {"bikd_model", "rwkd_model", "lfme_model"},
     {"callbacks", "tuner"},
+    {"comparison"},
     {"keras_bikd"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

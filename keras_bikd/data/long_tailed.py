@@ -68,7 +68,7 @@ def load(
     `n_max` being what the smallest class has left. Images come as float32 in 0..1. The same seed gives the same
     split; splits of one seed at a larger factor are subsets of those at a smaller one. Orders go on from one pass to
     the next, and an endless stream (`train.repeat()`) reads ahead: for a second training that must see the batches of
-    the first, load again.
+    the first, load again. Orders depend on `tf.random.set_seed` too: call `keras.utils.set_random_seed` before.
 
     Args:
         name: Name of the tfds data set (`"cifar100"`, ...), or of one that needs no download: `"sklearn_digits"`,

@@ -1,0 +1,126 @@
+"""The harness behind `recipes/compare.py`: rows, restarts, kills, failures."""
+
+import csv
+import importlib
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+import keras_bikd as bikd
+from keras_bikd import comparison, results
+
+RECIPES = pathlib.Path(__file__).parents[1] / "recipes"
+ARGUMENTS = {"imbalance_factors": [50.0], "seeds": [0], "quick": True}
+FOLDER = "digits-noise_50"
+
+
+@pytest.fixture
+def compare(monkeypatch):
+    monkeypatch.syspath_prepend(RECIPES)
+    return importlib.import_module("compare")
+
+
+def without_clock(rows):
+    return [{key: value for key, value in row.items() if key not in ("seconds", "memory")} for row in rows]
+
+
+@pytest.mark.slow
+def test_rows_tables_and_restart(compare, tmp_path, capsys):
+    methods = ["CE", "balanced softmax", "LFME", "BiKD, class counts +meta, half", "RW-KD", "CCKD (training_prior)"]
+    rows = compare.main(["digits-noise"], methods=methods, folder=tmp_path, **ARGUMENTS)
+    assert [row["method"] for row in rows] == methods
+    for row in rows:
+        assert 0 < row["overall"] <= 100
+        groups = (3 * row["many"] + 4 * row["medium"] + 3 * row["few"]) / 10
+        assert row["overall"] == pytest.approx(groups)
+        assert row["seconds"] > 0
+        assert len(row["manifest"]) == 64
+        assert set(row["versions"]) == {"keras_bikd", "keras", "backend", "numpy"}
+        assert row["hyper_parameters"]["steps"] == 20
+    assert rows[3]["hyper_parameters"]["meta_in_train"] == 0.5
+    assert rows[5]["hyper_parameters"]["objective"]["config"]["variant"] == "training_prior"
+    out = capsys.readouterr().out
+    assert "| balanced softmax |" in out
+    assert "Paired with balanced softmax" in out
+    with open(tmp_path / "results.csv") as file:
+        assert [row["method"] for row in csv.DictReader(file)] == methods
+    assert (tmp_path / FOLDER / "methods.png").exists()
+
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / FOLDER).glob("*.json")}
+    (tmp_path / FOLDER / "RW_KD_0.json").unlink()
+    again = compare.main(["digits-noise"], methods=methods, folder=tmp_path, **ARGUMENTS)
+    assert without_clock(again) == without_clock(rows)
+    touched = [path.name for path in before if path.stat().st_mtime_ns != before[path]]
+    assert touched == ["RW_KD_0.json"]
+
+
+@pytest.mark.slow
+def test_a_failed_cell_is_told_and_stops_nothing(compare, tmp_path, capfd):
+    folder = tmp_path / FOLDER
+    folder.mkdir()
+    (folder / "teacher_ce_meta_0_quick.json").write_text(json.dumps({"data_set": "another"}))
+    methods = ["CE +meta", "CE"]  # the first finds a teacher of other data
+    rows = compare.main(["digits-noise"], methods=methods, folder=tmp_path, **ARGUMENTS)
+    assert [row["method"] for row in rows] == ["CE"]
+    out = capfd.readouterr().out
+    assert "FAILED: digits-noise, imbalance 50, CE +meta, seed 0" in out
+    assert "describes other data" in out
+    assert "Failed or missing" in out
+
+
+@pytest.mark.slow
+def test_a_killed_comparison_goes_on_and_ends_the_same(compare, tmp_path):
+    methods = ["CE", "KD", "BiKD"]
+    command = [sys.executable, str(RECIPES / "compare.py"), "digits-noise", "--quick", "--seeds", "0"]
+    command += ["--imbalance-factors", "50", "--methods", *methods, "--folder"]
+    killed = tmp_path / "killed"
+    process = subprocess.Popen([*command, str(killed)], stdout=subprocess.DEVNULL, start_new_session=True)
+    end = time.monotonic() + 120
+    while not (killed / FOLDER / "CE_0.json").exists():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (killed / FOLDER / "BiKD_0.json").exists()
+    for folder in (killed, tmp_path / "whole"):
+        subprocess.run([*command, str(folder)], check=True, stdout=subprocess.DEVNULL)
+    rows = [[results.load_row(f / FOLDER / f"{m}_0.json") for m in methods] for f in (killed, tmp_path / "whole")]
+    assert without_clock(rows[0]) == without_clock(rows[1])
+
+
+def test_a_row_of_another_protocol_counts_as_missing(compare, tmp_path):
+    cell = comparison.Cell("digits-noise", 50.0, "CE", 0)
+    setting, _ = compare.lookup(cell)
+    results.save_row(cell.path(tmp_path), {"config": setting.config() | {"quick": False}})
+    assert comparison.cells.row_of(cell, compare.lookup, tmp_path)
+    results.save_row(cell.path(tmp_path), {"config": setting.config() | {"quick": False, "steps": 1}})
+    assert comparison.cells.row_of(cell, compare.lookup, tmp_path) is None
+
+
+def test_an_unknown_method_is_named(compare):
+    with pytest.raises(SystemExit, match=r"no method 'KDD'. Known: CE, balanced softmax"):
+        compare.main(["digits-noise"], methods=["KDD"])
+
+
+def test_every_method_and_study_has_a_maker(compare):
+    assert len(compare.METHODS) > 25
+    assert {"CE", "KD", "WSL", "RW-KD", "BKD", "DiVE", "LFME", "BiKD"} <= set(compare.METHODS)
+    assert all(isinstance(method, comparison.Method) for method in compare.ALL_METHODS.values())
+    labels = [label for study in compare.STUDIES.values() for label in study]
+    assert len(labels) == len(set(labels)) > 30
+
+
+def test_paired_comparison_agrees_with_scipy():
+    stats = pytest.importorskip("scipy.stats")
+    a, b = [70.0, 72.5, 71.0, 69.0], [68.0, 72.0, 69.5, 69.5]
+    rows = [{"method": m, "seed": s, "x": v} for m, vs in (("A", a), ("B", b)) for s, v in enumerate(vs)]
+    told = bikd.results.paired(rows, "A", "B", "x")
+    assert told["p"] == pytest.approx(stats.ttest_rel(a, b).pvalue)
+    assert (told["wins"], told["seeds"], told["worst"]) == (3, 4, -0.5)
+    assert bikd.results.paired(rows[:3], "A", "B", "x") is None

@@ -190,9 +190,12 @@ BATTERY = {
 }
 
 
+STEERING = {"DeferredObjective", "ExactBackup"}  # `test_baselines.py`, `test_resume.py`
+
+
 def test_the_battery_is_complete():
     public = {name for name, value in vars(bikd.callbacks).items() if isinstance(value, type) and name[0] != "_"}
-    assert public == set(BATTERY) | {"DeferredObjective"}  # it steers: `test_baselines.py`
+    assert public == set(BATTERY) | STEERING
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

@@ -11,6 +11,7 @@ from keras_bikd.data.long_tailed import (
     save_manifest,
 )
 from keras_bikd.data.pairing import pair
+from keras_bikd.data.resume import resumable
 from keras_bikd.data.split import Cut
 
 __all__ = [
@@ -24,5 +25,6 @@ __all__ = [
     "make_long_tailed",
     "pad_crop_flip",
     "pair",
+    "resumable",
     "save_manifest",
 ]

@@ -1,0 +1,148 @@
+"""A training that is killed with SIGKILL ends bit for bit as one that never was.
+
+`python tests/test_resume.py 20` kills twenty times, at random moments, and prints what came of it.
+"""
+
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+WORKER = pathlib.Path(__file__).with_name("resume_worker.py")
+
+
+def start(folder, every):
+    return subprocess.Popen([sys.executable, str(WORKER), str(folder), str(every)], stderr=subprocess.DEVNULL)
+
+
+def run_with_kills(folder, every, kills, generator):
+    """Run to the end, killing `kills` times, each at a random moment after a backup has been written."""
+    done = []
+    for _ in range(kills):
+        process = start(folder, every)
+        known = {path.name for path in (folder / "backup").glob("step_*")}
+        while process.poll() is None and known == {path.name for path in (folder / "backup").glob("step_*")}:
+            time.sleep(0.01)
+        time.sleep(generator.uniform(0, 0.6))
+        process.send_signal(signal.SIGKILL)
+        if process.wait() == 0:
+            break  # it was faster
+        done.append(max((path.name for path in (folder / "backup").glob("step_*")), default="none"))
+    assert start(folder, every).wait(timeout=300) == 0
+    return done
+
+
+def epochs(folder):
+    """The logs of every epoch, as they were last written."""
+    lines = (folder / "epochs.csv").read_text().splitlines()
+    return {line.split(",")[0]: line for line in lines}
+
+
+def assert_same_end(folder, reference):
+    with np.load(folder / "state.npz") as a, np.load(reference / "state.npz") as b:
+        assert a.files == b.files
+        for name in a.files:
+            np.testing.assert_array_equal(a[name], b[name])
+    assert epochs(folder) == epochs(reference)
+
+
+@pytest.mark.slow
+def test_three_kills(tmp_path):
+    assert start(tmp_path / "whole", "epoch").wait(timeout=300) == 0
+    assert len(epochs(tmp_path / "whole")) == 8
+    places = run_with_kills(tmp_path / "killed", 7, 3, random.Random(0))
+    assert len(places) == 3
+    assert_same_end(tmp_path / "killed", tmp_path / "whole")
+
+
+def small():
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2), keras.layers.Dropout(0.5)])
+    model.compile(keras.optimizers.Adam(0.1), "mse", metrics=["mae"])
+    x, y = np.random.default_rng(0).normal(size=(2, 24, 3)).astype("float32")
+    batches = tf.data.Dataset.from_tensor_slices((x, y[:, :2])).shuffle(24, seed=3).batch(4)
+    return model, batches
+
+
+@pytest.mark.parametrize("stop", [1, 5, 6, 8, 13])
+@pytest.mark.parametrize("every", [1, 2, None])
+def test_any_keras_model_goes_on_at_its_batch(tmp_path, stop, every, monkeypatch):
+    """An exception in the place of a kill: six batches per epoch, three epochs, stopped after any batch."""
+    from keras_bikd.callbacks import ExactBackup
+    from keras_bikd.data import resumable
+
+    seen = []
+
+    class Stop(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            seen.append(batch)
+            if len(seen) == stop:
+                raise KeyboardInterrupt
+
+    def train(folder, *callbacks):
+        model, batches = small()
+        model.layers[1].rate = 0.0  # a plain Keras model does not save the seeds of its dropout
+        stream, position = resumable(batches)
+        rows = []
+        record = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: rows.append((epoch, dict(logs))))
+        backup = ExactBackup(folder, position, every=every)
+        model.fit(stream, shuffle=False, steps_per_epoch=6, epochs=3, verbose=0, callbacks=[backup, record, *callbacks])
+        return model, rows
+
+    whole, expected = train(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "stopped", Stop())
+    resumed, rows = train(tmp_path / "stopped")
+    for a, b in zip(whole.variables, resumed.variables):
+        np.testing.assert_array_equal(a, b)
+    assert int(resumed.optimizer.iterations) == 18
+    assert rows == expected[-len(rows) :]
+    assert not (tmp_path / "stopped").exists()
+
+
+def test_a_second_training_begins_at_its_own_beginning(tmp_path):
+    from keras_bikd.callbacks import ExactBackup
+    from keras_bikd.data import resumable
+
+    model, batches = small()
+    stream, position = resumable(batches)
+    for _ in range(2):
+        history = model.fit(
+            stream,
+            shuffle=False,
+            steps_per_epoch=6,
+            epochs=2,
+            verbose=0,
+            callbacks=[ExactBackup(tmp_path / "backup", position)],
+        )
+        assert history.epoch == [0, 1]
+    assert int(model.optimizer.iterations) == 24
+
+
+def test_bad_input(tmp_path):
+    from keras_bikd.callbacks import ExactBackup
+    from keras_bikd.data import resumable
+
+    with pytest.raises(ValueError, match="every=0"):
+        ExactBackup(tmp_path, None, every=0)
+    with pytest.raises(ValueError, match=r"resumable\(data=...\).*list"):
+        resumable([1])
+
+
+if __name__ == "__main__":
+    generator = random.Random(int(sys.argv[2]) if len(sys.argv) > 2 else 0)
+    with tempfile.TemporaryDirectory() as folder:
+        folder = pathlib.Path(folder)
+        start(folder / "whole", "epoch").wait()
+        for every in ("epoch", 7):
+            places = run_with_kills(folder / f"killed_{every}", every, int(sys.argv[1]) // 2, generator)
+            assert_same_end(folder / f"killed_{every}", folder / "whole")
+            print(f"backup every {every}: killed {len(places)} times, last backups {places}; the end is the same")

@@ -16,6 +16,6 @@ def on_page_content(content, **kwargs):
         latex = html.unescape(match.group(2)).strip()[2:-2]
         mathml = convert(latex, display="block" if block else "inline")
         # Wide equations scroll by themselves instead of widening the page of a phone.
-        return f'<div style="overflow-x: auto">{mathml}</div>' if block else mathml
+        return f'<div style="overflow: auto hidden; padding: 0.4em 0">{mathml}</div>' if block else mathml
 
     return _EQUATION.sub(rendered, content)

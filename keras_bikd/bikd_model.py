@@ -43,16 +43,16 @@ class BiKDModel(MetaGuidedModel):
     Raises:
         ValueError: If an argument is out of range.
 
-    Example:
-    >>> import keras, numpy as np
-    >>> x, y = np.random.normal(size=(32, 8)).astype("float32"), np.arange(32) % 4
-    >>> student = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
-    >>> teacher = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
-    >>> model = BiKDModel(student, teacher, temperature=4.0, inner_steps=2)
-    >>> model.compile(optimizer=keras.optimizers.SGD(0.1), metrics=["accuracy"])
-    >>> history = model.fit(x, y, meta_data=(x[:8], y[:8]), batch_size=8, verbose=0)
-    >>> sorted(history.history)
-    ['accuracy', 'hard_weight', 'loss', 'meta_loss', 'soft_weight', 'student_loss']
+    Examples:
+        >>> import keras, numpy as np
+        >>> x, y = np.random.normal(size=(32, 8)).astype("float32"), np.arange(32) % 4
+        >>> student = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+        >>> teacher = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+        >>> model = BiKDModel(student, teacher, temperature=4.0, inner_steps=2)
+        >>> model.compile(optimizer=keras.optimizers.SGD(0.1), metrics=["accuracy"])
+        >>> history = model.fit(x, y, meta_data=(x[:8], y[:8]), batch_size=8, verbose=0)
+        >>> sorted(history.history)
+        ['accuracy', 'hard_weight', 'loss', 'meta_loss', 'soft_weight', 'student_loss']
 
     Reference: arXiv 2605.17839, section 3 and Algorithm 1.
     """

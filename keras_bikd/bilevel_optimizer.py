@@ -19,11 +19,11 @@ class BilevelOptimizer(keras.optimizers.Optimizer):
         meta_optimizer: `keras.optimizers.Optimizer` of the weight network.
         name: Optional name.
 
-    Example:
-    >>> import keras
-    >>> optimizer = BilevelOptimizer(keras.optimizers.SGD(0.1), keras.optimizers.Adam(1e-3))
-    >>> float(optimizer.learning_rate), float(optimizer.meta_optimizer.learning_rate)
-    (0.10000000149011612, 0.0010000000474974513)
+    Examples:
+        >>> import keras
+        >>> optimizer = BilevelOptimizer(keras.optimizers.SGD(0.1), keras.optimizers.Adam(1e-3))
+        >>> float(optimizer.learning_rate), float(optimizer.meta_optimizer.learning_rate)
+        (0.10000000149011612, 0.0010000000474974513)
     """
 
     def __init__(self, inner_optimizer, meta_optimizer, name="bilevel_optimizer"):

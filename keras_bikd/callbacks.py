@@ -63,8 +63,8 @@ class WeightMap(_AtEpochs):
             order than without the callback.
         every: Draw after every so many epochs. The last epoch is always drawn.
 
-    Example:
-    >>> callback = WeightMap("runs/weights", every=10)
+    Examples:
+        >>> callback = WeightMap("runs/weights", every=10)
 
     Reference: arXiv 2605.17839, Figure 3.
     """
@@ -97,8 +97,8 @@ class WeightHistory(_AtEpochs):
         many_above: Classes with more images than this are many.
         few_below: Classes with fewer images than this are few.
 
-    Example:
-    >>> callback = WeightHistory("runs/weights.csv", class_counts=[500, 50, 5])
+    Examples:
+        >>> callback = WeightHistory("runs/weights.csv", class_counts=[500, 50, 5])
     """
 
     QUANTILES = (0.1, 0.5, 0.9)
@@ -136,8 +136,8 @@ class HypergradientMonitor(keras.callbacks.Callback):
     the share of updates with a batch that was left out because it was not finite (under a loss scale the whole update
     is skipped). With `steps_per_execution` above `inner_steps`, only the last update of each execution is seen.
 
-    Example:
-    >>> callback = HypergradientMonitor()
+    Examples:
+        >>> callback = HypergradientMonitor()
     """
 
     def on_train_begin(self, logs=None):
@@ -189,8 +189,8 @@ class PerClassReport(_AtEpochs):
         class_names: Names of the classes; by default their ids.
         every: Report after every so many epochs. The last epoch is always reported.
 
-    Example:
-    >>> callback = PerClassReport("runs/report", data=[(np.zeros((1, 4)), np.zeros(1, "int32"))])
+    Examples:
+        >>> callback = PerClassReport("runs/report", data=[(np.zeros((1, 4)), np.zeros(1, "int32"))])
     """
 
     def __init__(self, directory, data, class_names=None, every=None):
@@ -235,8 +235,8 @@ class MetaLearningRateScheduler(keras.callbacks.Callback):
         schedule: Function `(epoch, learning_rate) -> learning_rate`; by default the rate is left alone and only logged,
             as `meta_learning_rate`.
 
-    Example:
-    >>> callback = MetaLearningRateScheduler(lambda epoch, rate: rate * 0.8 if epoch in (80, 100) else rate)
+    Examples:
+        >>> callback = MetaLearningRateScheduler(lambda epoch, rate: rate * 0.8 if epoch in (80, 100) else rate)
     """
 
     def __init__(self, schedule=None):
@@ -261,9 +261,9 @@ class DeferredObjective(keras.callbacks.Callback):
         objective: The later objective.
         epoch: Number of epochs to train with the model's own objective before.
 
-    Example:
-    >>> from keras_bikd.objectives import BalancedKnowledgeDistillation
-    >>> callback = DeferredObjective(BalancedKnowledgeDistillation(class_counts=(100, 10)), epoch=160)
+    Examples:
+        >>> from keras_bikd.objectives import BalancedKnowledgeDistillation
+        >>> callback = DeferredObjective(BalancedKnowledgeDistillation(class_counts=(100, 10)), epoch=160)
 
     Reference: Cao et al., arXiv 1906.07413, section 3.3; Zhang et al., arXiv 2104.10510.
     """
@@ -294,18 +294,18 @@ class ExactBackup(keras.callbacks.Callback):
     Raises:
         ValueError: If the training has no fixed number of steps per epoch.
 
-    Example:
-    >>> import numpy as np, tempfile, tensorflow as tf
-    >>> keras.utils.set_random_seed(0)
-    >>> batches = tf.data.Dataset.from_tensor_slices((np.ones((8, 3)), np.zeros(8))).shuffle(8).batch(2)
-    >>> from keras_bikd.data import resumable
-    >>> stream, position = resumable(batches)
-    >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
-    >>> model.compile("sgd", "mse")
-    >>> backup = ExactBackup(tempfile.mkdtemp(), position, every=3)
-    >>> _ = model.fit(stream, shuffle=False, steps_per_epoch=4, epochs=2, callbacks=[backup], verbose=0)
-    >>> int(model.optimizer.iterations)
-    8
+    Examples:
+        >>> import numpy as np, tempfile, tensorflow as tf
+        >>> keras.utils.set_random_seed(0)
+        >>> batches = tf.data.Dataset.from_tensor_slices((np.ones((8, 3)), np.zeros(8))).shuffle(8).batch(2)
+        >>> from keras_bikd.data import resumable
+        >>> stream, position = resumable(batches)
+        >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+        >>> model.compile("sgd", "mse")
+        >>> backup = ExactBackup(tempfile.mkdtemp(), position, every=3)
+        >>> _ = model.fit(stream, shuffle=False, steps_per_epoch=4, epochs=2, callbacks=[backup], verbose=0)
+        >>> int(model.optimizer.iterations)
+        8
     """
 
     def __init__(self, directory, position, every=None):
@@ -386,8 +386,9 @@ class StudentCheckpoint(keras.callbacks.ModelCheckpoint):
         filepath: As in `ModelCheckpoint`: `"student.keras"`, or `"student.weights.h5"` with `save_weights_only=True`.
         **kwargs: As in `ModelCheckpoint` (`monitor`, `mode`, `save_best_only`, ...).
 
-    Example:
-    >>> callback = StudentCheckpoint("student.keras", monitor="val_balanced_accuracy", mode="max", save_best_only=True)
+    Examples:
+        >>> best = {"monitor": "val_balanced_accuracy", "mode": "max", "save_best_only": True}
+        >>> callback = StudentCheckpoint("student.keras", **best)
     """
 
     def set_model(self, model):
@@ -402,8 +403,8 @@ class TensorBoard(keras.callbacks.TensorBoard):
         data: Batched data set of `(x, y)` to look at; by default the training data of `fit`, one epoch of it.
         **kwargs: As in `keras.callbacks.TensorBoard`.
 
-    Example:
-    >>> callback = TensorBoard("runs/board", histogram_freq=1)
+    Examples:
+        >>> callback = TensorBoard("runs/board", histogram_freq=1)
     """
 
     def __init__(self, log_dir="logs", data=None, **kwargs):

@@ -23,16 +23,16 @@ class DistillationModel(TeacherStudentModel):
     Raises:
         ValueError: If `student` or `teacher` is no Keras model, or `objective` cannot be called.
 
-    Example:
-    >>> import keras, numpy as np
-    >>> from keras_bikd.objectives import KnowledgeDistillation
-    >>> x, y = np.random.normal(size=(32, 8)).astype("float32"), np.arange(32) % 4
-    >>> student = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
-    >>> teacher = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
-    >>> model = DistillationModel(student, teacher, KnowledgeDistillation(temperature=4.0))
-    >>> model.compile(optimizer="sgd", metrics=["accuracy"])
-    >>> sorted(model.fit(x, y, verbose=0).history)
-    ['accuracy', 'loss']
+    Examples:
+        >>> import keras, numpy as np
+        >>> from keras_bikd.objectives import KnowledgeDistillation
+        >>> x, y = np.random.normal(size=(32, 8)).astype("float32"), np.arange(32) % 4
+        >>> student = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+        >>> teacher = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+        >>> model = DistillationModel(student, teacher, KnowledgeDistillation(temperature=4.0))
+        >>> model.compile(optimizer="sgd", metrics=["accuracy"])
+        >>> sorted(model.fit(x, y, verbose=0).history)
+        ['accuracy', 'loss']
     """
 
     def __init__(self, student, teacher, objective, **kwargs):

@@ -55,16 +55,16 @@ def one_step_hypergradient(inner, weigh, outer_loss, theta, phi, learning_rate, 
     Returns:
         A `VirtualStep`.
 
-    Example:
-    >>> import keras
-    >>> theta, phi = [keras.ops.convert_to_tensor([1.0])], [keras.ops.convert_to_tensor([3.0])]
-    >>> step = one_step_hypergradient(
-    ...     inner=lambda theta: ((theta[0] ** 2,), None),  # theta' = 1 - 0.1 * 3 * 2 = 0.4
-    ...     weigh=lambda phi, _: (phi[0],),
-    ...     outer_loss=lambda theta: keras.ops.sum(theta[0] ** 2),
-    ...     theta=theta, phi=phi, learning_rate=0.1)
-    >>> step.hypergradient[0].numpy().round(4)  # 2 * 0.4 * (-0.1 * 2)
-    array([-0.16], dtype=float32)
+    Examples:
+        >>> import keras
+        >>> theta, phi = [keras.ops.convert_to_tensor([1.0])], [keras.ops.convert_to_tensor([3.0])]
+        >>> step = one_step_hypergradient(
+        ...     inner=lambda theta: ((theta[0] ** 2,), None),  # theta' = 1 - 0.1 * 3 * 2 = 0.4
+        ...     weigh=lambda phi, _: (phi[0],),
+        ...     outer_loss=lambda theta: keras.ops.sum(theta[0] ** 2),
+        ...     theta=theta, phi=phi, learning_rate=0.1)
+        >>> step.hypergradient[0].numpy().round(4)  # 2 * 0.4 * (-0.1 * 2)
+        array([-0.16], dtype=float32)
 
     Reference: arXiv 2605.17839, Algorithm 1, lines 5 to 11, and Eq. (7).
     """

@@ -24,9 +24,9 @@ def class_groups(class_counts, num_groups=3):
     Returns:
         List of integer arrays of class ids.
 
-    Example:
-    >>> [ids.tolist() for ids in class_groups([5, 100, 20, 50], num_groups=2)]
-    [[1, 3], [2, 0]]
+    Examples:
+        >>> [ids.tolist() for ids in class_groups([5, 100, 20, 50], num_groups=2)]
+        [[1, 3], [2, 0]]
 
     Reference: Xiang et al., arXiv 2001.01536, section 3.1 ("cardinality-adjacent subsets").
     """
@@ -46,11 +46,11 @@ class Experts(keras.Model):
     Raises:
         ValueError: If groups and experts do not fit.
 
-    Example:
-    >>> import keras, numpy as np
-    >>> experts = [keras.Sequential([keras.Input((8,)), keras.layers.Dense(2)]) for _ in range(2)]
-    >>> Experts(experts, [[1, 3], [2, 0]])(np.zeros((5, 8))).shape
-    TensorShape([5, 4])
+    Examples:
+        >>> import keras, numpy as np
+        >>> experts = [keras.Sequential([keras.Input((8,)), keras.layers.Dense(2)]) for _ in range(2)]
+        >>> Experts(experts, [[1, 3], [2, 0]])(np.zeros((5, 8))).shape
+        TensorShape([5, 4])
     """
 
     def __init__(self, experts, groups, **kwargs):
@@ -168,16 +168,16 @@ class LFMEModel(DistillationModel):
     Raises:
         ValueError: If an argument is out of range.
 
-    Example:
-    >>> import keras, numpy as np
-    >>> x, y = np.random.normal(size=(32, 8)).astype("float32"), np.arange(32) % 4
-    >>> student = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
-    >>> experts = [keras.Sequential([keras.Input((8,)), keras.layers.Dense(2)]) for _ in range(2)]
-    >>> counts = [100, 50, 20, 5]
-    >>> model = LFMEModel(student, Experts(experts, class_groups(counts, 2)), counts, num_groups=2)
-    >>> model.compile(optimizer="sgd")
-    >>> sorted(model.fit(x, y, meta_data=(x[:8], y[:8]), verbose=0).history)
-    ['expert_weight_0', 'expert_weight_1', 'loss']
+    Examples:
+        >>> import keras, numpy as np
+        >>> x, y = np.random.normal(size=(32, 8)).astype("float32"), np.arange(32) % 4
+        >>> student = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+        >>> experts = [keras.Sequential([keras.Input((8,)), keras.layers.Dense(2)]) for _ in range(2)]
+        >>> counts = [100, 50, 20, 5]
+        >>> model = LFMEModel(student, Experts(experts, class_groups(counts, 2)), counts, num_groups=2)
+        >>> model.compile(optimizer="sgd")
+        >>> sorted(model.fit(x, y, meta_data=(x[:8], y[:8]), verbose=0).history)
+        ['expert_weight_0', 'expert_weight_1', 'loss']
 
     Reference: Xiang et al., arXiv 2001.01536, and the authors' code (ImageNet-LT).
     """
@@ -271,9 +271,9 @@ def expert_weight(student_accuracy, expert_accuracy, threshold=0.3):
     Returns:
         Float in 0..1.
 
-    Example:
-    >>> [round(expert_weight(accuracy, 0.6), 4) for accuracy in (0.0, 0.18, 0.3, 0.7)]
-    [1.0, 1.0, 0.7143, 0.0]
+    Examples:
+        >>> [round(expert_weight(accuracy, 0.6), 4) for accuracy in (0.0, 0.18, 0.3, 0.7)]
+        [1.0, 1.0, 0.7143, 0.0]
 
     Reference: Xiang et al., arXiv 2001.01536, Eq. (6), with the threshold of the authors' code.
     """

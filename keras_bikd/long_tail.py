@@ -19,9 +19,9 @@ def exponential_counts(n_max, imbalance_factor, num_classes):
     Raises:
         ValueError: If an argument is out of range.
 
-    Example:
-    >>> exponential_counts(4900, 100, 10).tolist()
-    [4900, 2937, 1760, 1055, 632, 379, 227, 136, 81, 49]
+    Examples:
+        >>> exponential_counts(4900, 100, 10).tolist()
+        [4900, 2937, 1760, 1055, 632, 379, 227, 136, 81, 49]
 
     Reference: arXiv 2605.17839, section 4.1; Cui et al., arXiv 1901.05555, section 5.1.
     """
@@ -44,9 +44,9 @@ def step_counts(n_max, imbalance_factor, num_classes):
     Raises:
         ValueError: If an argument is out of range.
 
-    Example:
-    >>> step_counts(500, 100, 5).tolist()
-    [500, 500, 5, 5, 5]
+    Examples:
+        >>> step_counts(500, 100, 5).tolist()
+        [500, 500, 5, 5, 5]
 
     Reference: Buda et al., arXiv 1710.05381, section 2.1; Cao et al., arXiv 1906.07413, section 4.
     """
@@ -58,8 +58,9 @@ def step_counts(n_max, imbalance_factor, num_classes):
 def priors(class_counts):
     """Share of each class in the training set, float array of shape `(num_classes,)` that sums to 1.
 
-    >>> priors([70, 20, 10]).tolist()
-    [0.7, 0.2, 0.1]
+    Examples:
+        >>> priors([70, 20, 10]).tolist()
+        [0.7, 0.2, 0.1]
     """
     counts = np.asarray(class_counts, dtype=float)
     return counts / counts.sum()
@@ -78,9 +79,9 @@ def class_balanced_weights(class_counts, beta=0.9999):
     Raises:
         ValueError: If `beta` is not in (0, 1).
 
-    Example:
-    >>> class_balanced_weights([100, 10, 1]).round(4).tolist()
-    [0.0272, 0.2704, 2.7025]
+    Examples:
+        >>> class_balanced_weights([100, 10, 1]).round(4).tolist()
+        [0.0272, 0.2704, 2.7025]
 
     Reference: Cui et al., arXiv 1901.05555, Eq. (8).
     """
@@ -114,9 +115,9 @@ def shot_groups(class_counts, many_above=100, few_below=20):
     Raises:
         ValueError: If `many_above < few_below`.
 
-    Example:
-    >>> {name: ids.tolist() for name, ids in shot_groups([500, 100, 20, 19]).items()}
-    {'many': [0], 'medium': [1, 2], 'few': [3]}
+    Examples:
+        >>> {name: ids.tolist() for name, ids in shot_groups([500, 100, 20, 19]).items()}
+        {'many': [0], 'medium': [1, 2], 'few': [3]}
 
     Reference: Liu et al., arXiv 1904.05160, section 5.1.
     """

@@ -21,11 +21,11 @@ def hard_loss(labels, logits):
     Returns:
         Float tensor of shape `(batch,)`, in nats; at least float32.
 
-    Example:
-    >>> import numpy as np
-    >>> logits = np.array([[1.0, 0.0, -1.0], [0.0, 2.0, 1.0]])
-    >>> np.round(hard_loss(np.array([0, 2]), logits), 4)
-    array([0.4076, 1.4076])
+    Examples:
+        >>> import numpy as np
+        >>> logits = np.array([[1.0, 0.0, -1.0], [0.0, 2.0, 1.0]])
+        >>> np.round(hard_loss(np.array([0, 2]), logits), 4)
+        array([0.4076, 1.4076])
 
     Reference: arXiv 2605.17839, Eq. (1), `L_hard`.
     """
@@ -50,11 +50,11 @@ def soft_loss(teacher_logits, student_logits, temperature):
     Returns:
         Float tensor of shape `(batch,)`, in nats; at least float32.
 
-    Example:
-    >>> import numpy as np
-    >>> teacher, student = np.array([[1.0, 0.0, 3.0]]), np.array([[0.0, 2.0, 1.0]])
-    >>> np.round(soft_loss(teacher, student, temperature=4.0), 4)
-    array([1.3975])
+    Examples:
+        >>> import numpy as np
+        >>> teacher, student = np.array([[1.0, 0.0, 3.0]]), np.array([[0.0, 2.0, 1.0]])
+        >>> np.round(soft_loss(teacher, student, temperature=4.0), 4)
+        array([1.3975])
 
     Reference: arXiv 2605.17839, Eq. (1), `L_soft`; Hinton et al., arXiv 1503.02531, section 2.
     """
@@ -77,11 +77,11 @@ def soft_cross_entropy(teacher_logits, student_logits, temperature):
     Returns:
         Float tensor of shape `(batch,)`, in nats; at least float32.
 
-    Example:
-    >>> import numpy as np
-    >>> teacher, student = np.array([[1.0, 0.0, 3.0]]), np.array([[0.0, 2.0, 1.0]])
-    >>> np.round(soft_cross_entropy(teacher, student, temperature=4.0), 4)
-    array([18.1676])
+    Examples:
+        >>> import numpy as np
+        >>> teacher, student = np.array([[1.0, 0.0, 3.0]]), np.array([[0.0, 2.0, 1.0]])
+        >>> np.round(soft_cross_entropy(teacher, student, temperature=4.0), 4)
+        array([18.1676])
 
     Reference: the soft term of Zhou et al., arXiv 2102.00650.
     """
@@ -104,11 +104,11 @@ def balanced_softmax_loss(labels, logits, class_counts):
     Returns:
         Float tensor of shape `(batch,)`, in nats; at least float32.
 
-    Example:
-    >>> import numpy as np
-    >>> logits = np.array([[1.0, 0.0, -1.0], [0.0, 2.0, 1.0]])
-    >>> np.round(balanced_softmax_loss(np.array([0, 2]), logits, [100, 10, 1]), 4)
-    array([0.0374, 4.1739])
+    Examples:
+        >>> import numpy as np
+        >>> logits = np.array([[1.0, 0.0, -1.0], [0.0, 2.0, 1.0]])
+        >>> np.round(balanced_softmax_loss(np.array([0, 2]), logits, [100, 10, 1]), 4)
+        array([0.0374, 4.1739])
 
     Reference: Ren et al., arXiv 2007.10740, Eq. (4).
     """
@@ -127,9 +127,9 @@ class BalancedSoftmaxLoss(keras.losses.Loss):
         name: Name of the loss.
         dtype: Dtype of the loss.
 
-    Example:
-    >>> float(BalancedSoftmaxLoss([100, 10, 1])([2], [[0.0, 2.0, 1.0]]))
-    4.173937...
+    Examples:
+        >>> float(BalancedSoftmaxLoss([100, 10, 1])([2], [[0.0, 2.0, 1.0]]))
+        4.173937...
     """
 
     def __init__(self, class_counts, reduction="sum_over_batch_size", name="balanced_softmax_loss", dtype=None):

@@ -35,11 +35,11 @@ class MetaWeightNet(keras.layers.Layer):
     Raises:
         ValueError: If an argument is out of range.
 
-    Example:
-    >>> import numpy as np
-    >>> net = MetaWeightNet(hidden_units=(64, 64))
-    >>> net(np.array([[0.1, 2.3], [4.0, 0.5]])).shape
-    TensorShape([2, 2])
+    Examples:
+        >>> import numpy as np
+        >>> net = MetaWeightNet(hidden_units=(64, 64))
+        >>> net(np.array([[0.1, 2.3], [4.0, 0.5]])).shape
+        TensorShape([2, 2])
 
     Reference: arXiv 2605.17839, section 3.1 and Algorithm 1, line 6.
     """

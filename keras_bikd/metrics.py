@@ -61,11 +61,11 @@ class BalancedAccuracy(_PerClassMetric):
         name: Name in the logs.
         dtype: Dtype of the counts.
 
-    Example:
-    >>> metric = BalancedAccuracy(num_classes=2)
-    >>> metric.update_state([0, 0, 0, 1], [[1.0, 0.0], [1.0, 0.0], [1.0, 0.0], [1.0, 0.0]])
-    >>> float(metric.result())
-    0.5
+    Examples:
+        >>> metric = BalancedAccuracy(num_classes=2)
+        >>> metric.update_state([0, 0, 0, 1], [[1.0, 0.0], [1.0, 0.0], [1.0, 0.0], [1.0, 0.0]])
+        >>> float(metric.result())
+        0.5
     """
 
     def __init__(self, num_classes, name="balanced_accuracy", dtype=None):
@@ -84,11 +84,11 @@ class WorstClassAccuracy(_PerClassMetric):
         name: Name in the logs.
         dtype: Dtype of the counts.
 
-    Example:
-    >>> metric = WorstClassAccuracy(num_classes=2)
-    >>> metric.update_state([0, 0, 1, 1], [[1.0, 0.0], [1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
-    >>> float(metric.result())
-    0.5
+    Examples:
+        >>> metric = WorstClassAccuracy(num_classes=2)
+        >>> metric.update_state([0, 0, 1, 1], [[1.0, 0.0], [1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+        >>> float(metric.result())
+        0.5
     """
 
     def __init__(self, num_classes, name="worst_class_accuracy", dtype=None):
@@ -108,11 +108,11 @@ class PerClassAccuracy(_PerClassMetric):
         name: Prefix of the log entries.
         dtype: Dtype of the counts.
 
-    Example:
-    >>> metric = PerClassAccuracy(num_classes=2, class_names=["cat", "dog"])
-    >>> metric.update_state([0, 0, 1], [[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
-    >>> {name: float(accuracy) for name, accuracy in metric.result().items()}
-    {'accuracy_cat': 0.5, 'accuracy_dog': 1.0}
+    Examples:
+        >>> metric = PerClassAccuracy(num_classes=2, class_names=["cat", "dog"])
+        >>> metric.update_state([0, 0, 1], [[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
+        >>> {name: float(accuracy) for name, accuracy in metric.result().items()}
+        {'accuracy_cat': 0.5, 'accuracy_dog': 1.0}
     """
 
     def __init__(self, num_classes, class_names=None, name="accuracy", dtype=None):
@@ -145,11 +145,11 @@ class ShotAccuracy(_PerClassMetric):
         name: Name of the metric; the log entries are `many`, `medium` and `few`.
         dtype: Dtype of the counts.
 
-    Example:
-    >>> metric = ShotAccuracy(class_counts=[500, 50, 5])
-    >>> metric.update_state([0, 1, 2], [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
-    >>> {group: float(accuracy) for group, accuracy in metric.result().items()}
-    {'many': 1.0, 'medium': 1.0, 'few': 0.0}
+    Examples:
+        >>> metric = ShotAccuracy(class_counts=[500, 50, 5])
+        >>> metric.update_state([0, 1, 2], [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
+        >>> {group: float(accuracy) for group, accuracy in metric.result().items()}
+        {'many': 1.0, 'medium': 1.0, 'few': 0.0}
 
     Reference: Liu et al., arXiv 1904.05160, section 5.1.
     """
@@ -189,11 +189,11 @@ class ExpectedCalibrationError(keras.metrics.Metric):
         name: Name in the logs.
         dtype: Dtype of the sums.
 
-    Example:
-    >>> metric = ExpectedCalibrationError(num_bins=10, from_logits=False)
-    >>> metric.update_state([0, 1], [[0.75, 0.25], [0.75, 0.25]])  # confident by 0.75, right in half of the cases
-    >>> float(metric.result())
-    0.25
+    Examples:
+        >>> metric = ExpectedCalibrationError(num_bins=10, from_logits=False)
+        >>> metric.update_state([0, 1], [[0.75, 0.25], [0.75, 0.25]])  # confident by 0.75, right in half of the cases
+        >>> float(metric.result())
+        0.25
 
     Reference: Guo et al., arXiv 1706.04599, Eq. (3).
     """

@@ -31,9 +31,9 @@ def cifar_resnet(
     Raises:
         ValueError: If `depth` is not `6 n + 2`, or there are not four widths.
 
-    Example:
-    >>> cifar_resnet(8, widths=(4, 4, 8, 16), num_classes=5).output_shape
-    (None, 5)
+    Examples:
+        >>> cifar_resnet(8, widths=(4, 4, 8, 16), num_classes=5).output_shape
+        (None, 5)
 
     Reference: He et al., arXiv 1512.03385, section 4.2; widths (32, 64, 128, 256) as in arXiv 2605.17839.
     """
@@ -69,8 +69,9 @@ def cifar_resnet(
 def resnet8x4(num_classes, **kwargs):
     """The paper's student: depth 8, widths 32, 64, 128, 256. Arguments as in `cifar_resnet`.
 
-    >>> resnet8x4(100).count_params()
-    1236292
+    Examples:
+        >>> resnet8x4(100).count_params()
+        1236292
     """
     return cifar_resnet(8, (32, 64, 128, 256), num_classes, name="resnet8x4", **kwargs)
 
@@ -78,8 +79,9 @@ def resnet8x4(num_classes, **kwargs):
 def resnet32x4(num_classes, **kwargs):
     """The paper's teacher: depth 32, widths 32, 64, 128, 256. Arguments as in `cifar_resnet`.
 
-    >>> resnet32x4(100).count_params()
-    7443780
+    Examples:
+        >>> resnet32x4(100).count_params()
+        7443780
     """
     return cifar_resnet(32, (32, 64, 128, 256), num_classes, name="resnet32x4", **kwargs)
 
@@ -97,11 +99,11 @@ def load_pytorch_weights(model, state_dict):
     Raises:
         ValueError: If names are missing or left over, or a shape does not fit.
 
-    Example:
-    >>> model = cifar_resnet(8, (4, 4, 8, 16), num_classes=5)
-    >>> load_pytorch_weights(model, {"conv1.weight": np.zeros((4, 3, 3, 3))})
-    Traceback (most recent call last):
-    ValueError: The checkpoint is of another network. Missing: bn1.weight, bn1.bias, bn1.running_mean, ...
+    Examples:
+        >>> model = cifar_resnet(8, (4, 4, 8, 16), num_classes=5)
+        >>> load_pytorch_weights(model, {"conv1.weight": np.zeros((4, 3, 3, 3))})
+        Traceback (most recent call last):
+        ValueError: The checkpoint is of another network. Missing: bn1.weight, bn1.bias, bn1.running_mean, ...
     """
     arrays = {
         name.removeprefix("module."): np.asarray(value)

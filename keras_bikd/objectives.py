@@ -69,11 +69,11 @@ class Objective:
 class CrossEntropy(Objective):
     """Plain training on the labels; the teacher is not used.
 
-    Example:
-    >>> import numpy as np
-    >>> logits = np.array([[1.0, 0.0, -1.0]])
-    >>> np.round(CrossEntropy()(np.array([0]), logits, logits), 4)
-    array([0.4076])
+    Examples:
+        >>> import numpy as np
+        >>> logits = np.array([[1.0, 0.0, -1.0]])
+        >>> np.round(CrossEntropy()(np.array([0]), logits, logits), 4)
+        array([0.4076])
     """
 
     def call(self, labels, teacher_logits, student_logits):
@@ -88,11 +88,11 @@ class BalancedSoftmax(Objective):
     Args:
         class_counts: Training images per class.
 
-    Example:
-    >>> import numpy as np
-    >>> logits = np.array([[0.0, 2.0, 1.0]])
-    >>> np.round(BalancedSoftmax(class_counts=(100, 10, 1))(np.array([2]), logits, logits), 4)
-    array([4.1739])
+    Examples:
+        >>> import numpy as np
+        >>> logits = np.array([[0.0, 2.0, 1.0]])
+        >>> np.round(BalancedSoftmax(class_counts=(100, 10, 1))(np.array([2]), logits, logits), 4)
+        array([4.1739])
 
     Reference: Ren et al., arXiv 2007.10740, Eq. (4).
     """
@@ -114,11 +114,11 @@ class LogitAdjustment(Objective):
         class_counts: Training images per class.
         strength: Factor of the log prior.
 
-    Example:
-    >>> import numpy as np
-    >>> logits = np.array([[0.0, 2.0, 1.0]])
-    >>> np.round(LogitAdjustment(class_counts=(100, 10, 1), strength=0.5)(np.array([2]), logits, logits), 4)
-    array([2.5859])
+    Examples:
+        >>> import numpy as np
+        >>> logits = np.array([[0.0, 2.0, 1.0]])
+        >>> np.round(LogitAdjustment(class_counts=(100, 10, 1), strength=0.5)(np.array([2]), logits, logits), 4)
+        array([2.5859])
 
     Reference: Menon et al., arXiv 2007.07314, Eq. (10).
     """
@@ -140,11 +140,11 @@ class SoftTargets(Objective):
         class_counts: Training images per class, to take the class prior out of a teacher that was trained on a long
             tail (`teacher_logits - log prior`); by default the teacher is taken as it is.
 
-    Example:
-    >>> import numpy as np
-    >>> teacher, student = np.array([[1.0, 0.0, 3.0]]), np.array([[0.0, 2.0, 1.0]])
-    >>> np.round(SoftTargets(temperature=4.0)(np.array([2]), teacher, student), 4)
-    array([1.3975])
+    Examples:
+        >>> import numpy as np
+        >>> teacher, student = np.array([[1.0, 0.0, 3.0]]), np.array([[0.0, 2.0, 1.0]])
+        >>> np.round(SoftTargets(temperature=4.0)(np.array([2]), teacher, student), 4)
+        array([1.3975])
 
     Reference: arXiv 2605.17839, Eq. (1), `L_soft`; the correction is Menon et al., arXiv 2007.07314, section 4.1.
     """
@@ -171,11 +171,11 @@ class KnowledgeDistillation(Objective):
         hard_weight: Weight of the cross-entropy of the labels.
         soft_weight: Weight of the divergence from the teacher.
 
-    Example:
-    >>> import numpy as np
-    >>> teacher, student = np.array([[1.0, 0.0, 3.0]]), np.array([[0.0, 2.0, 1.0]])
-    >>> np.round(KnowledgeDistillation(temperature=4.0)(np.array([2]), teacher, student), 4)
-    array([1.4025])
+    Examples:
+        >>> import numpy as np
+        >>> teacher, student = np.array([[1.0, 0.0, 3.0]]), np.array([[0.0, 2.0, 1.0]])
+        >>> np.round(KnowledgeDistillation(temperature=4.0)(np.array([2]), teacher, student), 4)
+        array([1.4025])
 
     Reference: Hinton et al., arXiv 1503.02531; arXiv 2605.17839, section 3.1.
     """
@@ -198,12 +198,13 @@ class WeightedSum(Objective):
         objectives: The parts.
         weights: One number per part.
 
-    Example:
-    >>> import numpy as np
-    >>> twin = WeightedSum(objectives=(BalancedSoftmax(class_counts=(100, 10, 1)), SoftTargets()), weights=(0.5, 0.5))
-    >>> teacher, student = np.array([[1.0, 0.0, 3.0]]), np.array([[0.0, 2.0, 1.0]])
-    >>> np.round(twin(np.array([2]), teacher, student), 4)
-    array([2.7857])
+    Examples:
+        >>> import numpy as np
+        >>> parts = (BalancedSoftmax(class_counts=(100, 10, 1)), SoftTargets())
+        >>> twin = WeightedSum(objectives=parts, weights=(0.5, 0.5))
+        >>> teacher, student = np.array([[1.0, 0.0, 3.0]]), np.array([[0.0, 2.0, 1.0]])
+        >>> np.round(twin(np.array([2]), teacher, student), 4)
+        array([2.7857])
     """
 
     objectives: tuple
@@ -242,11 +243,11 @@ class TeacherTrust(Objective):
     Args:
         objective: What is weighted.
 
-    Example:
-    >>> import numpy as np
-    >>> teacher, student = np.array([[1.0, 0.0, 3.0]]), np.array([[0.0, 2.0, 1.0]])
-    >>> np.round(TeacherTrust(objective=CrossEntropy())(np.array([2]), teacher, student), 4)
-    array([1.1877])
+    Examples:
+        >>> import numpy as np
+        >>> teacher, student = np.array([[1.0, 0.0, 3.0]]), np.array([[0.0, 2.0, 1.0]])
+        >>> np.round(TeacherTrust(objective=CrossEntropy())(np.array([2]), teacher, student), 4)
+        array([1.1877])
     """
 
     objective: Objective
@@ -276,11 +277,11 @@ class WeightedSoftLabels(Objective):
         temperature: Temperature of the soft term.
         alpha: Factor of the soft term; 2.25 on CIFAR, 2.5 with temperature 2 on ImageNet.
 
-    Example:
-    >>> import numpy as np
-    >>> teacher, student = np.array([[1.0, 0.0, 3.0]]), np.array([[0.0, 2.0, 1.0]])
-    >>> np.round(WeightedSoftLabels()(np.array([2]), teacher, student), 4)
-    array([42.2743])
+    Examples:
+        >>> import numpy as np
+        >>> teacher, student = np.array([[1.0, 0.0, 3.0]]), np.array([[0.0, 2.0, 1.0]])
+        >>> np.round(WeightedSoftLabels()(np.array([2]), teacher, student), 4)
+        array([42.2743])
 
     Reference: Zhou et al., arXiv 2102.00650, and the authors' code.
     """
@@ -309,12 +310,12 @@ class BalancedKnowledgeDistillation(Objective):
         alpha: Factor of the soft term.
         beta: In (0, 1); the weight of a class is `(1 - beta) / (1 - beta ** count)`.
 
-    Example:
-    >>> import numpy as np
-    >>> teacher, student = np.array([[1.0, 0.0, 3.0]]), np.array([[0.0, 2.0, 1.0]])
-    >>> objective = BalancedKnowledgeDistillation(class_counts=(100, 10, 1), temperature=4.0)
-    >>> np.round(objective(np.array([2]), teacher, student), 4)
-    array([15.6659])
+    Examples:
+        >>> import numpy as np
+        >>> teacher, student = np.array([[1.0, 0.0, 3.0]]), np.array([[0.0, 2.0, 1.0]])
+        >>> objective = BalancedKnowledgeDistillation(class_counts=(100, 10, 1), temperature=4.0)
+        >>> np.round(objective(np.array([2]), teacher, student), 4)
+        array([15.6659])
 
     Reference: Zhang et al., arXiv 2104.10510, and the authors' code; weights of Cui et al., arXiv 1901.05555, Eq. (8).
     """
@@ -346,12 +347,12 @@ class DistillingVirtualExamples(Objective):
         alpha: Share of the soft term; the hard term has `1 - alpha`.
         power: Power of the teacher's probabilities before they are normalised; 1 leaves them as they are.
 
-    Example:
-    >>> import numpy as np
-    >>> teacher, student = np.array([[1.0, 0.0, 3.0]]), np.array([[0.0, 2.0, 1.0]])
-    >>> objective = DistillingVirtualExamples(class_counts=(100, 10, 1), temperature=4.0)
-    >>> np.round(objective(np.array([2]), teacher, student), 4)
-    array([2.4271])
+    Examples:
+        >>> import numpy as np
+        >>> teacher, student = np.array([[1.0, 0.0, 3.0]]), np.array([[0.0, 2.0, 1.0]])
+        >>> objective = DistillingVirtualExamples(class_counts=(100, 10, 1), temperature=4.0)
+        >>> np.round(objective(np.array([2]), teacher, student), 4)
+        array([2.4271])
 
     Reference: He et al., arXiv 2103.15042; power normalisation as in the code of BiKD's authors.
     """
@@ -391,12 +392,12 @@ class ClassConditionalDistillation(Objective):
         temperature: Temperature of the soft term.
         alpha: Factor of the soft term.
 
-    Example:
-    >>> import numpy as np
-    >>> teacher, student = np.array([[1.0, 0.0, 3.0]]), np.array([[0.0, 2.0, 1.0]])
-    >>> objective = ClassConditionalDistillation(class_counts=(100, 10, 1), teacher_prior=(0.5, 0.3, 0.2))
-    >>> np.round(objective(np.array([2]), teacher, student), 2)
-    array([8.93])
+    Examples:
+        >>> import numpy as np
+        >>> teacher, student = np.array([[1.0, 0.0, 3.0]]), np.array([[0.0, 2.0, 1.0]])
+        >>> objective = ClassConditionalDistillation(class_counts=(100, 10, 1), teacher_prior=(0.5, 0.3, 0.2))
+        >>> np.round(objective(np.array([2]), teacher, student), 2)
+        array([8.93])
 
     Reference: Li et al., ICML 2024; compared in arXiv 2605.17839, Table 1.
     """
@@ -435,11 +436,11 @@ def teacher_prior_of(teacher, balanced_data):
     Returns:
         Array of shape `(classes,)` that sums to 1.
 
-    Example:
-    >>> import numpy as np
-    >>> teacher = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3, kernel_initializer="zeros")])
-    >>> teacher_prior_of(teacher, [(np.ones((4, 2)), np.zeros(4))]).round(3)
-    array([0.333, 0.333, 0.333], dtype=float32)
+    Examples:
+        >>> import numpy as np
+        >>> teacher = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3, kernel_initializer="zeros")])
+        >>> teacher_prior_of(teacher, [(np.ones((4, 2)), np.zeros(4))]).round(3)
+        array([0.333, 0.333, 0.333], dtype=float32)
     """
     return np.mean(
         np.concatenate(

@@ -22,10 +22,10 @@ def weight_map(teacher_losses, student_losses, weights, names=("hard", "soft")):
     Raises:
         ImportError: If matplotlib is missing.
 
-    Example:
-    >>> figure = weight_map([0.1, 2.0, 4.0], [0.2, 1.0, 3.0], [[0.1, 0.2], [0.5, 0.6], [0.9, 0.8]])
-    >>> len(figure.axes)  # three panels, three colour bars
-    6
+    Examples:
+        >>> figure = weight_map([0.1, 2.0, 4.0], [0.2, 1.0, 3.0], [[0.1, 0.2], [0.5, 0.6], [0.9, 0.8]])
+        >>> len(figure.axes)  # three panels, three colour bars
+        6
 
     Reference: arXiv 2605.17839, Figure 3.
     """
@@ -57,10 +57,10 @@ def confusion_matrices(matrices, class_names):
     Returns:
         A `matplotlib.figure.Figure`.
 
-    Example:
-    >>> figure = confusion_matrices({"KD": np.eye(3), "BiKD": np.eye(3)}, ["a", "b", "c"])
-    >>> [axis.get_title() for axis in figure.axes[:2]]
-    ['KD', 'BiKD']
+    Examples:
+        >>> figure = confusion_matrices({"KD": np.eye(3), "BiKD": np.eye(3)}, ["a", "b", "c"])
+        >>> [axis.get_title() for axis in figure.axes[:2]]
+        ['KD', 'BiKD']
 
     Reference: arXiv 2605.17839, Figure 4(a).
     """
@@ -90,10 +90,10 @@ def inner_steps_curve(inner_steps, accuracies, spreads=None):
     Returns:
         A `matplotlib.figure.Figure`.
 
-    Example:
-    >>> figure = inner_steps_curve([1, 5, 20], {"imbalance 50": [50.0, 52.0, 51.0]})
-    >>> figure.axes[0].get_xlabel()
-    'inner steps k'
+    Examples:
+        >>> figure = inner_steps_curve([1, 5, 20], {"imbalance 50": [50.0, 52.0, 51.0]})
+        >>> figure.axes[0].get_xlabel()
+        'inner steps k'
 
     Reference: arXiv 2605.17839, Figure 4(b).
     """
@@ -122,10 +122,10 @@ def class_accuracy_bars(accuracies, class_counts, class_names=None):
     Returns:
         A `matplotlib.figure.Figure`.
 
-    Example:
-    >>> figure = class_accuracy_bars({"KD": [0.9, 0.2], "BiKD": [0.8, 0.5]}, [100, 2])
-    >>> len(figure.axes[0].patches)
-    4
+    Examples:
+        >>> figure = class_accuracy_bars({"KD": [0.9, 0.2], "BiKD": [0.8, 0.5]}, [100, 2])
+        >>> len(figure.axes[0].patches)
+        4
     """
     order = np.argsort(class_counts)[::-1]
     names = np.asarray([str(label) for label in range(len(order))] if class_names is None else class_names)
@@ -156,10 +156,10 @@ def method_bars(rows, keys):
     Returns:
         A `matplotlib.figure.Figure`.
 
-    Example:
-    >>> figure = method_bars([{"method": "KD", "few": 40.0}, {"method": "BiKD", "few": 50.0}], ["few"])
-    >>> [text.get_text() for text in figure.axes[0].get_yticklabels()]
-    ['KD', 'BiKD']
+    Examples:
+        >>> figure = method_bars([{"method": "KD", "few": 40.0}, {"method": "BiKD", "few": 50.0}], ["few"])
+        >>> [text.get_text() for text in figure.axes[0].get_yticklabels()]
+        ['KD', 'BiKD']
     """
     methods = list(dict.fromkeys(row["method"] for row in rows))
     values = {m: np.array([[row[key] for key in keys] for row in rows if row["method"] == m]) for m in methods}
@@ -189,10 +189,10 @@ def parallel_coordinates(rows, keys, logarithmic=()):
     Returns:
         A `matplotlib.figure.Figure`.
 
-    Example:
-    >>> rows = [{"k": 1, "score": 0.4}, {"k": 20, "score": 0.6}]
-    >>> len(parallel_coordinates(rows, ["k", "score"]).axes[0].lines)
-    4
+    Examples:
+        >>> rows = [{"k": 1, "score": 0.4}, {"k": 20, "score": 0.6}]
+        >>> len(parallel_coordinates(rows, ["k", "score"]).axes[0].lines)
+        4
     """
     import matplotlib
 
@@ -224,10 +224,10 @@ def training_curves(histories, metric):
     Returns:
         A `matplotlib.figure.Figure`.
 
-    Example:
-    >>> figure = training_curves({"BiKD": {"loss": [2.0, 1.0], "val_loss": [2.1, 1.5]}}, "loss")
-    >>> len(figure.axes[0].lines)
-    2
+    Examples:
+        >>> figure = training_curves({"BiKD": {"loss": [2.0, 1.0], "val_loss": [2.1, 1.5]}}, "loss")
+        >>> len(figure.axes[0].lines)
+        2
     """
     figure = _figure(4.8, 3.2)
     axis = figure.subplots()
@@ -247,8 +247,9 @@ def training_curves(histories, metric):
 def as_image(figure, dpi=100):
     """Render a figure to a uint8 array of shape `(height, width, 4)`.
 
-    >>> as_image(training_curves({"KD": {"loss": [1.0]}}, "loss")).dtype
-    dtype('uint8')
+    Examples:
+        >>> as_image(training_curves({"KD": {"loss": [1.0]}}, "loss")).dtype
+        dtype('uint8')
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 

@@ -17,12 +17,12 @@ def save_row(path, row):
         path: File to write; folders are created.
         row: Dict of what JSON can hold.
 
-    Example:
-    >>> import tempfile
-    >>> path = pathlib.Path(tempfile.mkdtemp(), "CE", "0.json")
-    >>> save_row(path, {"method": "CE", "seed": 0})
-    >>> load_row(path)
-    {'method': 'CE', 'seed': 0}
+    Examples:
+        >>> import tempfile
+        >>> path = pathlib.Path(tempfile.mkdtemp(), "CE", "0.json")
+        >>> save_row(path, {"method": "CE", "seed": 0})
+        >>> load_row(path)
+        {'method': 'CE', 'seed': 0}
     """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -72,11 +72,11 @@ def markdown_table(rows, columns, by="method"):
     Returns:
         The table, lines in the order in which they first appear.
 
-    Example:
-    >>> print(markdown_table([{"method": "CE", "few": 1.0}, {"method": "CE", "few": 3.0}], {"few-shot": "few"}))
-    | method | few-shot | seeds |
-    |---|---:|---:|
-    | CE | 2.0 ± 1.4 | 2 |
+    Examples:
+        >>> print(markdown_table([{"method": "CE", "few": 1.0}, {"method": "CE", "few": 3.0}], {"few-shot": "few"}))
+        | method | few-shot | seeds |
+        |---|---:|---:|
+        | CE | 2.0 ± 1.4 | 2 |
     """
     lines = [f"| {by} | {' | '.join(columns)} | seeds |", f"|---|{'---:|' * (len(columns) + 1)}"]
     for name in dict.fromkeys(row[by] for row in rows):
@@ -89,8 +89,9 @@ def markdown_table(rows, columns, by="method"):
 def spread(values):
     """Mean and sample standard deviation as text; the value alone if there is one, a dash if there is none.
 
-    >>> spread([70.0, 72.0])
-    '71.0 ± 1.4'
+    Examples:
+        >>> spread([70.0, 72.0])
+        '71.0 ± 1.4'
     """
     values = [value for value in values if value is not None]
     if not values:
@@ -113,12 +114,12 @@ def paired(rows, method, reference, key):
         Dict: `"difference"` (mean over common seeds), `"worst"`, `"wins"`, `"seeds"`, and `"p"`, the two-sided
         p-value of a paired t-test (`None` below three seeds); or `None` without a common seed.
 
-    Example:
-    >>> rows = [{"method": m, "seed": s, "few": v} for m, s, v in
-    ...         [("A", 0, 3.0), ("B", 0, 1.0), ("A", 1, 4.0), ("B", 1, 1.0), ("A", 2, 3.5), ("B", 2, 1.0)]]
-    >>> result = paired(rows, "A", "B", "few")
-    >>> result["difference"], result["wins"], round(result["p"], 3)
-    (2.5, 3, 0.013)
+    Examples:
+        >>> rows = [{"method": m, "seed": s, "few": v} for m, s, v in
+        ...         [("A", 0, 3.0), ("B", 0, 1.0), ("A", 1, 4.0), ("B", 1, 1.0), ("A", 2, 3.5), ("B", 2, 1.0)]]
+        >>> result = paired(rows, "A", "B", "few")
+        >>> result["difference"], result["wins"], round(result["p"], 3)
+        (2.5, 3, 0.013)
     """
     from scipy import stats
 

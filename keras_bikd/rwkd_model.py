@@ -30,15 +30,15 @@ class RWKDModel(MetaGuidedModel):
     Raises:
         ValueError: If an argument is out of range.
 
-    Example:
-    >>> import keras, numpy as np
-    >>> x, y = np.random.normal(size=(32, 8)).astype("float32"), np.arange(32) % 4
-    >>> student = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
-    >>> teacher = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
-    >>> model = RWKDModel(student, teacher)
-    >>> model.compile(optimizer=keras.optimizers.SGD(0.1))
-    >>> sorted(model.fit(x, y, meta_data=(x[:8], y[:8]), batch_size=8, verbose=0).history)
-    ['hard_weight', 'loss', 'meta_loss', 'soft_weight', 'student_loss']
+    Examples:
+        >>> import keras, numpy as np
+        >>> x, y = np.random.normal(size=(32, 8)).astype("float32"), np.arange(32) % 4
+        >>> student = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+        >>> teacher = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+        >>> model = RWKDModel(student, teacher)
+        >>> model.compile(optimizer=keras.optimizers.SGD(0.1))
+        >>> sorted(model.fit(x, y, meta_data=(x[:8], y[:8]), batch_size=8, verbose=0).history)
+        ['hard_weight', 'loss', 'meta_loss', 'soft_weight', 'student_loss']
 
     Reference: Lu et al., Findings of EMNLP 2021; no official code. The algorithm follows two independent
     implementations, one by an author of arXiv 2605.17839.

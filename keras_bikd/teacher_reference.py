@@ -22,12 +22,12 @@ class TeacherReference(keras.Model):
     Raises:
         ValueError: If there is no such file, or it is not the one that was meant.
 
-    Example:
-    >>> import pathlib, tempfile
-    >>> path = pathlib.Path(tempfile.mkdtemp(), "teacher.keras")
-    >>> keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)]).save(path)
-    >>> TeacherReference(path).count_params()
-    0
+    Examples:
+        >>> import pathlib, tempfile
+        >>> path = pathlib.Path(tempfile.mkdtemp(), "teacher.keras")
+        >>> keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)]).save(path)
+        >>> TeacherReference(path).count_params()
+        0
     """
 
     def __init__(self, teacher, sha256=None, **kwargs):

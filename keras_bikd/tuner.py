@@ -30,9 +30,9 @@ class SearchSpace:
         learning_rate: Learning rate of the student, likewise.
         hidden_units: Width of the two hidden layers of the weight network; more than one number are choices.
 
-    Example:
-    >>> SearchSpace(temperature=4.0).inner_steps
-    (1, 20)
+    Examples:
+        >>> SearchSpace(temperature=4.0).inner_steps
+        (1, 20)
     """
 
     inner_steps: tuple | int = (1, 20)
@@ -75,16 +75,16 @@ class BiKDHyperModel(keras_tuner.HyperModel):
         model_arguments: Further arguments of `BiKDModel`, such as `{"class_counts": counts}`.
         compile_arguments: Further arguments of `BiKDModel.compile`, such as `{"steps_per_execution": 50}`.
 
-    Example:
-    >>> import tempfile
-    >>> def student_builder(hp):
-    ...     return keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
-    >>> teacher = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
-    >>> tuner = keras_tuner.RandomSearch(
-    ...     BiKDHyperModel(student_builder, teacher, num_classes=4),
-    ...     objective=OBJECTIVE, max_trials=12, directory=tempfile.mkdtemp())
-    >>> [hp.name for hp in tuner.oracle.get_space().space]
-    ['inner_steps', 'temperature', 'meta_learning_rate']
+    Examples:
+        >>> import tempfile
+        >>> def student_builder(hp):
+        ...     return keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+        >>> teacher = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+        >>> tuner = keras_tuner.RandomSearch(
+        ...     BiKDHyperModel(student_builder, teacher, num_classes=4),
+        ...     objective=OBJECTIVE, max_trials=12, directory=tempfile.mkdtemp())
+        >>> [hp.name for hp in tuner.oracle.get_space().space]
+        ['inner_steps', 'temperature', 'meta_learning_rate']
 
     Then `tuner.search(data.train, meta_data=data.meta, validation_data=data.validation, epochs=...)`.
     """

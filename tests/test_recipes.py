@@ -132,3 +132,20 @@ def test_imagenet_lt(recipe, tmp_path, monkeypatch):
 def test_benchmark_input(recipe, capsys):
     assert recipe("benchmark_input").main(rounds=1, batch_size=2, name="glyphs/g100") > 0
     assert "ratio" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:currentThread:DeprecationWarning", "ignore:The weights have collapsed")
+def test_tune(recipe, tmp_path, capsys):
+    """A search, its best configuration against the defaults; and what is done is not done again."""
+    arguments = {"trials": 2, "steps": 50, "folder": tmp_path, "seeds": (0, 1, 2)}
+    rows = recipe("tune").main(**arguments)
+    assert [row["method"] for row in rows] == ["defaults", "best of the search"] * 3
+    assert all(0 < row["accuracy"] <= 100 for row in rows)
+    assert {"trials.md", "search.png", "best.json", "results.md"} <= {path.name for path in tmp_path.iterdir()}
+    trials = list((tmp_path / "bayesian").glob("trial_*/trial.json"))
+    assert len(trials) == 2
+    before = [path.stat().st_mtime_ns for path in trials]
+    assert recipe("tune").main(**arguments) == rows
+    assert [path.stat().st_mtime_ns for path in trials] == before
+    assert "Best minus defaults" in capsys.readouterr().out

@@ -12,10 +12,10 @@ def gaussian_noise(stddev):
     Returns:
         A function `(images, seed) -> images`, `seed` being an integer tensor of shape `(2,)`.
 
-    Example:
-    >>> noisy = gaussian_noise(0.5)(tf.zeros((2, 8, 8, 1)), seed=tf.constant([1, 2]))
-    >>> noisy.shape
-    TensorShape([2, 8, 8, 1])
+    Examples:
+        >>> noisy = gaussian_noise(0.5)(tf.zeros((2, 8, 8, 1)), seed=tf.constant([1, 2]))
+        >>> noisy.shape
+        TensorShape([2, 8, 8, 1])
     """
 
     def augment(images, seed):
@@ -34,9 +34,9 @@ def pad_crop_flip(padding=4, *, flip=True):
     Returns:
         A function `(images, seed) -> images`, `seed` being an integer tensor of shape `(2,)`.
 
-    Example:
-    >>> pad_crop_flip(4)(tf.zeros((2, 32, 32, 3)), seed=tf.constant([1, 2])).shape
-    TensorShape([2, 32, 32, 3])
+    Examples:
+        >>> pad_crop_flip(4)(tf.zeros((2, 32, 32, 3)), seed=tf.constant([1, 2])).shape
+        TensorShape([2, 32, 32, 3])
 
     Reference: He et al., arXiv 1512.03385, section 4.2.
     """

@@ -60,9 +60,9 @@ def draw(labels, style, seed, size=32):
     Returns:
         uint8 array of shape `(images, size, size, 3)`.
 
-    Example:
-    >>> draw(np.array([0, 1]), Style(characters="BS", level=1.0, distractors=1, noise=0.1), seed=0, size=16).shape
-    (2, 16, 16, 3)
+    Examples:
+        >>> draw(np.array([0, 1]), Style(characters="BS", level=1.0, distractors=1, noise=0.1), seed=0, size=16).shape
+        (2, 16, 16, 3)
     """
     labels = np.asarray(labels)
     characters = _characters(style.characters)

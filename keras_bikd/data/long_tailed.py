@@ -100,11 +100,11 @@ def load(
     Raises:
         ValueError: If the name is unknown, a size does not fit the data set, or a class would be left empty.
 
-    Example:
-    >>> data = load("sklearn_digits", imbalance_factor=50, meta_size=100, test_size=500)  # doctest: +ELLIPSIS
-    sklearn_digits 1.0.0: 314 training images in 10 classes of 114 to 2, 100 meta images, 500 test images
-    >>> data.class_counts.tolist()
-    [114, 73, 47, 30, 20, 12, 8, 5, 3, 2]
+    Examples:
+        >>> data = load("sklearn_digits", imbalance_factor=50, meta_size=100, test_size=500)  # doctest: +ELLIPSIS
+        sklearn_digits 1.0.0: 314 training images in 10 classes of 114 to 2, 100 meta images, 500 test images
+        >>> data.class_counts.tolist()
+        [114, 73, 47, 30, 20, 12, 8, 5, 3, 2]
     """
     source = TfdsSource(name, data_dir, image_size)
     options = {"meta_size": meta_size, "test_size": test_size, "seed": seed, "meta_in_train": meta_in_train}
@@ -149,10 +149,10 @@ def make_long_tailed(
     Raises:
         ValueError: As `load`.
 
-    Example:
-    >>> x, y = np.zeros((300, 8, 8, 1), "uint8"), np.arange(300) % 3
-    >>> data = make_long_tailed(x, y, imbalance_factor=10, meta_size=30, test_size=60)
-    arrays 1: 99 training images in 3 classes of 70 to 7, 30 meta images, 60 test images
+    Examples:
+        >>> x, y = np.zeros((300, 8, 8, 1), "uint8"), np.arange(300) % 3
+        >>> data = make_long_tailed(x, y, imbalance_factor=10, meta_size=30, test_size=60)
+        arrays 1: 99 training images in 3 classes of 70 to 7, 30 meta images, 60 test images
     """
     options = {"meta_size": meta_size, "test_size": test_size, "seed": seed, "meta_in_train": meta_in_train}
     options["validation_size"] = validation_size
@@ -196,15 +196,15 @@ def load_folder(
     Raises:
         ValueError: If there are fewer than two classes, or files that are no images; and as `load`.
 
-    Example:
-    >>> import pathlib, tempfile
-    >>> folder = pathlib.Path(tempfile.mkdtemp(), "pets")
-    >>> for name, count in (("cat", 20), ("dog", 8)):
-    ...     (folder / name).mkdir(parents=True)
-    ...     for i in range(count):
-    ...         keras.utils.save_img(folder / name / f"{i}.png", np.full((9, 9, 3), i))
-    >>> data = load_folder(folder, image_size=(8, 8), meta_size=4, test_size=4)
-    pets 1: 20 training images in 2 classes of 16 to 4, 4 meta images, 4 test images
+    Examples:
+        >>> import pathlib, tempfile
+        >>> folder = pathlib.Path(tempfile.mkdtemp(), "pets")
+        >>> for name, count in (("cat", 20), ("dog", 8)):
+        ...     (folder / name).mkdir(parents=True)
+        ...     for i in range(count):
+        ...         keras.utils.save_img(folder / name / f"{i}.png", np.full((9, 9, 3), i))
+        >>> data = load_folder(folder, image_size=(8, 8), meta_size=4, test_size=4)
+        pets 1: 20 training images in 2 classes of 16 to 4, 4 meta images, 4 test images
     """
     options = {"meta_size": meta_size, "test_size": test_size, "seed": seed, "meta_in_train": meta_in_train}
     options["validation_size"] = validation_size

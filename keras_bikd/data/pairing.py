@@ -29,12 +29,12 @@ def pair(train, meta):
     Raises:
         ValueError: If one of the two is no data set, or `meta` is empty.
 
-    Example:
-    >>> import numpy as np, tensorflow as tf
-    >>> train = tf.data.Dataset.from_tensor_slices((np.zeros((8, 3)), np.zeros(8, "int32"))).batch(2)
-    >>> meta = tf.data.Dataset.from_tensor_slices((np.ones((2, 3)), np.ones(2, "int32"))).batch(2)
-    >>> len(pair(train, meta))
-    4
+    Examples:
+        >>> import numpy as np, tensorflow as tf
+        >>> train = tf.data.Dataset.from_tensor_slices((np.zeros((8, 3)), np.zeros(8, "int32"))).batch(2)
+        >>> meta = tf.data.Dataset.from_tensor_slices((np.ones((2, 3)), np.ones(2, "int32"))).batch(2)
+        >>> len(pair(train, meta))
+        4
     """
     for name, data in (("train", train), ("meta", meta)):
         if not isinstance(data, (tf.data.Dataset, keras.utils.PyDataset)):

@@ -20,11 +20,11 @@ def resumable(data):
     Raises:
         ValueError: If `data` is no `tf.data.Dataset`.
 
-    Example:
-    >>> stream, position = resumable(tf.data.Dataset.range(3))
-    >>> _ = position.assign(4)
-    >>> [int(number) for number in stream.take(4)]
-    [1, 2, 0, 1]
+    Examples:
+        >>> stream, position = resumable(tf.data.Dataset.range(3))
+        >>> _ = position.assign(4)
+        >>> [int(number) for number in stream.take(4)]
+        [1, 2, 0, 1]
     """
     if not isinstance(data, tf.data.Dataset):
         raise ValueError(f"`resumable(data=...)` takes a `tf.data.Dataset`. Received: {type(data).__name__}")

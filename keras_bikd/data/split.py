@@ -23,9 +23,9 @@ class Cut:
             them; the head class then has `5,000 - meta`).
         class_order: Which class is the head: `"index"` (class 0) or `"shuffled"` by the seed.
 
-    Example:
-    >>> Cut(profile="step").class_order
-    'index'
+    Examples:
+        >>> Cut(profile="step").class_order
+        'index'
     """
 
     profile: str = "exponential"

@@ -7,9 +7,14 @@ from keras import ops, tree
 ROWS = 8  # samples used to look at the outputs of a model
 
 
+def is_number(value):
+    """Whether `value` is a real number; truth values are none."""
+    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+
+
 def positive_number(owner, name, value):
     """Return `value` if it is a finite number above 0, else raise."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
+    if not is_number(value) or not 0 < value < float("inf"):
         raise ValueError(f"`{owner}({name}=...)` takes a number above 0. Received: {name}={value!r}")
     return value
 

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from keras_bikd import checks
+
 
 def exponential_counts(n_max, imbalance_factor, num_classes):
     """Images per class when the counts fall off exponentially from the first class to the last.
@@ -92,7 +94,7 @@ def class_balanced_weights(class_counts, beta=0.9999):
 
 
 def _check_counts(imbalance_factor, num_classes):
-    if not imbalance_factor >= 1:
+    if not checks.is_number(imbalance_factor) or not imbalance_factor >= 1:
         raise ValueError(
             "`imbalance_factor` is the largest class count over the smallest, at least 1. "
             f"Received: imbalance_factor={imbalance_factor!r}. For a smallest-over-largest ratio pass its inverse."

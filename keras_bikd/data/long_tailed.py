@@ -274,6 +274,8 @@ def load_manifest(path, *, batch_size=100, augment=None, image_size=None, data_d
 
 
 def _build(source, imbalance_factor, options, cut, batch_size, augment, sampling="instance"):
+    if not isinstance(options["seed"], (int, np.integer)) or isinstance(options["seed"], bool) or options["seed"] < 0:
+        raise ValueError(f"`seed` takes an integer of at least 0. Received: seed={options['seed']!r}")
     checks.one_of("load", "sampling", sampling, ("instance", "class_balanced"))
     checks.positive_integer("load", "batch_size", batch_size)
     if (source.test_split is None) == (options["test_size"] is None):

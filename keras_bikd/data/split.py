@@ -136,8 +136,9 @@ def _take_balanced(ids_by_class, size, argument):
     """Split off `size` ids, the same number of every class."""
     num_classes = len(ids_by_class)
     smallest = min(len(ids) for ids in ids_by_class)
-    per_class, odd = divmod(size, num_classes)
-    if size < num_classes or odd or per_class >= smallest:
+    is_integer = isinstance(size, (int, np.integer)) and not isinstance(size, bool)
+    per_class, odd = divmod(size, num_classes) if is_integer else (0, 1)
+    if odd or not 0 < per_class < smallest:
         raise ValueError(
             f"`{argument}` must be a multiple of the number of classes ({num_classes}) that leaves images in every "
             f"class (the smallest has {smallest}). Received: {argument}={size!r}"

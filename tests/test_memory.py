@@ -1,0 +1,65 @@
+"""Long trainings: memory does not grow, and the step is traced once."""
+
+import pathlib
+
+import keras
+import pytest
+from keras import layers
+
+import models
+
+STATUS = pathlib.Path("/proc/self/status")
+
+
+def resident_mebibytes():
+    line = next(line for line in STATUS.read_text().splitlines() if line.startswith("VmRSS"))
+    return int(line.split()[1]) / 1024
+
+
+class Counted(keras.Model):
+    """Counts how often Python runs through it: once per trace, twice per step of BiKD."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense, self.calls = layers.Dense(models.CLASSES), 0
+
+    def call(self, inputs, training=None):
+        self.calls += 1
+        return self.dense(inputs)
+
+
+@pytest.mark.parametrize("kind", ["train_on_batch", "fit"])
+def test_nothing_is_traced_after_the_second_step(kind):
+    student = Counted()
+    model = models.compiled(student, inner_steps=2)
+    batch, meta_batch = models.arrays(8), models.arrays(8, seed=1)
+    once = {
+        "train_on_batch": lambda: model.train_on_batch(batch, meta_batch),
+        "fit": lambda: model.fit(*batch, meta_data=meta_batch, batch_size=4, verbose=0),
+    }[kind]
+    for _ in range(2):
+        once()
+    before = student.calls
+    for _ in range(5):
+        once()
+    # `fit` looks at a few samples before it starts, without a gradient.
+    assert student.calls - before <= (5 if kind == "fit" else 0)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not STATUS.exists(), reason="reads the memory of the process from /proc")
+@pytest.mark.parametrize("kind", ["train_on_batch", "fit"])
+def test_two_thousand_steps_need_no_more_memory_than_two_hundred(kind):
+    model = models.compiled(models.perceptron(layers.BatchNormalization(), layers.Dropout(0.2)), inner_steps=5)
+    batch, meta_batch = models.arrays(64), models.arrays(64, seed=1)
+    hundred = {
+        "train_on_batch": lambda: [model.train_on_batch(batch, meta_batch) for _ in range(100)],
+        "fit": lambda: model.fit(*batch, meta_data=meta_batch, batch_size=16, epochs=25, verbose=0),
+    }[kind]
+    hundred()
+    hundred()
+    before = resident_mebibytes()
+    for _ in range(20):
+        hundred()
+    assert int(model.optimizer.iterations) == 2200
+    assert resident_mebibytes() - before < 24

@@ -18,6 +18,8 @@ as well, the teacher too: BiKD sees them, so the others should.
 
 import argparse
 import dataclasses
+import pathlib
+import statistics
 
 import keras_bikd as bikd
 from keras_bikd import comparison, objectives
@@ -187,8 +189,11 @@ METHODS = {
 }
 
 
+INNER_STEPS = (1, 2, 5, 10, 20)
+
+
 def inner_steps_study():
-    for k in (1, 2, 5, 10, 20):
+    for k in INNER_STEPS:
         for rate in (META_LEARNING_RATE, META_LEARNING_RATE * k / 5):
             yield f"k={k}, rate {rate:.1g}", bikd_model(lambda parts, k=k: {"inner_steps": k}, meta_learning_rate=rate)
 
@@ -252,7 +257,27 @@ def main(settings, *, methods=None, study=None, imbalance_factors=None, seeds=No
         for method in methods
     ]
     comparison.run_cells(cells, lookup, folder, workers)
-    return comparison.report(cells, lookup, folder, reference="balanced softmax")
+    rows = comparison.report(cells, lookup, folder, reference="balanced softmax")
+    if study == "inner-steps" and len(rows) == len(cells):
+        draw_inner_steps(rows).savefig(pathlib.Path(folder) / "inner_steps.png", dpi=150)
+    return rows
+
+
+def draw_inner_steps(rows):
+    """Accuracy over k, at one learning rate of the weight network and at one that grows with k."""
+    scores = {}
+    for row in rows:
+        scores.setdefault(row["method"], []).append(row["overall"])
+    labels = {
+        f"rate {META_LEARNING_RATE:.0e}": [f"k={k}, rate {META_LEARNING_RATE:.1g}" for k in INNER_STEPS],
+        "rate 2e-04 x k": [f"k={k}, rate {META_LEARNING_RATE * k / 5:.1g}" for k in INNER_STEPS],
+    }
+    means = {label: [statistics.mean(scores[name]) for name in names] for label, names in labels.items()}
+    spreads = {
+        label: [statistics.stdev(scores[name]) if len(scores[name]) > 1 else 0.0 for name in names]
+        for label, names in labels.items()
+    }
+    return bikd.plots.inner_steps_curve(INNER_STEPS, means, spreads)
 
 
 if __name__ == "__main__":

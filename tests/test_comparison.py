@@ -1,6 +1,7 @@
 """The harness behind `recipes/compare.py`: rows, restarts, kills, failures."""
 
 import csv
+import dataclasses
 import importlib
 import json
 import os
@@ -11,6 +12,7 @@ import sys
 import time
 
 import pytest
+import tensorflow_datasets as tfds
 
 import keras_bikd as bikd
 from keras_bikd import comparison, results
@@ -48,6 +50,7 @@ def test_rows_tables_and_restart(compare, tmp_path, capsys):
     out = capsys.readouterr().out
     assert "| balanced softmax |" in out
     assert "Paired with balanced softmax" in out
+    assert "Stability of the outer loop" in out
     with open(tmp_path / "results.csv") as file:
         assert [row["method"] for row in csv.DictReader(file)] == methods
     assert (tmp_path / FOLDER / "methods.png").exists()
@@ -58,6 +61,21 @@ def test_rows_tables_and_restart(compare, tmp_path, capsys):
     assert without_clock(again) == without_clock(rows)
     touched = [path.name for path in before if path.stat().st_mtime_ns != before[path]]
     assert touched == ["RW_KD_0.json"]
+
+
+@pytest.mark.slow
+def test_the_grid_of_table_1_on_mock_cifar(compare, tmp_path):
+    """The settings of `--paper`, with small networks and few images in the place of CIFAR."""
+    cell = comparison.Cell("cifar10", 10.0, "BiKD", 0, quick=True)
+    assert {"cifar10", "cifar100"} == set(compare.PAPER)
+    setting, method = compare.lookup(cell)
+    assert (setting.passes, setting.imbalance_factors, setting.seeds) == (120, (10.0, 50.0, 100.0), (0, 1, 2))
+    small = {"student_widths": (8, 8, 8, 8), "teacher_widths": (8, 8, 8, 8), "teacher": "resnet8", "meta_size": 100}
+    setting = dataclasses.replace(setting, **small, passes=20)
+    with tfds.testing.mock_data(num_examples=1000):
+        row = comparison.train(cell, setting, method, tmp_path)
+    assert 0 <= row["overall"] <= 100
+    assert row["hyper_parameters"]["inner_steps"] == 5
 
 
 @pytest.mark.slow

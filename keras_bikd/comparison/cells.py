@@ -4,6 +4,7 @@ import itertools
 import multiprocessing
 import os
 import pathlib
+import statistics
 import traceback
 from typing import NamedTuple
 
@@ -124,6 +125,8 @@ def report(cells, lookup, folder, reference):
         parts.append(f"## {key[0]}, imbalance {key[1]:g}\n\n{results.markdown_table(table, COLUMNS)}")
         if any(row["method"] == reference for row in table):
             parts.append(f"Paired with {reference}:\n\n{_differences(table, reference)}")
+        if stability := _stability(table):
+            parts.append(f"Stability of the outer loop, after the first, the fifth and the last epoch:\n\n{stability}")
         figure = plots.method_bars(table, ("overall", "few"))
         figure.savefig(next(iter(own)).folder(folder) / "methods.png", dpi=150)
     missing = [cell for cell, row in found.items() if not row]
@@ -135,6 +138,24 @@ def report(cells, lookup, folder, reference):
         (pathlib.Path(folder) / "results.md").write_text(text + "\n")
         results.write_csv(pathlib.Path(folder) / "results.csv", rows)
     return rows
+
+
+def _stability(rows):
+    """How steady the weight network is taught: means over seeds; empty if no method has one."""
+    moments = ("first", "fifth", "last")
+    lines = []
+    for method in dict.fromkeys(row["method"] for row in rows):
+        histories = [row["history"] for row in rows if row["method"] == method]
+        if "hypergradient_cosine" not in histories[0]:
+            continue
+        cells = [
+            f"{statistics.mean(history[key][min(epoch, len(history[key]) - 1)] for history in histories):.2g}"
+            for key in ("hypergradient_cosine", "hypergradient_norm")
+            for epoch in (0, 4, len(histories[0][key]) - 1)
+        ]
+        lines.append(f"| {method} | {' | '.join(cells)} |")
+    headings = [f"{what}, {moment}" for what in ("cosine to the one before", "norm") for moment in moments]
+    return "\n".join([f"| method | {' | '.join(headings)} |", "|---|" + "---:|" * 6, *lines]) if lines else ""
 
 
 def _differences(rows, reference):

@@ -12,7 +12,7 @@ from keras_bikd.bilevel_optimizer import BilevelOptimizer
 from keras_bikd.data.pairing import is_pair
 from keras_bikd.hypergradient import one_step_hypergradient
 from keras_bikd.losses import hard_loss
-from keras_bikd.meta_guided_model import MetaGuidedModel, loss_scale, with_loss_scale
+from keras_bikd.meta_guided_model import Guard, MetaGuidedModel, loss_scale, with_loss_scale
 from keras_bikd.meta_weight_net import MetaWeightNet
 
 
@@ -113,12 +113,19 @@ class BiKDModel(MetaGuidedModel):
             hypergradient_layers: An approximation: number of last layers with weights that the virtual step moves;
                 by default all, which is exact. 1 makes a step little dearer than plain distillation. The real step
                 moves all layers in any case.
-            hypergradient_every: An approximation: take the hypergradient on every so many batches only.
+            hypergradient_every: An approximation: take the hypergradient on every so many batches only; a divisor
+                of `inner_steps`.
             **kwargs: Further arguments of `keras.Model.compile` (`jit_compile`, `steps_per_execution`, ...).
         """
         if hypergradient_layers is not None:
             checks.positive_integer("compile", "hypergradient_layers", hypergradient_layers)
         checks.positive_integer("compile", "hypergradient_every", hypergradient_every)
+        if self.inner_steps % hypergradient_every:
+            raise ValueError(
+                "`compile(hypergradient_every=...)` must divide `inner_steps`, so that every update of the weight "
+                f"network has as many hypergradients. Received: hypergradient_every={hypergradient_every} with "
+                f"inner_steps={self.inner_steps}"
+            )
         if hypergradient_every > 1 and self.distribute_strategy.num_replicas_in_sync > 1:
             raise ValueError(
                 "`compile(hypergradient_every=...)` works on one device: replicas cannot agree inside a condition. "
@@ -245,6 +252,9 @@ class BiKDModel(MetaGuidedModel):
         if self.hypergradient_every == 1:
             return None
         return ops.equal(self.optimizer.iterations % self.hypergradient_every, 0)
+
+    def _own_callbacks(self):
+        return [Guard()]
 
     def _prepare(self, batch, meta_batch):
         super()._prepare(batch, meta_batch)

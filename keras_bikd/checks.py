@@ -34,6 +34,10 @@ def non_negative_per_class(owner, name, values):
         raise ValueError(
             f"`{owner}({name}=...)` takes one number per class, none negative. Received: {name}={values!r}"
         )
+    if name == "class_counts" and not np.array_equal(array, np.round(array)):
+        raise ValueError(
+            f"`{owner}(class_counts=...)` takes numbers of images, not shares. Received: class_counts={values!r}"
+        )
 
 
 def one_of(owner, name, value, choices):

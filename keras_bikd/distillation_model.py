@@ -47,6 +47,8 @@ class DistillationModel(TeacherStudentModel):
     def compile(self, optimizer="rmsprop", loss=None, metrics=None, **kwargs):
         """Configure the training; see `keras.Model.compile`. `loss` is what `evaluate` reports."""
         super().compile(optimizer=optimizer, loss=loss or hard_loss, metrics=metrics, **kwargs)
+        # Keras keeps the resolved flag: a model saved on a CPU would never use XLA on a GPU again.
+        self._compile_config.config["jit_compile"] = kwargs.get("jit_compile", "auto")
 
     def compile_from_config(self, config):
         self.compile(**keras.saving.deserialize_keras_object(config))

@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_bikd import checks
-from keras_bikd.data.pairing import as_batches
+from keras_bikd.data.pairing import as_batches, check_length
 from keras_bikd.distillation_model import DistillationModel
 from keras_bikd.losses import at_least_float32, hard_loss, soft_loss
 
@@ -97,7 +97,8 @@ class ExpertsObjective(keras.layers.Layer):
     """
 
     def __init__(self, class_counts, num_groups=3, temperature=2.0, **kwargs):
-        super().__init__(**kwargs)
+        kwargs.setdefault("dtype", keras.config.floatx())
+        super().__init__(autocast=False, **kwargs)  # labels and logits come as they are
         checks.non_negative_per_class("LFMEModel", "class_counts", class_counts)
         self.class_counts = np.asarray(class_counts).tolist()
         self.num_groups = checks.positive_integer("LFMEModel", "num_groups", num_groups)
@@ -202,9 +203,12 @@ class LFMEModel(DistillationModel):
                 "`LFMEModel.fit` compares the student with its experts on a balanced meta set. "
                 "Pass `fit(meta_data=...)`. Received: meta_data=None"
             )
+        if y is None:
+            check_length(x, kwargs)
         samples = itertools.islice(as_batches(x if y is None else (x, y)), kwargs.get("steps_per_epoch"))
         pace = _Pace(self, list(as_batches(meta_data)), epochs)
         pace.look_at_confidences(samples)
+        callbacks = callbacks or []
         callbacks = callbacks if isinstance(callbacks, (list, tuple)) else [callbacks]
         return super().fit(x, y, epochs=epochs, callbacks=[pace, *callbacks], **kwargs)
 

@@ -93,6 +93,17 @@ def class_balanced_weights(class_counts, beta=0.9999):
     return len(effective) / effective / (1 / effective).sum()
 
 
+def log_priors(class_counts):
+    """Log share of each class, float array of shape `(num_classes,)`; a class without images counts as one.
+
+    Examples:
+        >>> log_priors([70, 30, 0]).round(3).tolist()
+        [-0.357, -1.204, -4.605]
+    """
+    counts = np.asarray(class_counts, dtype=float)
+    return np.log(np.maximum(counts, 1) / counts.sum())
+
+
 def _check_counts(imbalance_factor, num_classes):
     if not checks.is_number(imbalance_factor) or not imbalance_factor >= 1:
         raise ValueError(

@@ -94,7 +94,7 @@ def balanced_softmax_loss(labels, logits, class_counts):
     """Cross-entropy under the class frequencies of the training set, one value per sample.
 
     Adds `log(class_counts)` to the logits, so that the logits themselves model balanced classes. Predict with
-    the plain logits. Adding any constant to the log counts changes nothing: counts and priors are the same.
+    the plain logits.
 
     Args:
         labels: As in `hard_loss`.
@@ -137,7 +137,10 @@ class BalancedSoftmaxLoss(keras.losses.Loss):
         self.class_counts = [int(count) for count in class_counts]
 
     def call(self, y_true, y_pred):
-        return balanced_softmax_loss(ops.cast(y_true, "int32"), y_pred, self.class_counts)
+        shape, classes = ops.shape(y_true), len(self.class_counts)
+        is_rows = len(shape) > 1 and shape[-1] == classes
+        labels = y_true if is_rows else ops.cast(y_true, "int32")  # Keras hands over class ids as floats
+        return balanced_softmax_loss(labels, y_pred, self.class_counts)
 
     def get_config(self):
         return {**super().get_config(), "class_counts": self.class_counts}

@@ -70,7 +70,7 @@ class MetaGuidedModel(TeacherStudentModel, BackendModel):
         try:
             with label_errors():
                 checked = check_labels(pairs, self.num_classes)
-                return super().fit(checked, shuffle=False, callbacks=[*callbacks, _Guard()], **kwargs)
+                return super().fit(checked, shuffle=False, callbacks=[*callbacks, *self._own_callbacks()], **kwargs)
         finally:
             self.training_samples = None
 
@@ -189,6 +189,9 @@ class MetaGuidedModel(TeacherStudentModel, BackendModel):
             self._symbolic_build(data_batch=(batch[0], batch[1][: len(tree.flatten(batch[0])[0])]))
         self._prepared = True
 
+    def _own_callbacks(self):
+        return []
+
     def _build_optimizer(self):
         self.optimizer.build(self.student.trainable_variables)
 
@@ -198,7 +201,7 @@ class MetaGuidedModel(TeacherStudentModel, BackendModel):
         return {**super().get_config(), **own}
 
 
-class _Guard(keras.callbacks.Callback):
+class Guard(keras.callbacks.Callback):
     """Says once per training when the weights have no more effect, and what to do."""
 
     COLLAPSED, FITTED = 0.1, 0.02

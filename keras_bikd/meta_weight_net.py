@@ -5,7 +5,7 @@ import numpy as np
 from keras import initializers, ops
 
 from keras_bikd import checks
-from keras_bikd.long_tail import priors
+from keras_bikd.long_tail import log_priors
 
 
 @keras.saving.register_keras_serializable(package="keras_bikd")
@@ -93,14 +93,14 @@ class MetaWeightNet(keras.layers.Layer):
         return weights
 
     def _log_prior(self, labels):
-        log_priors = ops.cast(np.log(np.maximum(priors(self.class_counts), 1e-12)), self.compute_dtype)
+        known = ops.cast(log_priors(self.class_counts), self.compute_dtype)
         labels = ops.convert_to_tensor(labels)
         if len(labels.shape) > 1 and labels.shape[-1] == len(self.class_counts):
-            return ops.matmul(ops.cast(labels, self.compute_dtype), log_priors)
-        return ops.take(log_priors, ops.reshape(labels, (-1,)))
+            return ops.matmul(ops.cast(labels, self.compute_dtype), known)
+        return ops.take(known, ops.cast(ops.reshape(labels, (-1,)), "int32"))
 
-    def compute_output_shape(self, input_shape, labels_shape=None):
-        return (*input_shape[:-1], self.num_losses)
+    def compute_output_shape(self, losses_shape, labels_shape=None):
+        return (*losses_shape[:-1], self.num_losses)
 
     def get_config(self):
         own = ("hidden_units", "num_losses", "class_counts", "initial_weight")

@@ -10,7 +10,7 @@ import numpy as np
 from keras import ops
 
 from keras_bikd import checks
-from keras_bikd.long_tail import class_balanced_weights, priors
+from keras_bikd.long_tail import class_balanced_weights, log_priors
 from keras_bikd.losses import at_least_float32, balanced_softmax_loss, hard_loss, soft_cross_entropy, soft_loss
 
 
@@ -451,4 +451,4 @@ def teacher_prior_of(teacher, balanced_data):
 
 
 def _log_prior(class_counts, logits):
-    return ops.cast(np.log(np.maximum(priors(class_counts), 1e-12)), logits.dtype)
+    return ops.cast(log_priors(class_counts), logits.dtype)

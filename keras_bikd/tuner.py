@@ -59,8 +59,8 @@ class BiKDHyperModel(keras_tuner.HyperModel):
     """BiKD as a `keras_tuner.HyperModel`, for `RandomSearch`, `BayesianOptimization` and `Hyperband`.
 
     Keras Tuner builds a model per trial. The teacher is shared: no file of a trial holds it. A trial that diverges is
-    marked failed and the search goes on. Between the brackets of `Hyperband` both levels of the training go on from
-    where they were. A mistake that every trial would meet stops the search at once.
+    marked failed and the search goes on. Between the rounds of a bracket of `Hyperband` both levels of the training go
+    on from where they were. A mistake that every trial would meet stops the search at once.
 
     Do not pass `optimizer=` or `loss=` to the tuner: it would compile the model anew, without the second optimizer.
     A search that may meet many diverging trials wants `max_consecutive_failed_trials=100`.

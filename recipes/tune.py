@@ -1,14 +1,14 @@
-"""Search inner steps, temperature and learning rates of BiKD; then train the best against the defaults.
+"""Search inner steps, temperature and meta learning rate of BiKD; then train the best against the defaults.
 
-    python recipes/tune.py                                       # digits with noise, 12 trials, about ten minutes
+    python recipes/tune.py                                       # digits with noise, 12 trials, about three minutes
     python recipes/tune.py --data glyphs/g100 --steps 800
     python recipes/tune.py --tuner hyperband
     python recipes/tune.py --data cifar100 --steps 14880 --trials 30     # wants a GPU; not run here
 
 Chooses by balanced accuracy on a validation split that is neither the meta nor the test set. A killed search goes on
-when it is started again; finished trials are not repeated. Written to `runs/tune/`: `trials.md`, `search.png`,
-`best.json`, `results.md`. The last holds the test accuracy of the best configuration and of the defaults, each
-trained anew with three seeds on three splits.
+when it is started again; finished trials are not repeated. Written to a folder of its own in `runs/tune/`: `trials.md`,
+`search.png`, `best.json`, `results.md`. The last holds the test accuracy of the best configuration and of the
+defaults, each trained anew with three seeds on three splits.
 
 Several workers, here a chief and two on one machine:
 
@@ -36,7 +36,7 @@ DEFAULTS = {"inner_steps": 5, "temperature": 4.0, "meta_learning_rate": 1e-3}
 
 
 def main(data="digits-noise", *, tuner="bayesian", trials=12, steps=2000, folder="runs/tune", seeds=(0, 1, 2)):
-    folder = pathlib.Path(folder)
+    folder = pathlib.Path(folder) / f"{data.replace('/', '_')}_{steps}"
     split = load(data, seed=0)
     teacher = trained_teacher(data, split, steps, folder / "teacher.keras", seed=0)
     search = tuner_of(tuner, data, split, bikd.TeacherReference(teacher), steps, trials, folder)

@@ -129,6 +129,15 @@ CASES = {
         "compile.hypergradient_layers=.*hypergradient_layers=0",
     ),
     "hypergradient_every=0": (lambda: model().compile("sgd", hypergradient_every=0), "hypergradient_every=0"),
+    "hypergradient_every that does not divide": (
+        lambda: model(inner_steps=5).compile("sgd", hypergradient_every=2),
+        "hypergradient_every=2 with inner_steps=5",
+    ),
+    "shares for counts": (lambda: objectives.BalancedSoftmax(class_counts=(0.9, 0.1)), r"not shares.*\(0.9, 0.1\)"),
+    "LFME on an endless data set": (
+        lambda: lfme().fit(models.dataset((X, Y)).repeat(), meta_data=(META_X, META_Y)),
+        "steps_per_epoch",
+    ),
     "LFME without meta data": (lambda: lfme().fit(X, Y), "meta_data=None"),
     "LFME with one teacher": (
         lambda: bikd.LFMEModel(models.perceptron(), models.perceptron(), COUNTS),

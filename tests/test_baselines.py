@@ -174,3 +174,23 @@ def test_deferred_objective_changes_the_loss_at_its_epoch():
     np.testing.assert_allclose(switched, [expected[0]] * 2 + [expected[1]] * 2, rtol=1e-6)
     resumed = model(first).fit(x, y, epochs=4, initial_epoch=3, verbose=0, callbacks=[callback]).history["loss"]
     np.testing.assert_allclose(resumed, [expected[1]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize("kind", ["RW-KD", "LFME"])
+def test_mixed_precision(policy, kind):
+    keras.config.set_dtype_policy(policy)
+    try:
+        x, y = models.arrays(32)
+        if kind == "RW-KD":
+            model = bikd.RWKDModel(models.perceptron(), models.perceptron())
+        else:
+            counts = [30, 20, 6, 4]
+            experts = Experts([models.perceptron(classes=2) for _ in range(2)], class_groups(counts, 2))
+            model = bikd.LFMEModel(models.perceptron(), experts, counts, num_groups=2)
+        model.compile(optimizer=keras.optimizers.SGD(0.1))
+        history = model.fit(x, y, meta_data=models.arrays(16, seed=1), epochs=8, callbacks=None, verbose=0).history
+        assert np.isfinite(history["loss"]).all()
+        assert history["loss"][-1] < history["loss"][0]
+    finally:
+        keras.config.set_dtype_policy("float32")

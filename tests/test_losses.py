@@ -178,6 +178,21 @@ def test_a_corrected_teacher_is_shifted_by_the_log_prior():
     np.testing.assert_allclose(ours, losses.soft_loss(T - np.log(prior), Z, 4.0), atol=1e-12)
 
 
+def test_an_empty_class_counts_as_one_everywhere():
+    counts = (100, 10, 0)
+    adjusted = objectives.LogitAdjustment(class_counts=counts)(Y, T, Z)
+    np.testing.assert_allclose(adjusted, losses.balanced_softmax_loss(Y, Z, counts), atol=1e-12)
+    soft = objectives.SoftTargets(class_counts=counts)(Y, T, Z)
+    shifted = T - np.log(np.array([100, 10, 1]))
+    np.testing.assert_allclose(soft, losses.soft_loss(shifted, Z, 4.0), atol=1e-12)
+
+
+def test_balanced_softmax_loss_takes_soft_labels():
+    soft = np.array([[0.1, 0.1, 0.8], [0.2, 0.5, 0.3]])
+    expected = np.mean(losses.balanced_softmax_loss(soft, Z, COUNTS))
+    assert float(losses.BalancedSoftmaxLoss(COUNTS)(soft, Z)) == pytest.approx(expected, rel=1e-6)
+
+
 def test_objectives_survive_serialisation():
     for objective in (value for value, _ in LOSSES.values() if isinstance(value, objectives.Objective)):
         config = keras.saving.serialize_keras_object(objective)

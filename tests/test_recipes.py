@@ -143,8 +143,9 @@ def test_tune(recipe, tmp_path, capsys):
     rows = recipe("tune").main(**arguments)
     assert [row["method"] for row in rows] == ["defaults", "best of the search"] * 3
     assert all(0 < row["accuracy"] <= 100 for row in rows)
-    assert {"trials.md", "search.png", "best.json", "results.md"} <= {path.name for path in tmp_path.iterdir()}
-    trials = list((tmp_path / "bayesian").glob("trial_*/trial.json"))
+    folder = tmp_path / "digits-noise_50"
+    assert {"trials.md", "search.png", "best.json", "results.md"} <= {path.name for path in folder.iterdir()}
+    trials = list((folder / "bayesian").glob("trial_*/trial.json"))
     assert len(trials) == 2
     before = [path.stat().st_mtime_ns for path in trials]
     assert recipe("tune").main(**arguments) == rows

@@ -1,5 +1,6 @@
 """One protocol for every method: same data, same network, same budget; the test set is read once, at the end."""
 
+import contextlib
 import dataclasses
 import pathlib
 import random
@@ -14,6 +15,7 @@ from keras_bikd import data as long_tailed
 from keras_bikd import networks, results
 from keras_bikd.bikd_model import BiKDModel
 from keras_bikd.callbacks import HypergradientMonitor
+from keras_bikd.data.pairing import shuffled_batches
 from keras_bikd.lfme_model import Experts, LFMEModel, class_groups
 from keras_bikd.losses import BalancedSoftmaxLoss, hard_loss
 from keras_bikd.rwkd_model import RWKDModel
@@ -88,7 +90,7 @@ class Method:
     train_on: str = "train"
     meta_learning_rate: float = 1e-3
     meta_images: int | None = None
-    meta_labels_wrong: float = 0.0  # share of wrong labels in one, or
+    meta_labels_wrong: float = 0.0
     meta_shift: str | None = None
     retrain_last_layer: bool = False
     compile_arguments: dict = dataclasses.field(default_factory=dict)
@@ -161,7 +163,7 @@ def train(cell, setting, method, folder):
         steps_per_epoch=steps // epochs,
         callbacks=callbacks,
         verbose=0,
-        **({"meta_data": _guide(method, data, clean, cell.seed)} if guided else {}),
+        **({"meta_data": _guide(method, data, clean, cell.seed, setting.batch_size)} if guided else {}),
     ).history
     if method.retrain_last_layer:
         _retrain_last_layer(student, clean.meta)
@@ -195,7 +197,7 @@ def _retrain_last_layer(student, meta):
         layer.trainable = True
 
 
-def _guide(method, data, clean, seed):
+def _guide(method, data, clean, seed, batch_size):
     """The meta set that a method learns its weights on: as it is, or with what a study does to it."""
     if method.meta_images is None and not method.meta_labels_wrong and method.meta_shift is None:
         return data.meta
@@ -213,7 +215,7 @@ def _guide(method, data, clean, seed):
         "moved": lambda: ops.convert_to_numpy(ops.roll(x, 1, axis=2)),
         "noisier": lambda: x + 0.7 * ops.convert_to_numpy(keras.random.normal(x.shape, seed=seed)),
     }[method.meta_shift]()
-    return x, y
+    return shuffled_batches((x, y), batch_size)
 
 
 def _load(setting, cell, *, augmented=True, **options):
@@ -241,7 +243,8 @@ def _teacher_of(cell, setting, method, folder):
     name = f"teacher_{method.teacher}{'_meta' if in_train else ''}_{cell.seed}{'_quick' if cell.quick else ''}"
     path = folder / f"{name}.keras"
     data = _load(setting, cell, meta_in_train=in_train)
-    if path.with_suffix(".json").exists():  # written last
+    protocol = path.with_suffix(".setting.json")
+    if path.with_suffix(".json").exists() and results.load_row(protocol) == setting.config():  # written last
         long_tailed.check_manifest(path.with_suffix(".json"), data)
         return keras.saving.load_model(path)
     teacher = _train_experts(cell, setting, data) if method.teacher == "experts" else None
@@ -250,6 +253,7 @@ def _teacher_of(cell, setting, method, folder):
         teacher = _train_teacher(cell, setting, data, losses[method.teacher])
     path.parent.mkdir(parents=True, exist_ok=True)
     teacher.save(path)
+    results.save_row(protocol, setting.config())
     long_tailed.save_manifest(path.with_suffix(".json"), data)
     return teacher
 
@@ -339,7 +343,8 @@ _STATUS = pathlib.Path("/proc/self/status")  # Linux; elsewhere the memory is no
 
 def _reset_peak_memory():
     if _STATUS.exists():
-        _STATUS.with_name("clear_refs").write_text("5")
+        with contextlib.suppress(OSError):  # not everyone may; the peak is then the whole process's
+            _STATUS.with_name("clear_refs").write_text("5")
 
 
 def _peak_memory():

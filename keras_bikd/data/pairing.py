@@ -140,7 +140,7 @@ def pair_for_fit(x, y, meta_data, *, batch_size, shuffle, fit_arguments):
             meta_labels = meta_data[1]
             meta_data = _batched(_check_arrays("meta_data", tuple(meta_data)), batch_size, shuffle)
         pairs = pair(train, meta_data)
-    _check_length(pairs, fit_arguments)
+    check_length(pairs, fit_arguments)
     example = _example(pairs)
     require_pair(example)
     (x, y, *_), (meta_x, meta_y, *_) = example[:2]
@@ -148,7 +148,8 @@ def pair_for_fit(x, y, meta_data, *, batch_size, shuffle, fit_arguments):
     return pairs, samples, ((x, y), (meta_x, meta_y if meta_labels is None else meta_labels))
 
 
-def _check_length(pairs, fit_arguments):
+def check_length(pairs, fit_arguments):
+    """Raise if a data set is empty, or never ends without `steps_per_epoch` in `fit_arguments`."""
     length = int(pairs.cardinality()) if isinstance(pairs, tf.data.Dataset) else pairs.num_batches
     if length == 0:
         raise ValueError("`fit` received an empty data set: there is no training batch, or no meta batch.")
@@ -285,6 +286,11 @@ def as_batches(data, batch_size=None):
     return batches(
         data if _is_dataset(data) else _batched(_check_arrays("x, y", tuple(data)), batch_size, shuffle=False)
     )
+
+
+def shuffled_batches(arrays, batch_size):
+    """Arrays as a `tf.data.Dataset` of batches, shuffled anew on every pass."""
+    return _batched(arrays, batch_size, shuffle=True)
 
 
 def _as_tf_dataset(data):

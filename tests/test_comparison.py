@@ -83,6 +83,8 @@ def test_a_failed_cell_is_told_and_stops_nothing(compare, tmp_path, capfd):
     folder = tmp_path / FOLDER
     folder.mkdir()
     (folder / "teacher_ce_meta_0_quick.json").write_text(json.dumps({"data_set": "another"}))
+    setting = compare.SETTINGS["digits-noise"].config()
+    results.save_row(folder / "teacher_ce_meta_0_quick.setting.json", setting)
     methods = ["CE +meta", "CE"]  # the first finds a teacher of other data
     rows = compare.main(["digits-noise"], methods=methods, folder=tmp_path, **ARGUMENTS)
     assert [row["method"] for row in rows] == ["CE"]

@@ -91,7 +91,7 @@ class BiKDModel(MetaGuidedModel):
         """The optimizer of the weight network."""
         return self.optimizer.meta_optimizer
 
-    def compile(
+    def compile(  # type: ignore[override]  # a second optimizer
         self,
         optimizer,
         meta_optimizer=None,
@@ -138,17 +138,9 @@ class BiKDModel(MetaGuidedModel):
             inner = with_loss_scale(keras.optimizers.get(optimizer), self.student)
             meta = keras.optimizers.get(meta_optimizer or keras.optimizers.Adam(1e-3))
             optimizer = BilevelOptimizer(inner, with_loss_scale(meta, self.student))
-        super().compile(optimizer=optimizer, loss=loss or hard_loss, metrics=metrics, auto_scale_loss=False, **kwargs)
+        super().compile(optimizer=optimizer, loss=loss, metrics=metrics, **kwargs)
         approximation = {"hypergradient_layers": hypergradient_layers, "hypergradient_every": hypergradient_every}
         self._compile_config.config.update(approximation)
-        # Keras keeps the resolved flag: a model saved on a CPU would never use XLA on a GPU again.
-        self._compile_config.config["jit_compile"] = kwargs.get("jit_compile", "auto")
-        self._prepared = False
-        if self.student.built:
-            self._build_optimizer()
-
-    def compile_from_config(self, config):
-        self.compile(**keras.saving.deserialize_keras_object(config))
 
     def bilevel_step(self, batch, meta_batch):
         """Algorithm 1 for one training batch. Returns the logs."""

@@ -19,6 +19,20 @@ def positive_number(owner, name, value):
     return value
 
 
+def non_negative_number(owner, name, value):
+    """Return `value` if it is a finite number of at least 0, else raise."""
+    if not is_number(value) or not 0 <= value < float("inf"):
+        raise ValueError(f"`{owner}({name}=...)` takes a number of at least 0. Received: {name}={value!r}")
+    return value
+
+
+def between_zero_and_one(owner, name, value):
+    """Return `value` if it is a number in (0, 1), else raise."""
+    if not is_number(value) or not 0 < value < 1:
+        raise ValueError(f"`{owner}({name}=...)` takes a number between 0 and 1. Received: {name}={value!r}")
+    return value
+
+
 def positive_integer(owner, name, value):
     """Return `value` if it is an integer of at least 1, else raise."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:

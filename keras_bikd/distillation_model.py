@@ -4,7 +4,6 @@ import keras
 from keras import ops
 
 from keras_bikd.backend import num_replicas
-from keras_bikd.losses import hard_loss
 from keras_bikd.teacher_student import TeacherStudentModel
 
 
@@ -43,17 +42,6 @@ class DistillationModel(TeacherStudentModel):
                 f"(batch,), such as `keras_bikd.objectives.KnowledgeDistillation()`. Received: objective={objective!r}"
             )
         self.objective = objective
-
-    def compile(self, optimizer="rmsprop", loss=None, metrics=None, **kwargs):
-        """Configure the training; see `keras.Model.compile`. `loss` is what `evaluate` reports."""
-        super().compile(optimizer=optimizer, loss=loss or hard_loss, metrics=metrics, **kwargs)
-        # Keras keeps the resolved flag: a model saved on a CPU would never use XLA on a GPU again.
-        self._compile_config.config["jit_compile"] = kwargs.get("jit_compile", "auto")
-
-    def compile_from_config(self, config):
-        self.compile(**keras.saving.deserialize_keras_object(config))
-        if self.built:
-            self.optimizer.build(self.trainable_variables)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         if not training:

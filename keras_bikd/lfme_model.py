@@ -102,6 +102,11 @@ class ExpertsObjective(keras.layers.Layer):
         checks.non_negative_per_class("LFMEModel", "class_counts", class_counts)
         self.class_counts = np.asarray(class_counts).tolist()
         self.num_groups = checks.positive_integer("LFMEModel", "num_groups", num_groups)
+        if num_groups > len(self.class_counts):
+            raise ValueError(
+                f"`LFMEModel(num_groups=...)` takes at most one group per class, here {len(self.class_counts)}. "
+                f"Received: num_groups={num_groups!r}"
+            )
         self.temperature = checks.positive_number("LFMEModel", "temperature", temperature)
         self.groups = [group.tolist() for group in class_groups(class_counts, num_groups)]
         means = np.array([np.mean(np.asarray(class_counts)[group]) for group in self.groups])
@@ -184,7 +189,7 @@ class LFMEModel(DistillationModel):
     """
 
     def __init__(self, student, teacher, class_counts, *, num_groups=3, temperature=2.0, threshold=0.3, **kwargs):
-        objective = kwargs.pop("objective", None) or ExpertsObjective(class_counts, num_groups, temperature)
+        objective = ExpertsObjective(class_counts, num_groups, temperature)
         super().__init__(student, teacher, objective, **kwargs)
         if not isinstance(teacher, Experts) or teacher.groups != objective.groups:
             received = teacher.groups if isinstance(teacher, Experts) else type(teacher).__name__
@@ -192,9 +197,7 @@ class LFMEModel(DistillationModel):
                 "`LFMEModel(teacher=...)` takes `Experts` in the groups of "
                 f"`class_groups(class_counts, num_groups)`: {objective.groups}. Received: {received}"
             )
-        if not 0 < threshold < 1:
-            raise ValueError(f"`LFMEModel(threshold=...)` takes a number between 0 and 1. Received: {threshold!r}")
-        self.threshold = threshold
+        self.threshold = checks.between_zero_and_one("LFMEModel", "threshold", threshold)
 
     def fit(self, x, y=None, *, meta_data=None, epochs=1, callbacks=(), **kwargs):
         """Train the student; as `keras.Model.fit`, with the meta set in `meta_data` as in `BiKDModel.fit`."""
@@ -214,6 +217,7 @@ class LFMEModel(DistillationModel):
 
     def get_config(self):
         config, own = super().get_config(), self.objective.get_config()
+        del config["objective"]  # made anew; its state is in the weights
         shared = {name: own[name] for name in ("class_counts", "num_groups", "temperature")}
         return {**config, **shared, "threshold": self.threshold}
 

@@ -58,8 +58,7 @@ def soft_loss(teacher_logits, student_logits, temperature):
 
     Reference: arXiv 2605.17839, Eq. (1), `L_soft`; Hinton et al., arXiv 1503.02531, section 2.
     """
-    student = ops.log_softmax(at_least_float32(student_logits) / temperature)
-    teacher = ops.log_softmax(ops.cast(at_least_float32(teacher_logits), student.dtype) / temperature)
+    teacher, student = _log_probabilities(teacher_logits, student_logits, temperature)
     return temperature**2 * ops.sum(ops.exp(teacher) * (teacher - student), axis=-1)
 
 
@@ -85,9 +84,14 @@ def soft_cross_entropy(teacher_logits, student_logits, temperature):
 
     Reference: the soft term of Zhou et al., arXiv 2102.00650.
     """
-    student = ops.log_softmax(at_least_float32(student_logits) / temperature)
-    teacher = ops.log_softmax(ops.cast(at_least_float32(teacher_logits), student.dtype) / temperature)
+    teacher, student = _log_probabilities(teacher_logits, student_logits, temperature)
     return -(temperature**2) * ops.sum(ops.exp(teacher) * student, axis=-1)
+
+
+def _log_probabilities(teacher_logits, student_logits, temperature):
+    student = at_least_float32(student_logits)
+    teacher = ops.cast(at_least_float32(teacher_logits), student.dtype)
+    return ops.log_softmax(teacher / temperature), ops.log_softmax(student / temperature)
 
 
 def balanced_softmax_loss(labels, logits, class_counts):

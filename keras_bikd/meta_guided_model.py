@@ -40,6 +40,11 @@ class MetaGuidedModel(TeacherStudentModel, BackendModel):
         self.num_classes = None  # known once the student has been run
         self._prepared = False
 
+    def compile(self, optimizer="rmsprop", loss=None, metrics=None, **kwargs):
+        # Whoever needs a loss scale has it already: see `with_loss_scale`.
+        super().compile(optimizer=optimizer, loss=loss, metrics=metrics, auto_scale_loss=False, **kwargs)
+        self._prepared = False
+
     def fit(self, x, y=None, *, meta_data=None, batch_size=None, shuffle=True, **kwargs):
         """Train the student and the weight network together.
 

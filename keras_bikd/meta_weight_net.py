@@ -53,11 +53,8 @@ class MetaWeightNet(keras.layers.Layer):
                 "`MetaWeightNet(hidden_units=...)` takes a sequence of positive integers, such as (64, 64). "
                 f"Received: hidden_units={hidden_units!r}"
             )
-        if initial_weight is not None and (not checks.is_number(initial_weight) or not 0 < initial_weight < 1):
-            raise ValueError(
-                "`MetaWeightNet(initial_weight=...)` takes a number between 0 and 1. "
-                f"Received: initial_weight={initial_weight!r}"
-            )
+        if initial_weight is not None:
+            checks.between_zero_and_one("MetaWeightNet", "initial_weight", initial_weight)
         self.hidden_units = tuple(widths)
         self.num_losses = checks.positive_integer("MetaWeightNet", "num_losses", num_losses)
         self.class_counts, self.initial_weight = class_counts, initial_weight

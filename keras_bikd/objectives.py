@@ -13,6 +13,12 @@ from keras_bikd import checks
 from keras_bikd.long_tail import class_balanced_weights, log_priors
 from keras_bikd.losses import at_least_float32, balanced_softmax_loss, hard_loss, soft_cross_entropy, soft_loss
 
+_NUMBERS = {
+    "temperature": checks.positive_number,
+    "beta": checks.between_zero_and_one,
+    **dict.fromkeys(("alpha", "strength", "power", "hard_weight", "soft_weight"), checks.non_negative_number),
+}
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Objective:
@@ -25,8 +31,8 @@ class Objective:
             if isinstance(value, (list, np.ndarray)):
                 value = tuple(np.asarray(value).tolist())
                 object.__setattr__(self, field.name, value)
-            if field.name == "temperature":
-                checks.positive_number(name, "temperature", value)
+            if check := _NUMBERS.get(field.name):
+                check(name, field.name, value)
         for argument, values in self._per_class():
             checks.non_negative_per_class(name, argument, values)
 
@@ -218,6 +224,9 @@ class WeightedSum(Objective):
                 "`WeightedSum` takes as many weights as objectives. "
                 f"Received: {len(self.objectives)} objectives and weights={self.weights!r}"
             )
+        for part, weight in zip(self.objectives, self.weights):
+            _check_callable("WeightedSum", "objectives", part)
+            checks.non_negative_number("WeightedSum", "weights", weight)
 
     def call(self, labels, teacher_logits, student_logits):
         parts = [part(labels, teacher_logits, student_logits) for part in self.objectives]
@@ -251,6 +260,10 @@ class TeacherTrust(Objective):
     """
 
     objective: Objective
+
+    def __post_init__(self):
+        super().__post_init__()
+        _check_callable("TeacherTrust", "objective", self.objective)
 
     def call(self, labels, teacher_logits, student_logits):
         trust = ops.exp(-hard_loss(labels, teacher_logits))
@@ -448,6 +461,14 @@ def teacher_prior_of(teacher, balanced_data):
         ),
         axis=0,
     )
+
+
+def _check_callable(owner, name, objective):
+    if not callable(objective):
+        raise ValueError(
+            f"`{owner}({name}=...)` takes objectives: functions (labels, teacher_logits, student_logits) -> (batch,). "
+            f"Received: {objective!r}"
+        )
 
 
 def _log_prior(class_counts, logits):

@@ -5,7 +5,6 @@ from keras import ops
 
 from keras_bikd.backend import values
 from keras_bikd.hypergradient import one_step_hypergradient
-from keras_bikd.losses import hard_loss
 from keras_bikd.meta_guided_model import MetaGuidedModel, loss_scale, with_loss_scale
 
 _SMALLEST_WEIGHT = 1e-8
@@ -55,34 +54,34 @@ class RWKDModel(MetaGuidedModel):
         """The optimizer of the student."""
         return self.optimizer
 
-    def compile(self, optimizer, loss=None, metrics=None, **kwargs):
-        """Configure the training; see `keras.Model.compile`. `loss` is what `evaluate` reports."""
+    def compile(self, optimizer="rmsprop", loss=None, metrics=None, **kwargs):
         optimizer = with_loss_scale(keras.optimizers.get(optimizer), self.student)
-        super().compile(optimizer=optimizer, loss=loss or hard_loss, metrics=metrics, auto_scale_loss=False, **kwargs)
-        self._compile_config.config["jit_compile"] = kwargs.get("jit_compile", "auto")
-        self._prepared = False
-        if self.student.built:
-            self._build_optimizer()
-
-    def compile_from_config(self, config):
-        self.compile(**keras.saving.deserialize_keras_object(config))
+        super().compile(optimizer=optimizer, loss=loss, metrics=metrics, **kwargs)
 
     def bilevel_step(self, batch, meta_batch):
         """One step: the gradient of the meta loss with respect to the weights, at weights of zero, settles them."""
         theta = values(self.student.trainable_variables)
+        scale = loss_scale(self.student_optimizer)
         step = one_step_hypergradient(
             self._inner(batch),
             lambda weights, forward: self._cotangents(weights[0], forward),
-            self._outer_loss(meta_batch),
+            self._outer_loss(meta_batch, scale),
             theta=theta,
-            phi=[ops.zeros((ops.shape(batch[1])[0], len(self.candidate_losses)), theta[0].dtype)],
-            learning_rate=1.0 / loss_scale(self.student_optimizer),  # any will do: the weights are normalised
+            phi=[ops.zeros((ops.shape(batch[1])[0], len(self.candidate_losses)), _weight_dtype(theta[0]))],
+            learning_rate=1.0,  # any will do: the weights are normalised
         )
         # A positive gain is a negative hypergradient. `share` makes it small and would meet the smallest weight.
         (slope,) = step.hypergradient
-        gains = ops.maximum(-slope / ops.maximum(step.aux.share[:, None], 1e-12), _SMALLEST_WEIGHT)
+        gains = -slope / ops.maximum(step.aux.share[:, None], 1e-12) / scale / scale
+        gains = ops.where(ops.isfinite(gains), ops.maximum(gains, _SMALLEST_WEIGHT), _SMALLEST_WEIGHT)
         weights = gains / ops.sum(gains, axis=-1, keepdims=True)
         gradient = step.pullback(self._cotangents(weights, step.aux))
         self.student_optimizer.apply(self._regularized(gradient, step), self.student.trainable_variables)
         self._assign_state(step.aux)
+        step = step._replace(meta_loss=step.meta_loss / scale)
         return self._logs(batch, meta_batch, step, weights)
+
+
+def _weight_dtype(parameter):
+    """Dtype of the losses, and so of their weights: that of the parameters, but full precision."""
+    return keras.backend.result_type(parameter.dtype, "float32")

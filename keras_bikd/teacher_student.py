@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from keras_bikd.losses import hard_loss
+
 
 class TeacherStudentModel(keras.Model):
     """Base of `BiKDModel` and `DistillationModel`.
@@ -29,6 +31,27 @@ class TeacherStudentModel(keras.Model):
 
     def call(self, inputs, training=None):
         return self.student(inputs, training=training)
+
+    def compile(self, optimizer="rmsprop", loss=None, metrics=None, **kwargs):
+        """Configure the training; see `keras.Model.compile`.
+
+        Args:
+            optimizer: Optimizer of the student.
+            loss: What `evaluate` reports as `loss`, from labels and logits; by default the hard loss.
+            metrics: Keras metrics of labels and logits, such as `["accuracy"]`.
+            **kwargs: Further arguments of `keras.Model.compile` (`jit_compile`, `steps_per_execution`, ...).
+        """
+        super().compile(optimizer=optimizer, loss=loss or hard_loss, metrics=metrics, **kwargs)
+        # Keras keeps the resolved flag: a model saved on a CPU would never use XLA on a GPU again.
+        self._compile_config.config["jit_compile"] = kwargs.get("jit_compile", "auto")
+        if self.student.built:
+            self._build_optimizer()
+
+    def compile_from_config(self, config):
+        self.compile(**keras.saving.deserialize_keras_object(config))
+
+    def _build_optimizer(self):
+        self.optimizer.build(self.trainable_variables)
 
     def teacher_logits(self, inputs):
         """Logits of the teacher in inference mode, cut off from every gradient.

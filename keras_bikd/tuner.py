@@ -8,6 +8,7 @@ import keras
 import keras_tuner
 from keras_tuner.errors import FailedTrialError, FatalValueError
 
+from keras_bikd import checks
 from keras_bikd.bikd_model import BiKDModel
 from keras_bikd.meta_weight_net import MetaWeightNet
 from keras_bikd.metrics import BalancedAccuracy
@@ -46,11 +47,12 @@ class SearchSpace:
             value = getattr(self, field.name)
             numbers = value if isinstance(value, (tuple, list)) else (value,)
             is_range = field.name != "hidden_units" and isinstance(value, (tuple, list))
-            if not all(isinstance(n, (int, float)) and n > 0 for n in numbers) or (
-                is_range and (len(numbers) != 2 or numbers[0] >= numbers[1])
-            ):
+            whole = field.name in ("inner_steps", "hidden_units")
+            kind = "an integer" if whole else "a number"
+            fit = all(checks.is_number(n) and n > 0 and (not whole or n == int(n)) for n in numbers)
+            if not fit or (is_range and (len(numbers) != 2 or numbers[0] >= numbers[1])):
                 raise ValueError(
-                    f"`SearchSpace({field.name}=...)` takes a number above 0, or a pair (lowest, highest) of them. "
+                    f"`SearchSpace({field.name}=...)` takes {kind} above 0, or a pair (lowest, highest) of them. "
                     f"Received: {field.name}={value!r}"
                 )
 

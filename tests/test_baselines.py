@@ -176,9 +176,34 @@ def test_deferred_objective_changes_the_loss_at_its_epoch():
     np.testing.assert_allclose(resumed, [expected[1]], rtol=1e-6)
 
 
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
-@pytest.mark.parametrize("kind", ["RW-KD", "LFME"])
-def test_mixed_precision(policy, kind):
+def test_rwkd_weights_survive_gradients_below_the_range_of_float16():
+    def hard_weight(policy):
+        keras.config.set_dtype_policy(policy)
+        try:
+            keras.utils.set_random_seed(0)
+            model = bikd.RWKDModel(models.perceptron(), models.perceptron())
+            model.compile(optimizer=keras.optimizers.SGD(0.0))
+            (x, y), (meta_x, meta_y) = models.arrays(12), models.arrays(8, seed=1)
+            return model.train_on_batch((1e-5 * x, y), (1e-5 * meta_x, meta_y), return_dict=True)["hard_weight"]
+        finally:
+            keras.config.set_dtype_policy("float32")
+
+    expected = hard_weight("float32")
+    assert abs(expected - 0.5) > 0.05  # one half is what gains that have all vanished would give
+    assert hard_weight("mixed_float16") == pytest.approx(expected, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("kind", "policy"),
+    [
+        ("RW-KD", "mixed_float16"),
+        ("RW-KD", "mixed_bfloat16"),
+        ("RW-KD", "bfloat16"),
+        ("LFME", "mixed_float16"),
+        ("LFME", "mixed_bfloat16"),
+    ],
+)
+def test_mixed_precision(kind, policy):
     keras.config.set_dtype_policy(policy)
     try:
         x, y = models.arrays(32)

@@ -25,10 +25,12 @@ def blocks(page, language):
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
 def test_python_blocks_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    namespace = {"__name__": "page"}
+    namespace: dict = {"__name__": "page"}
     try:
         for code, line in blocks(page, "python"):
+            known = set(namespace)
             exec(compile("\n" * line + code, str(page), "exec"), namespace)  # noqa: S102
+            assert set(namespace) > known or re.search(r"\.\w+\(", code), f"line {line}: a block that does nothing"
     finally:
         keras.config.set_dtype_policy("float32")
 

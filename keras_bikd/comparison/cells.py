@@ -63,8 +63,6 @@ def run_cells(cells, lookup, folder, workers=1):
         folder: Where rows and teachers are kept.
         workers: Processes at a time. More than one get a single thread each.
     """
-    if workers > 1:
-        os.environ |= {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}  # for the processes to come
     shared = lambda cell: (cell.setting, cell.imbalance_factor, cell.seed)  # noqa: E731
     order = {key: i for i, key in enumerate(dict.fromkeys(map(shared, cells)))}
     groups = [list(group) for _, group in itertools.groupby(sorted(cells, key=lambda c: order[shared(c)]), key=shared)]
@@ -73,12 +71,15 @@ def run_cells(cells, lookup, folder, workers=1):
     running: list = []
     while waiting or running:
         while waiting and len(running) < workers:
-            process = context.Process(target=_run_group, args=(waiting.pop(0), lookup, folder), daemon=True)
+            group = waiting.pop(0)
+            process = context.Process(target=_run_group, args=(group, lookup, folder, workers == 1), daemon=True)
             process.start()
-            running.append(process)
-        for process in running:
+            running.append((process, group))
+        for process, group in running:
             process.join(0.2)
-        running = [process for process in running if process.is_alive()]
+            if process.exitcode:
+                print(f"FAILED: a process died with exit code {process.exitcode}, in one of {group}", flush=True)
+        running = [(process, group) for process, group in running if process.is_alive()]
 
 
 def row_of(cell, lookup, folder):
@@ -88,7 +89,9 @@ def row_of(cell, lookup, folder):
     return row if row is not None and row["config"] == config else None
 
 
-def _run_group(group, lookup, folder):
+def _run_group(group, lookup, folder, alone):
+    if not alone:
+        os.environ |= {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}  # read at the first operation
     keras.config.disable_interactive_logging()
     for cell in group:
         if row_of(cell, lookup, folder):

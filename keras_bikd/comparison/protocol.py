@@ -143,28 +143,11 @@ def train(cell, setting, method, folder):
     counts = data.class_counts.tolist()
     model = method.make(Parts(student, teacher, counts, clean.meta))
     steps = _steps_of(setting, data, cell)
-    optimizers = {"optimizer": _sgd(setting.learning_rate, steps)}
-    if isinstance(model, BiKDModel):
-        optimizers["meta_optimizer"] = keras.optimizers.Adam(method.meta_learning_rate)
-    epochs = min(EPOCHS, steps)
-    per_execution = max(d for d in (1, 2, 5, 10, 20, 25, 50) if (steps // epochs) % d == 0)
-    model.compile(**optimizers, steps_per_execution=per_execution, **method.compile_arguments)
-    callbacks = [best := _BestOnMeta(clean.meta)]
-    guided = isinstance(model, (BiKDModel, RWKDModel, LFMEModel))
-    if isinstance(model, BiKDModel):
-        callbacks = [HypergradientMonitor(), *callbacks]
-    train = data.meta if method.train_on == "meta" else data.train
+    best = _BestOnMeta(clean.meta)
+    guide = _guide(method, data, clean, cell.seed, setting.batch_size)
     _reset_peak_memory()
     start = time.perf_counter()
-    history = model.fit(
-        train.repeat(),
-        shuffle=False,
-        epochs=epochs,
-        steps_per_epoch=steps // epochs,
-        callbacks=callbacks,
-        verbose=0,
-        **({"meta_data": _guide(method, data, clean, cell.seed, setting.batch_size)} if guided else {}),
-    ).history
+    history = _fit(model, setting, method, data, guide, steps, best)
     if method.retrain_last_layer:
         _retrain_last_layer(student, clean.meta)
     seconds, memory = time.perf_counter() - start, _peak_memory()
@@ -185,6 +168,27 @@ def train(cell, setting, method, folder):
         "versions": results.versions(),
         "config": setting.config() | {"quick": cell.quick},
     }
+
+
+def _fit(model, setting, method, data, guide, steps, *callbacks):
+    """Compile and train a model of any kind; return its history."""
+    optimizers = {"optimizer": _sgd(setting.learning_rate, steps)}
+    if isinstance(model, BiKDModel):
+        optimizers["meta_optimizer"] = keras.optimizers.Adam(method.meta_learning_rate)
+        callbacks = (HypergradientMonitor(), *callbacks)
+    epochs = min(EPOCHS, steps)
+    per_execution = max(d for d in (1, 2, 5, 10, 20, 25, 50) if (steps // epochs) % d == 0)
+    model.compile(**optimizers, steps_per_execution=per_execution, **method.compile_arguments)
+    guided = isinstance(model, (BiKDModel, RWKDModel, LFMEModel))
+    return model.fit(
+        (data.meta if method.train_on == "meta" else data.train).repeat(),
+        shuffle=False,
+        epochs=epochs,
+        steps_per_epoch=steps // epochs,
+        callbacks=callbacks,
+        verbose=0,
+        **({"meta_data": guide} if guided else {}),
+    ).history
 
 
 def _retrain_last_layer(student, meta):

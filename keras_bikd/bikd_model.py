@@ -195,7 +195,7 @@ class BiKDModel(MetaGuidedModel):
         Returns:
             `SampleWeights` of NumPy arrays, one row per sample.
         """
-        self._observe = self._observe or compiled(self._observe_batch)
+        self._observe = self._observe or compiled(self._observe_batch, self)
         rows = []
         for batch in batches:
             # A ready-paired data set yields ((x, y), (meta_x, meta_y)).

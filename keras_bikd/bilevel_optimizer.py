@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_bikd.backend import all_reduce_sum, num_replicas, values
+from keras_bikd.backend import all_reduce_sum, apply, num_replicas, values
 
 
 @keras.saving.register_keras_serializable(package="keras_bikd")
@@ -84,19 +84,20 @@ class BilevelOptimizer(keras.optimizers.Optimizer):
         """
         sums = values(self.hypergradients)
         scale = self.meta_optimizer.scale_loss(1.0)
+        overflow, last_overflow = values([self.overflow, self.last_overflow])
         gradients = [total / num_replicas() for total in sums]  # `apply` sums over replicas; the sums are global
         if isinstance(self.meta_optimizer, keras.optimizers.LossScaleOptimizer):
-            gradients = [ops.where(self.overflow, float("inf"), gradient) for gradient in gradients]
+            gradients = [ops.where(overflow, float("inf"), gradient) for gradient in gradients]
         touched = [*self.meta_variables, *self.meta_optimizer.variables]
         before = values(touched)
-        self.meta_optimizer.apply(gradients, self.meta_variables)
+        apply(self.meta_optimizer, gradients, self.meta_variables)
         for variable, old, new in zip(touched, before, values(touched)):
             variable.assign(ops.where(due, new, old))
-        for variable, total, last in zip(self.hypergradients, sums, self.last_hypergradients):
-            last.assign(ops.where(due, total / scale, last))
+        for variable, total in zip(self.hypergradients, sums):
             variable.assign(ops.where(due, ops.zeros_like(total), total))
-        (overflow,) = values([self.overflow])
-        self.last_overflow.assign(ops.where(due, overflow, self.last_overflow))
+        for variable, total, last in zip(self.last_hypergradients, sums, values(self.last_hypergradients)):
+            variable.assign(ops.where(due, total / scale, last))
+        self.last_overflow.assign(ops.where(due, overflow, last_overflow))
         self.overflow.assign(ops.logical_and(overflow, ops.logical_not(due)))
 
     def update_student(self, gradient, variables):
@@ -106,7 +107,7 @@ class BilevelOptimizer(keras.optimizers.Optimizer):
             gradient: List of tensors, scaled by `inner_optimizer.scale_loss`; this replica's share.
             variables: The student's trainable variables.
         """
-        self.inner_optimizer.apply(gradient, variables)
+        apply(self.inner_optimizer, gradient, variables)
 
     @property
     def variables(self):

@@ -167,8 +167,8 @@ class MetaGuidedModel(TeacherStudentModel, BackendModel):
         self.meta_loss_tracker.update_state(meta_loss, sample_weight=count)
         return self.compute_metrics(x, labels, step.aux.logits, sample_weight=sample_weight)
 
-    def test_step(self, data):
-        logs = super().test_step(data)
+    def evaluation_logs(self, logs):
+        """The logs of `evaluate`: without the means of the training."""
         trackers = (self.meta_loss_tracker, self.student_loss_tracker, *self.weight_trackers)
         return {name: value for name, value in logs.items() if name not in {tracker.name for tracker in trackers}}
 

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_bikd.backend import values
+from keras_bikd.backend import apply, values
 from keras_bikd.hypergradient import one_step_hypergradient
 from keras_bikd.meta_guided_model import MetaGuidedModel, loss_scale, with_loss_scale
 
@@ -76,7 +76,7 @@ class RWKDModel(MetaGuidedModel):
         gains = ops.where(ops.isfinite(gains), ops.maximum(gains, _SMALLEST_WEIGHT), _SMALLEST_WEIGHT)
         weights = gains / ops.sum(gains, axis=-1, keepdims=True)
         gradient = step.pullback(self._cotangents(weights, step.aux))
-        self.student_optimizer.apply(self._regularized(gradient, step), self.student.trainable_variables)
+        apply(self.student_optimizer, self._regularized(gradient, step), self.student.trainable_variables)
         self._assign_state(step.aux)
         step = step._replace(meta_loss=step.meta_loss / scale)
         return self._logs(batch, meta_batch, step, weights)

@@ -76,13 +76,17 @@ def report(results):
         print(f"{metric}: {statistics.mean(values):.2f}{spread}")
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def arguments(description, data):
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--teacher", required=True, help="folder that train_teacher.py wrote")
-    parser.add_argument("--data", default="cifar10")
+    parser.add_argument("--data", default=data)
     parser.add_argument("--imbalance-factor", type=float, default=50.0)
     parser.add_argument("--inner-steps", type=int, default=5)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=EPOCHS)
     parser.add_argument("--meta-size", type=int, default=META_SIZE)
-    main(**vars(parser.parse_args()))
+    return vars(parser.parse_args())
+
+
+if __name__ == "__main__":
+    main(**arguments(__doc__, data="cifar10"))

@@ -63,10 +63,11 @@ def test_imports_point_downwards(path):
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.py")), ids=lambda path: path.name)
-def test_recipes_import_keras_the_library_and_the_standard_library(path):
+def test_recipes_import_keras_the_library_and_each_other(path):
     for name in imports(path):
         package = name.partition(".")[0]
-        assert package in {"keras", "keras_bikd", "keras_tuner"} or package in sys.stdlib_module_names, name
+        known = {"keras", "keras_bikd", "keras_tuner", *(recipe.stem for recipe in path.parent.glob("*.py"))}
+        assert package in known or package in sys.stdlib_module_names, name
 
 
 def test_importing_the_library_does_not_import_the_optional_parts():

@@ -5,22 +5,45 @@ Everything else in the library is `keras.ops`. A further backend is one more fil
 
 import keras
 
-if keras.backend.backend() != "tensorflow":
+if keras.backend.backend() == "tensorflow":
+    from keras_bikd.backend.tensorflow import (
+        BackendModel,
+        all_reduce_sum,
+        apply,
+        compiled,
+        num_replicas,
+        scope_of,
+        value_and_grad,
+        values,
+        vjp,
+    )
+elif keras.backend.backend() == "jax":
+    from keras_bikd.backend.jax import (
+        BackendModel,
+        all_reduce_sum,
+        apply,
+        compiled,
+        num_replicas,
+        scope_of,
+        value_and_grad,
+        values,
+        vjp,
+    )
+else:
     raise ImportError(
-        "keras_bikd trains on the TensorFlow backend. "
+        "keras_bikd trains on the TensorFlow and the JAX backend. "
         f"Received: keras.backend.backend() = {keras.backend.backend()!r}. "
-        "Set the environment variable KERAS_BACKEND=tensorflow before importing keras."
+        "Set the environment variable KERAS_BACKEND to tensorflow or jax before importing keras."
     )
 
-from keras_bikd.backend.tensorflow import (
-    BackendModel,
-    all_reduce_sum,
-    compiled,
-    num_replicas,
-    scope_of,
-    value_and_grad,
-    values,
-    vjp,
-)
-
-__all__ = ["BackendModel", "all_reduce_sum", "compiled", "num_replicas", "scope_of", "value_and_grad", "values", "vjp"]
+__all__ = [
+    "BackendModel",
+    "all_reduce_sum",
+    "apply",
+    "compiled",
+    "num_replicas",
+    "scope_of",
+    "value_and_grad",
+    "values",
+    "vjp",
+]

@@ -49,8 +49,13 @@ def values(variables):
     return [tf.convert_to_tensor(variable.value) for variable in variables]
 
 
-def compiled(function):
-    """`function` of tensors, traced once and run as a graph."""
+def apply(optimizer, gradients, variables):
+    """Take one step of a Keras optimizer; it sums over the replicas."""
+    optimizer.apply(gradients, variables)
+
+
+def compiled(function, model):
+    """`function` of tensors and of the variables of `model`, traced once and run as a graph."""
     return tf.function(function, reduce_retracing=True)
 
 
@@ -79,3 +84,6 @@ class BackendModel(keras.Model):
         # dependency the batch counter moves once more at the end of every epoch of unknown length.
         with tf.control_dependencies([tensor for tensor in tf.nest.flatten(data) if tensor is not None]):
             return self.bilevel_step(*data[:2])
+
+    def test_step(self, data):
+        return self.evaluation_logs(super().test_step(data))

@@ -166,7 +166,7 @@ def _example(pairs):
 
     def zeros(spec):
         shape = [_EXAMPLE_LENGTH if length is None else length for length in spec.shape]
-        return tf.zeros([_EXAMPLE_ROWS, *shape[1:]] if shape else shape, spec.dtype)
+        return tf.zeros([_EXAMPLE_ROWS, *shape[1:]] if shape else shape, spec.dtype).numpy()
 
     return tree.map_structure(zeros, pairs.element_spec)
 

@@ -1,0 +1,95 @@
+"""The JAX side: pullbacks, and the shell of a training step whose state goes in and comes out.
+
+Several devices are `keras.distribution.DataParallel`: one program over global arrays, so that sums over the batch are
+global already and nothing is reduced by hand.
+"""
+
+import contextlib
+
+import jax
+import keras
+from jax import numpy as jnp
+
+
+def vjp(function, primals):
+    """Run `function` once and return the means to pull any cotangent back through it; see the TensorFlow side."""
+    outputs, pull, aux = jax.vjp(function, primals, has_aux=True)
+
+    def pullback(cotangents, wanted=None):
+        (gradients,) = pull(tuple(_cotangent(output, c) for output, c in zip(outputs, cotangents)))
+        return gradients if wanted is None else [gradients[i] for i in wanted]
+
+    return outputs, aux, pullback
+
+
+def _cotangent(output, cotangent):
+    if output is None:  # such as the penalty of a student without one
+        return None
+    return jnp.zeros_like(output) if cotangent is None else jnp.asarray(cotangent, output.dtype)
+
+
+def value_and_grad(function, primals):
+    """Evaluate `function(primals) -> (value, aux)` and its gradient.
+
+    Returns:
+        `((value, aux), gradients)`, one gradient per primal.
+    """
+    return jax.value_and_grad(function, has_aux=True)(primals)
+
+
+def values(variables):
+    """Current values of Keras variables; arrays never change."""
+    return [variable.value for variable in variables]
+
+
+def apply(optimizer, gradients, variables):
+    """Take one step of a Keras optimizer. Its own `apply` may assign inside a condition, which JAX does not allow."""
+    new, state = optimizer.stateless_apply(values(optimizer.variables), gradients, values(variables))
+    for variable, value in zip([*variables, *optimizer.variables], [*new, *state]):
+        variable.assign(value)
+
+
+def compiled(function, model):
+    """`function` of arrays and of the variables of `model`, traced once per shape."""
+
+    @jax.jit
+    def run(state, arguments):
+        with keras.StatelessScope(state_mapping=zip(model.variables, state)):
+            return function(*arguments)
+
+    return lambda *arguments: run(values(model.variables), arguments)
+
+
+def num_replicas():
+    """Number of programs that share this step: one, on however many devices."""
+    return 1
+
+
+def all_reduce_sum(tensors):
+    """Sums over the batch are global already."""
+    return tensors
+
+
+def scope_of(model):
+    """The context in which variables of `model` may be created."""
+    return contextlib.nullcontext()
+
+
+class BackendModel(keras.Model):
+    """A `keras.Model` whose training step is `bilevel_step(batch, meta_batch)`."""
+
+    def train_step(self, state, data):
+        groups = (
+            self.trainable_variables,
+            self.non_trainable_variables,
+            self.optimizer.variables,
+            self.metrics_variables,
+        )
+        mapping = [pair for group, part in zip(groups, state) for pair in zip(group, part)]
+        with keras.StatelessScope(state_mapping=mapping) as scope:
+            logs = self.bilevel_step(*data[:2])
+        return logs, tuple([scope.get_current_value(variable) for variable in group] for group in groups)
+
+    def test_step(self, state, data):
+        logs, state = super().test_step(state, data)
+        return self.evaluation_logs(logs), state

@@ -79,7 +79,7 @@ class BiKDModel(MetaGuidedModel):
                 f"Received: a weight network with num_losses={self.weight_net.num_losses}"
             )
         self.inner_steps = checks.positive_integer("BiKDModel", "inner_steps", inner_steps)
-        self._observe = None  # `_observe_batch` as a graph, once it has been asked for
+        self._observe = self._differentiate = None  # two functions as graphs, once they have been asked for
 
     @property
     def student_optimizer(self):
@@ -132,6 +132,7 @@ class BiKDModel(MetaGuidedModel):
                 f"Received: hypergradient_every={hypergradient_every!r} on "
                 f"{self.distribute_strategy.num_replicas_in_sync} replicas. Leave it at 1."
             )
+        self._differentiate = None  # it holds the optimizers
         self.hypergradient_layers, self.hypergradient_every = hypergradient_layers, hypergradient_every
         if not isinstance(optimizer, BilevelOptimizer):
             # Float16 compute needs a loss scale on both levels. Keras would wrap only the outermost optimizer.
@@ -182,6 +183,10 @@ class BiKDModel(MetaGuidedModel):
         self._assert_compile_called("hypergradient")
         if not self._prepared:
             self._prepare(batch, meta_batch)
+        self._differentiate = self._differentiate or compiled(self._unscaled_hypergradient, self)
+        return self._differentiate(*tree.map_structure(ops.convert_to_tensor, (batch, meta_batch)))
+
+    def _unscaled_hypergradient(self, batch, meta_batch):
         step = self._virtual_step(batch, meta_batch)
         scale = self._meta_scale()
         return step.meta_loss / scale, [gradient / scale for gradient in step.hypergradient]

@@ -1,15 +1,18 @@
 """Fixtures: a fixed seed for every test, and float64 where a test asks for it."""
 
 import os
+from unittest import mock
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 # oneDNN's filter gradient of TensorFlow 2.21 corrupts memory at some channel counts below 8 (a plain Keras `fit` of a
 # ResNet with widths 4, 8, 8, 8 at batch 5 crashes too), and tests use tiny networks.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+os.environ.setdefault("JAX_ENABLE_X64", "1")
 
 import keras
 import pytest
+from keras.src.backend.common import dtypes
 
 
 @pytest.fixture(autouse=True)
@@ -23,6 +26,8 @@ def floatx(request):
     before = keras.config.floatx(), keras.config.dtype_policy()
     keras.config.set_floatx(request.param)
     keras.config.set_dtype_policy(request.param)
-    yield request.param
+    # On JAX, operations of Keras return float32 for float64, by this table and even where JAX has 64 bits.
+    with mock.patch.dict(dtypes.BIT64_TO_BIT32_DTYPE, float64="float64"):
+        yield request.param
     keras.config.set_floatx(before[0])
     keras.config.set_dtype_policy(before[1])

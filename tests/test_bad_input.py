@@ -147,7 +147,10 @@ CASES = {
     "threshold=1": (lambda: lfme(threshold=1.0), "threshold=1.0"),
     "more groups than classes": (lambda: lfme_model.ExpertsObjective((5, 2), num_groups=3), "here 2.*num_groups=3"),
     "alpha=-1": (lambda: objectives.WeightedSoftLabels(alpha=-1), "WeightedSoftLabels.alpha=.*alpha=-1"),
-    "BKD with beta=1": (lambda: objectives.BalancedKnowledgeDistillation(class_counts=(5, 2), beta=1), "0 and 1.*beta=1"),
+    "BKD with beta=1": (
+        lambda: objectives.BalancedKnowledgeDistillation(class_counts=(5, 2), beta=1),
+        "0 and 1.*beta=1",
+    ),
     "hard_weight=nan": (lambda: objectives.KnowledgeDistillation(hard_weight=float("nan")), "hard_weight=nan"),
     "a part that is no objective": (lambda: objectives.WeightedSum(objectives=("ce",), weights=(1,)), "'ce'"),
     "trust in no objective": (lambda: objectives.TeacherTrust(objective=None), "TeacherTrust.objective=.*None"),

@@ -1,7 +1,12 @@
 """Train on one device and on two, with the same global batch; print the largest difference and the replicas.
 
+    python tests/two_replicas.py float64
+    python tests/two_replicas.py mixed_float16           # with an image on the second device that is not finite
+
 Run by `test_precision_and_devices.py` in a process of its own.
 """
+
+import sys
 
 import keras
 import numpy as np
@@ -10,28 +15,33 @@ import tensorflow as tf
 import models
 
 
-def train(strategy):
+def train(strategy, overflow):
     with strategy.scope():
         keras.utils.set_random_seed(0)
         model = models.compiled(inner_steps=3, compile_arguments={"metrics": ["accuracy"]})
     train, meta = models.arrays(80), models.arrays(80, seed=1)
+    if overflow:
+        train[0][7, 0] = np.inf  # in the first batch; tanh makes it 1, so that only the gradient is no number
     arguments = {"batch_size": 8, "epochs": 2, "shuffle": False, "verbose": 0, "validation_data": train}
     history = model.fit(*train, meta_data=meta, **arguments).history
     with strategy.scope():
-        numbers = [v.numpy() for v in [*model.weights, *model.optimizer.variables]]
+        scale = model.meta_optimizer.scale_loss(1.0)  # hypergradients are summed up scaled
+        summed = {id(v) for v in model.optimizer.hypergradients}
+        numbers = [v.numpy() for v in [*model.weights, *model.optimizer.variables] if id(v) not in summed]
+        numbers += [v.numpy() / scale for v in model.optimizer.hypergradients]
     return [np.asarray(number, "float64") for number in [*numbers, *history.values()]]
 
 
-def main():
+def main(policy):
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-    keras.config.set_floatx("float64")
-    keras.config.set_dtype_policy("float64")
+    keras.config.set_floatx("float64" if policy == "float64" else "float32")
+    keras.config.set_dtype_policy(policy)
     mirrored = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-    one, two = train(tf.distribute.get_strategy()), train(mirrored)
+    one, two = (train(strategy, policy == "mixed_float16") for strategy in (tf.distribute.get_strategy(), mirrored))
     assert len(one) == len(two)
     print(max(np.abs(a - b).max() for a, b in zip(one, two)), mirrored.num_replicas_in_sync)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1])

@@ -51,6 +51,11 @@ def values(variables):
 
 def apply(optimizer, gradients, variables):
     """Take one step of a Keras optimizer; it sums over the replicas."""
+    if num_replicas() > 1 and isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        # It looks for an overflow on the first replica alone; let all of them overflow, or none.
+        overflows = [tf.reduce_any(~tf.math.is_finite(gradient)) for gradient in gradients]
+        (count,) = all_reduce_sum([tf.cast(tf.reduce_any(overflows), "float32")])
+        gradients = [tf.where(count > 0, tf.cast(float("inf"), g.dtype), g) for g in gradients]
     optimizer.apply(gradients, variables)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops, tree
 
 from keras_bikd import checks
-from keras_bikd.backend import compiled, values
+from keras_bikd.backend import compiled, num_replicas, scope_of, values
 from keras_bikd.bilevel_optimizer import BilevelOptimizer
 from keras_bikd.data.pairing import is_pair
 from keras_bikd.hypergradient import one_step_hypergradient
@@ -126,11 +126,13 @@ class BiKDModel(MetaGuidedModel):
                 f"network has as many hypergradients. Received: hypergradient_every={hypergradient_every} with "
                 f"inner_steps={self.inner_steps}"
             )
-        if hypergradient_every > 1 and self.distribute_strategy.num_replicas_in_sync > 1:
+        with scope_of(self):
+            replicas = num_replicas()
+        if hypergradient_every > 1 and replicas > 1:
             raise ValueError(
                 "`compile(hypergradient_every=...)` works on one device: replicas cannot agree inside a condition. "
                 f"Received: hypergradient_every={hypergradient_every!r} on "
-                f"{self.distribute_strategy.num_replicas_in_sync} replicas. Leave it at 1."
+                f"{replicas} replicas. Leave it at 1."
             )
         self._differentiate = None  # it holds the optimizers
         self.hypergradient_layers, self.hypergradient_every = hypergradient_layers, hypergradient_every
@@ -183,7 +185,8 @@ class BiKDModel(MetaGuidedModel):
         self._assert_compile_called("hypergradient")
         if not self._prepared:
             self._prepare(batch, meta_batch)
-        self._differentiate = self._differentiate or compiled(self._unscaled_hypergradient, self)
+        variables = [*self.variables, *self.optimizer.variables]
+        self._differentiate = self._differentiate or compiled(self._unscaled_hypergradient, variables)
         return self._differentiate(*tree.map_structure(ops.convert_to_tensor, (batch, meta_batch)))
 
     def _unscaled_hypergradient(self, batch, meta_batch):
@@ -200,7 +203,7 @@ class BiKDModel(MetaGuidedModel):
         Returns:
             `SampleWeights` of NumPy arrays, one row per sample.
         """
-        self._observe = self._observe or compiled(self._observe_batch, self)
+        self._observe = self._observe or compiled(self._observe_batch, self.variables)
         rows = []
         for batch in batches:
             # A ready-paired data set yields ((x, y), (meta_x, meta_y)).

@@ -33,7 +33,8 @@ def hard_loss(labels, logits):
     labels = ops.convert_to_tensor(labels)
     if len(labels.shape) == len(logits.shape) and labels.shape[-1] == logits.shape[-1]:
         return ops.categorical_crossentropy(ops.cast(labels, logits.dtype), logits, from_logits=True)
-    return ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
+    # On JAX with 64 bits, Keras multiplies by a one-hot of float64.
+    return ops.cast(ops.sparse_categorical_crossentropy(labels, logits, from_logits=True), logits.dtype)
 
 
 def soft_loss(teacher_logits, student_logits, temperature):

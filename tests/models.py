@@ -2,12 +2,18 @@
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 from keras import layers
 
 import keras_bikd as bikd
+from keras_bikd import backend
 
 FEATURES, CLASSES = 6, 4
+
+tensorflow_only = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="uses nested tapes, strategies or SavedModels of TensorFlow"
+)
 
 
 def perceptron(*middle, features=FEATURES, classes=CLASSES, units=8):
@@ -53,9 +59,28 @@ class Batches(keras.utils.PyDataset):
         return tuple(part[rows] for part in self.data)
 
 
+def value_and_gradient(function, tensor):
+    """Of a function of one tensor."""
+    (value, _), (gradient,) = backend.value_and_grad(
+        lambda primals: (function(*primals), None), [keras.ops.convert_to_tensor(tensor)]
+    )
+    return value, keras.ops.convert_to_numpy(gradient)
+
+
+def value_and_gradients(function, variables):
+    """Of a function without arguments, with respect to Keras variables; what it assigns is lost."""
+
+    def at(values):
+        with keras.StatelessScope(state_mapping=zip(variables, values)):
+            return function(), None
+
+    (value, _), gradients = backend.value_and_grad(at, backend.values(variables))
+    return value, [keras.ops.convert_to_numpy(gradient) for gradient in gradients]
+
+
 def state_of(model):
     """Every number a training step may change."""
-    return [v.value.numpy() for v in [*model.variables, *model.optimizer.variables]]
+    return [v.numpy() for v in [*model.variables, *model.optimizer.variables]]
 
 
 def assert_same_state(a, b):

@@ -23,7 +23,8 @@ def test_every_form_of_data_gives_the_same_weights():
         "PyDataset, tf.data": lambda m: m.fit(models.Batches(train), meta_data=models.dataset(meta), verbose=0),
         "paired": lambda m: m.fit(bikd.data.pair(models.dataset(train), models.dataset(meta)), verbose=0),
         "by hand": lambda m: [
-            m.train_on_batch(*pair) for pair in zip(models.dataset(train).as_numpy_iterator(), models.dataset(meta))
+            m.train_on_batch(*pair)
+            for pair in zip(*(models.dataset(part).as_numpy_iterator() for part in (train, meta)))
         ],
     }
     results = {}
@@ -49,6 +50,7 @@ def test_labels_one_hot_or_as_a_column(labels):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
 
 
+@models.tensorflow_only
 def test_short_meta_set_is_repeated_and_every_batch_has_its_turn():
     seen = []
 
@@ -274,6 +276,7 @@ def test_saved_model_goes_on_training_as_if_it_had_never_stopped(student, tmp_pa
     models.assert_same_state(loaded, straight)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_saved_weights_and_the_student_alone(tmp_path):
     model = models.compiled()
     x, y = models.arrays()

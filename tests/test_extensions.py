@@ -119,6 +119,7 @@ def direct(student, moved, batch, meta_batch, model):
     return outer.gradient(meta_loss, [v.value for v in phi])
 
 
+@models.tensorflow_only
 @float64
 @pytest.mark.parametrize("layers", [1, 2, 3])
 def test_last_layers_is_the_hypergradient_of_a_step_on_these_layers(floatx, layers):

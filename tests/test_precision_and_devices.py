@@ -7,6 +7,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers
 
 import models
@@ -80,6 +81,16 @@ def test_a_float64_student_beside_a_float32_weight_net():
     model.train_on_batch((x.astype("float64"), y), (x.astype("float64"), y))
     assert student.weights[0].dtype == "float64"
     assert np.isfinite(student.weights[0].numpy()).all()
+
+
+@models.tensorflow_only
+def test_several_workers_are_refused_with_a_way_out(monkeypatch):
+    monkeypatch.setattr(tf.distribute, "MultiWorkerMirroredStrategy", tf.distribute.OneDeviceStrategy)
+    with (
+        tf.distribute.OneDeviceStrategy("CPU:0").scope(),
+        pytest.raises(ValueError, match=r"KERAS_BACKEND=jax.*DataParallel.*MirroredStrategy"),
+    ):
+        models.compiled()
 
 
 @pytest.mark.slow

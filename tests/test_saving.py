@@ -117,3 +117,17 @@ def test_the_student_alone_is_exported(tmp_path):
     np.testing.assert_allclose(served.serve(x), model.student.predict(x, verbose=0), rtol=1e-5, atol=1e-6)
     variables = sum(path.stat().st_size for path in pathlib.Path(tmp_path / "saved_model" / "variables").iterdir())
     assert variables < 4 * 512 * 10
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+def test_the_exported_lite_model_gives_the_logits_of_the_student(tmp_path):
+    import tensorflow as tf
+
+    model, (x, _) = trained(models.perceptron()), models.arrays(1)
+    model.export(tmp_path / "student.tflite", format="litert", verbose=False)
+    lite = tf.lite.Interpreter(model_path=str(tmp_path / "student.tflite"))
+    lite.allocate_tensors()
+    lite.set_tensor(lite.get_input_details()[0]["index"], x)
+    lite.invoke()
+    logits = lite.get_tensor(lite.get_output_details()[0]["index"])
+    np.testing.assert_allclose(logits, model.student.predict(x, verbose=0), rtol=1e-5, atol=1e-6)

@@ -49,15 +49,15 @@ def apply(optimizer, gradients, variables):
         variable.assign(value)
 
 
-def compiled(function, model):
-    """`function` of arrays and of the variables of `model`, traced once per shape."""
+def compiled(function, variables):
+    """`function` of arrays, which reads `variables`, traced once per shape."""
 
     @jax.jit
     def run(state, arguments):
-        with keras.StatelessScope(state_mapping=zip(model.variables, state)):
+        with keras.StatelessScope(state_mapping=zip(variables, state)):
             return function(*arguments)
 
-    return lambda *arguments: run(values(model.variables), arguments)
+    return lambda *arguments: run(values(variables), arguments)
 
 
 def num_replicas():
@@ -70,8 +70,22 @@ def all_reduce_sum(tensors):
     return tensors
 
 
+def processes():
+    """Number of this process, of all processes, and of all their devices that share the training."""
+    if (distribution := keras.distribution.distribution()) is None:
+        return 0, 1, 1
+    return jax.process_index(), jax.process_count(), distribution.device_mesh.devices.size
+
+
 def scope_of(model):
     """The context in which variables of `model` may be created."""
+    distribution = keras.distribution.distribution()
+    if distribution is not None and jax.process_count() > 1 and distribution.auto_shard_dataset:
+        raise ValueError(
+            "Keras cannot shard pairs of training and meta batches over processes. Use "
+            "`keras.distribution.DataParallel(auto_shard_dataset=False)`, and `keras_bikd.data.share_of_process` on "
+            f"the data set. Received: auto_shard_dataset=True in {jax.process_count()} processes"
+        )
     return contextlib.nullcontext()
 
 

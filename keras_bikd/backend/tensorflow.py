@@ -59,14 +59,19 @@ def apply(optimizer, gradients, variables):
     optimizer.apply(gradients, variables)
 
 
-def compiled(function, model):
-    """`function` of tensors and of the variables of `model`, traced once and run as a graph."""
+def compiled(function, variables):
+    """`function` of tensors, which reads `variables`, traced once and run as a graph."""
     return tf.function(function, reduce_retracing=True)
 
 
 def num_replicas():
     """Number of devices that share this step."""
     return tf.distribute.get_strategy().num_replicas_in_sync
+
+
+def processes():
+    """Number of this process, of all processes, and of all their devices; `tf.distribute` splits batches itself."""
+    return 0, 1, 1
 
 
 def all_reduce_sum(tensors):
@@ -78,6 +83,12 @@ def all_reduce_sum(tensors):
 
 def scope_of(model):
     """The context in which variables of `model` may be created."""
+    if isinstance(model.distribute_strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        raise ValueError(
+            "`fit` under `tf.distribute.MultiWorkerMirroredStrategy` fails in Keras 3, also for plain models. For "
+            "several processes set KERAS_BACKEND=jax and use `keras.distribution.DataParallel`; for several devices "
+            "of one machine use `tf.distribute.MirroredStrategy`. Received: a model under MultiWorkerMirroredStrategy"
+        )
     return model.distribute_strategy.scope()
 
 

@@ -11,6 +11,7 @@ from keras_bikd.data.long_tailed import (
     save_manifest,
 )
 from keras_bikd.data.pairing import pair
+from keras_bikd.data.processes import share_of_process
 from keras_bikd.data.resume import resumable
 from keras_bikd.data.split import Cut
 
@@ -27,4 +28,5 @@ __all__ = [
     "pair",
     "resumable",
     "save_manifest",
+    "share_of_process",
 ]

@@ -1,10 +1,11 @@
 """What a step of BiKD costs beside plain KD: time and peak memory.
 
     python recipes/benchmark_step.py
+    KERAS_BACKEND=jax python recipes/benchmark_step.py
 
-resnet32x4 teaches resnet8x4 on random 32x32x3 images, batch 100, 100 classes, graph mode. Every variant runs in a
-process of its own, which reports its peak memory; their steps are timed in turn, one after the other, so that a
-machine that slows down slows all of them. Printed: median seconds per step, and ratios to plain KD.
+resnet32x4 teaches resnet8x4 on random 32x32x3 images, batch 100, 100 classes, in graph mode or, on JAX, jitted. Every
+variant runs in a process of its own, which reports its peak memory; their steps are timed in turn, one after the other,
+so that a machine that slows down slows all of them. Printed: mean seconds per step, and ratios to plain KD.
 
 `naive` is BiKD written straight from Algorithm 1, with a second forward and backward pass for the real step; `last
 layer` and `every 5th` are approximations of the hypergradient. About ten minutes on two CPU cores.

@@ -1,7 +1,7 @@
 """One part of a training, on whatever backend: `backend_worker.py FOLDER FLOATX FROM TO [FILE]`.
 
-Goes from batch FROM to batch TO of twenty, k = 3. Starts from fixed weights, or from FILE if it is given. Saves the model
-as FOLDER/<backend>_<TO>.keras and all that training has changed as .npz. Run by `test_backends.py`.
+Goes from batch FROM to batch TO of twenty, k = 3. Starts from fixed weights, or from FILE if it is given. Saves the
+model as FOLDER/<backend>_<TO>.keras and all that training has changed as .npz. Run by `test_backends.py`.
 """
 
 import pathlib

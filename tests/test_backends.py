@@ -2,8 +2,10 @@
 
 import os
 import pathlib
+import socket
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -42,3 +44,37 @@ def test_twenty_steps_and_the_files_of_the_other_backend(tmp_path, floatx, toler
     for writer, reader in (BACKENDS, BACKENDS[::-1]):
         finish(run(worker, tmp_path, floatx, 10, 20, tmp_path / f"{writer}_10.keras", backend=reader))
         assert difference(tmp_path / f"{writer}_20.npz", tmp_path / f"{reader}_continued_20.npz") <= tolerance
+
+
+def free_port():
+    with socket.socket() as opened:
+        opened.bind(("127.0.0.1", 0))
+        return opened.getsockname()[1]
+
+
+def two_processes(*arguments):
+    address = {"KERAS_DISTRIBUTION_JOB_ADDRESSES": f"127.0.0.1:{free_port()}", "KERAS_DISTRIBUTION_NUM_PROCESSES": "2"}
+    start = lambda i: run("process_worker.py", *arguments, backend="jax", **address, KERAS_DISTRIBUTION_PROCESS_ID=i)
+    return [start("0"), start("1")]
+
+
+@pytest.mark.slow
+def test_two_processes_end_where_one_does_also_after_a_kill(tmp_path):
+    for name in ("one", "two", "killed"):
+        (tmp_path / name).mkdir()
+    finish(run("process_worker.py", tmp_path / "one", 20, backend="jax"), *two_processes(tmp_path / "two", 20))
+
+    first, second = two_processes(tmp_path / "killed", 20, "slow")
+    while not list((tmp_path / "killed" / "backup").glob("step_*")):
+        assert first.poll() is None
+        time.sleep(0.1)
+    second.kill()
+    second.communicate()
+    told = next(line for line in first.stdout if "by peer" in line)  # its own shutdown waits for a heartbeat
+    first.kill()
+    first.communicate()
+    assert "Connection" in told
+    finish(*two_processes(tmp_path / "killed", 20))
+
+    for name in ("two/state_0.npz", "two/state_1.npz", "killed/state_0.npz", "killed/state_1.npz"):
+        assert difference(tmp_path / "one" / "state_0.npz", tmp_path / name) <= 1e-9

@@ -3,9 +3,12 @@
 import os
 import pathlib
 import shutil
+import tempfile
 
 import keras
 import numpy as np
+
+from keras_bikd.backend import processes
 
 
 class ExactBackup(keras.callbacks.Callback):
@@ -13,8 +16,8 @@ class ExactBackup(keras.callbacks.Callback):
 
     What `keras.callbacks.BackupAndRestore` does, with three differences: the data go on at the batch where they were;
     an epoch that was interrupted is finished, with its metrics, and not repeated; a kill in the middle of writing does
-    no harm. The backup is removed when the training ends. `History` and callbacks with a state of their own, such as
-    `EarlyStopping`, begin anew, as with Keras' callback.
+    no harm. The backup is removed when the training ends. Several processes share one. `History` and callbacks with a
+    state of their own, such as `EarlyStopping`, begin anew, as with Keras' callback.
 
     Args:
         directory: Where to write; created if missing.
@@ -89,10 +92,17 @@ class ExactBackup(keras.callbacks.Callback):
         self._save((epoch + 1) * self._steps)
 
     def on_train_end(self, logs=None):
-        shutil.rmtree(self.directory, ignore_errors=True)
+        if _is_first_process():
+            shutil.rmtree(self.directory, ignore_errors=True)
 
     def _save(self, done):
         """Write whole, then put in place, then remove what is older."""
+        self._saved = done
+        if not _is_first_process():
+            # Keras makes a variable while it writes, which takes all processes.
+            with tempfile.TemporaryDirectory() as folder:
+                self.model.save_weights(pathlib.Path(folder, "unused.weights.h5"))
+            return
         self.directory.mkdir(parents=True, exist_ok=True)
         # No file of Keras holds the metrics.
         metrics, backup = self._metrics_file(done), self.directory / f"step_{done:012d}.weights.h5"
@@ -103,10 +113,13 @@ class ExactBackup(keras.callbacks.Callback):
         for other in self.directory.iterdir():
             if other not in (metrics, backup):
                 other.unlink()
-        self._saved = done
 
     def _metrics_file(self, done):
         return self.directory / f"metrics_{done:012d}.npz"
+
+
+def _is_first_process():
+    return processes()[0] == 0
 
 
 class StudentCheckpoint(keras.callbacks.ModelCheckpoint):

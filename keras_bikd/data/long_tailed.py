@@ -89,7 +89,7 @@ def load(
             between 0 and 1 draws every training image from the meta set with this probability; the class counts are
             then what one pass holds on average.
         sampling: How training images are drawn: `"instance"`, each once per pass; or `"class_balanced"`, as many per
-            pass, with every class equally likely.
+            pass, with every class equally likely, from decoded images in memory.
         cut: A `keras_bikd.data.Cut`: profile, size convention, order of the classes.
         image_size: `(height, width)` to resize to; needed where the images differ in size.
         data_dir: Where tfds keeps its data; by default its own place.
@@ -325,10 +325,11 @@ def _build(source, imbalance_factor, options, cut, batch_size, augment, sampling
 
 def _class_balanced(source, split, seed):
     """As many images as there are, each of a class drawn evenly."""
-    by_class = [split.train[source.labels[split.train] == label] for label in range(source.num_classes)]
-    streams = [source.images(ids, seed + label).repeat() for label, ids in enumerate(by_class)]
+    images, labels = next(iter(source.images(split.train, None).batch(len(split.train))))
+    rows = [tf.data.Dataset.from_tensor_slices(np.flatnonzero(labels == own)) for own in range(source.num_classes)]
+    streams = [own.shuffle(len(own), seed=seed + i).repeat() for i, own in enumerate(rows)]
     drawn = tf.data.Dataset.sample_from_datasets(streams, seed=seed, rerandomize_each_iteration=True)
-    return drawn.take(len(split.train))
+    return drawn.take(len(split.train)).map(lambda row: (images[row], labels[row]))
 
 
 def _mixed(train, meta, probability, seed):

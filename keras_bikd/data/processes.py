@@ -10,8 +10,8 @@ def share_of_process(data):
 
     For `keras.distribution.DataParallel(auto_shard_dataset=False)` on JAX. Every process reads the same batches in the
     same order, so make them under the same seeds, and the global batch is the batch of a single process. Rows beyond
-    a multiple of the number of devices are left out; a batch smaller than that is an error. Keras' own sharding does
-    not know pairs of batches.
+    a multiple of the number of devices are left out; a batch of fewer rows than devices repeats them. Keras' own
+    sharding does not know pairs of batches.
 
     Args:
         data: `tf.data.Dataset` of batches, or of pairs of batches as from `pair`.
@@ -30,12 +30,12 @@ def share_of_process(data):
     if not isinstance(data, tf.data.Dataset):
         raise ValueError(f"`share_of_process(data=...)` takes a `tf.data.Dataset`. Received: {type(data).__name__}")
     process, count, devices = processes()
+    if devices == 1:
+        return data
 
     def rows(tensor):
         length = tf.shape(tensor)[0]
-        message = f"A batch needs a row for each of the {devices} devices; batch with `drop_remainder=True`. Received:"
-        with tf.control_dependencies([tf.debugging.Assert(length >= devices, [message, length, "rows"])]):
-            size = length // devices * devices // count
-            return tensor[process * size : (process + 1) * size]
+        share = tf.maximum(length // devices, 1) * devices // count
+        return tf.gather(tensor, tf.range(process * share, (process + 1) * share) % length)
 
     return data.map(lambda *batch: tf.nest.map_structure(rows, batch if len(batch) > 1 else batch[0]))

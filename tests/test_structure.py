@@ -60,6 +60,8 @@ def test_imports_point_downwards(path):
             assert other == own or LEVEL[other] < LEVEL[own], f"{own} imports {other}"
         if package == "tensorflow":
             assert own in WITH_TENSORFLOW, f"{own} imports tensorflow"
+        if package == "jax":
+            assert own == "backend", f"{own} imports jax"
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.py")), ids=lambda path: path.name)

@@ -3,6 +3,10 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
+# What is the same on every backend, and need not be run on both, is left out.
+ON_JAX := $(addprefix tests/test_,golden.py hypergradient.py losses.py bikd_model.py baselines.py extensions.py \
+	saving.py hard_cases.py resume.py)
+
 .PHONY: quickstart test lint site docs clean
 
 quickstart: .venv/installed-viz
@@ -10,6 +14,7 @@ quickstart: .venv/installed-viz
 
 test: .venv/installed-dev
 	$(BIN)/python -m pytest -n 2
+	KERAS_BACKEND=jax $(BIN)/python -m pytest -n 2 -m "not slow" $(ON_JAX)
 
 lint: .venv/installed-dev
 	$(BIN)/ruff format --check .

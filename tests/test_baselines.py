@@ -186,7 +186,7 @@ def test_rwkd_weights_survive_gradients_below_the_range_of_float16():
             model = bikd.RWKDModel(models.perceptron(), models.perceptron())
             model.compile(optimizer=keras.optimizers.SGD(0.0))
             (x, y), (meta_x, meta_y) = models.arrays(12), models.arrays(8, seed=1)
-            return model.train_on_batch((1e-5 * x, y), (1e-5 * meta_x, meta_y), return_dict=True)["hard_weight"]
+            return model.train_on_batch((1e-3 * x, y), (1e-3 * meta_x, meta_y), return_dict=True)["hard_weight"]
         finally:
             keras.config.set_dtype_policy("float32")
 

@@ -119,6 +119,7 @@ def test_the_student_alone_is_exported(tmp_path):
     assert variables < 4 * 512 * 10
 
 
+@models.tensorflow_only
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 def test_the_exported_lite_model_gives_the_logits_of_the_student(tmp_path):
     import tensorflow as tf

@@ -36,10 +36,12 @@ def difference(a, b):
 @pytest.mark.slow
 @pytest.mark.parametrize(("floatx", "tolerance"), [("float32", 1e-6), ("float64", 1e-9)])
 def test_twenty_steps_and_the_files_of_the_other_backend(tmp_path, floatx, tolerance):
-    """Twenty steps with k = 3, whole; and ten of them on one backend, saved, and ten on the other."""
+    """Twenty steps with k = 3, whole; in float64 also ten of them on one backend, saved, and ten on the other."""
     worker = "backend_worker.py"
     finish(*(run(worker, tmp_path, floatx, 0, 20, backend=backend) for backend in BACKENDS))
     assert difference(tmp_path / "tensorflow_20.npz", tmp_path / "jax_20.npz") <= tolerance
+    if floatx == "float32":
+        return
     finish(*(run(worker, tmp_path, floatx, 0, 10, backend=backend) for backend in BACKENDS))
     for writer, reader in (BACKENDS, BACKENDS[::-1]):
         finish(run(worker, tmp_path, floatx, 10, 20, tmp_path / f"{writer}_10.keras", backend=reader))
@@ -78,3 +80,11 @@ def test_two_processes_end_where_one_does_also_after_a_kill(tmp_path):
 
     for name in ("two/state_0.npz", "two/state_1.npz", "killed/state_0.npz", "killed/state_1.npz"):
         assert difference(tmp_path / "one" / "state_0.npz", tmp_path / name) <= 1e-9
+
+
+def test_another_backend_is_refused_by_name():
+    environment = {**os.environ, "KERAS_BACKEND": "numpy"}
+    command = [sys.executable, "-c", "import keras_bikd"]
+    refused = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert refused.returncode != 0
+    assert "on the TensorFlow and the JAX backend. Received: keras.backend.backend() = 'numpy'" in refused.stderr

@@ -282,6 +282,21 @@ def test_class_balanced_sampling_draws_every_class_evenly():
     assert data.class_counts.tolist()[0] == 114  # the counts stay those of the images there are
 
 
+@pytest.mark.parametrize(("devices", "rows"), [(2, [[0, 1], [4]]), (4, [[0, 1], [4, 5]])])
+def test_two_processes_share_each_batch(monkeypatch, devices, rows):
+    """Six samples in batches of four, two processes: the first has the first half, the second the rest."""
+    batches = tf.data.Dataset.from_tensor_slices((np.arange(6), np.arange(6))).batch(4)
+    shares = []
+    for process in range(2):
+        monkeypatch.setattr(bikd.data.processes, "processes", lambda process=process: (process, 2, devices))
+        shared = bikd.data.share_of_process(batches)
+        assert len(shared) == 2
+        shares.append([x.tolist() for x, _ in shared.as_numpy_iterator()])
+    assert shares[0] == rows
+    second = [[2, 3], [5]] if devices == 2 else [[2, 3], [4, 5]]  # four devices and two rows: each row twice
+    assert shares[1] == second
+
+
 def test_meta_images_in_training_with_a_probability():
     load = lambda **kwargs: bikd.data.load("sklearn_digits", 50, meta_size=100, test_size=500, batch_size=1, **kwargs)
     plain, mixed = load(), load(meta_in_train=0.5)

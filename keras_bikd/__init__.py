@@ -4,6 +4,7 @@ from keras_bikd import callbacks, data, long_tail, losses, metrics, networks, ob
 from keras_bikd.bikd_model import BiKDModel
 from keras_bikd.bilevel_optimizer import BilevelOptimizer
 from keras_bikd.distillation_model import DistillationModel
+from keras_bikd.learned_weights import LearnedWeights
 from keras_bikd.lfme_model import LFMEModel
 from keras_bikd.meta_weight_net import MetaWeightNet
 from keras_bikd.rwkd_model import RWKDModel
@@ -15,6 +16,7 @@ __all__ = [
     "BilevelOptimizer",
     "DistillationModel",
     "LFMEModel",
+    "LearnedWeights",
     "MetaWeightNet",
     "RWKDModel",
     "TeacherReference",

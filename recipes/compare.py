@@ -4,6 +4,7 @@
     python recipes/compare.py glyphs/g100 glyphs/h                  # their own imbalance; three seeds
     python recipes/compare.py digits-noise --methods CE KD BiKD --imbalance-factors 50 --seeds 0 1
     python recipes/compare.py digits-noise --study inner-steps      # see STUDIES
+    python recipes/compare.py glyphs/g100-wrong-labels --study wrong-labels
     python recipes/compare.py --paper                               # Table 1: CIFAR-10 and CIFAR-100; wants a GPU
 
 Every cell (data set, imbalance, method, seed) is written to `runs/compare/` when it is done and skipped afterwards:
@@ -61,6 +62,10 @@ SETTINGS = {
         teacher_widths=(32, 32, 64, 128),
     ),
 }
+# As collected from the web: three labels of ten are wrong; five checked images per class. Seeds that chose nothing.
+SETTINGS["glyphs/g100-wrong-labels"] = dataclasses.replace(
+    SETTINGS["glyphs/g100"], wrong_labels=0.3, seeds=tuple(range(100, 112))
+)
 SETTINGS["digits"] = dataclasses.replace(SETTINGS["digits-noise"], augment=("noise", 0.15), imbalance_factors=(50.0,))
 PAPER = {
     name: comparison.Setting(
@@ -107,7 +112,7 @@ def lfme_model(parts):
 
 
 def corrected_teacher(parts):
-    return {"hard": objectives.CrossEntropy(), "soft": objectives.SoftTargets(class_counts=parts.counts)}
+    return {"hard": objectives.CrossEntropy(), "soft": objectives.SoftTargets(class_counts=parts.teacher_counts)}
 
 
 def prior_input(parts):
@@ -115,18 +120,26 @@ def prior_input(parts):
 
 
 def preset(parts):
-    return {"class_counts": parts.counts}
+    """The two losses of `BiKDModel(class_counts=...)`; the teacher may have been trained on other counts."""
+    return {"candidate_losses": {**corrected_teacher(parts), "hard": balanced_softmax(parts)}}
 
 
-def twin(parts):
-    """The recommended preset's two losses under constant weights."""
-    losses = (objectives.BalancedSoftmax(class_counts=parts.counts), objectives.SoftTargets(class_counts=parts.counts))
-    return objectives.WeightedSum(objectives=losses, weights=(0.5, 0.5))
+def constant(hard, soft):
+    """The preset's two losses under constant weights."""
+
+    def objective(parts):
+        losses = preset(parts)["candidate_losses"]
+        return objectives.WeightedSum(objectives=(losses["hard"], losses["soft"]), weights=(hard, soft))
+
+    return objective
 
 
-def trusted(parts):
-    """The twin, each sample weighted by the teacher's probability of its label."""
-    return objectives.TeacherTrust(objective=twin(parts))
+def trusted(objective):
+    """Each sample weighted by the teacher's probability of its label."""
+    return lambda parts: objectives.TeacherTrust(objective=objective(parts))
+
+
+twin = constant(0.5, 0.5)
 
 
 def cckd(parts):
@@ -182,7 +195,7 @@ METHODS = {
     "balanced softmax +meta": fixed(balanced_softmax, meta_in_train=True),
     "balanced softmax + KD, corrected teacher +meta": fixed(twin, meta_in_train=True),
     "balanced softmax + KD, corrected teacher +meta, half": fixed(twin, meta_in_train=0.5),
-    "balanced softmax + KD, corrected teacher +meta, weighted by teacher": fixed(trusted, meta_in_train=True),
+    "balanced softmax + KD, corrected teacher +meta, weighted by teacher": fixed(trusted(twin), meta_in_train=True),
     "BiKD +meta": bikd_model(meta_in_train=True),
     "BiKD, class counts +meta": bikd_model(preset, meta_in_train=True),
     "BiKD, class counts +meta, half": bikd_model(preset, meta_in_train=0.5),
@@ -205,12 +218,9 @@ def fixed_weights_study():
 
         return objective
 
-    def balanced_mix(hard, soft):
-        return lambda parts: dataclasses.replace(twin(parts), weights=(hard, soft))
-
     for soft in (0.0, 0.25, 0.5, 0.75, 1.0):
         yield f"constant {1 - soft:g}/{soft:g}", fixed(mix(1 - soft, soft))
-        yield f"constant {1 - soft:g}/{soft:g}, class counts", fixed(balanced_mix(1 - soft, soft))
+        yield f"constant {1 - soft:g}/{soft:g}, class counts", fixed(constant(1 - soft, soft))
     for k in (1, 5):
         rate = META_LEARNING_RATE * k / 5
         yield f"BiKD k={k}", bikd_model(lambda parts, k=k: {"inner_steps": k}, meta_learning_rate=rate)
@@ -224,7 +234,37 @@ def meta_study(field, values, name):
         yield f"BiKD, class counts, {name(value)}", bikd_model(preset, **{field: value})
 
 
+LEARNED_FIRST = "BiKD, class counts, weights learned first, then +meta, half"
+
+
+def wrong_labels_study():
+    """Which labels are wrong? Every method has the same checked images; they differ in what they do with them."""
+    one = constant(1.0, 1.0)
+    half = {"meta_in_train": 0.5}
+
+    def known_prior(parts):
+        return preset(parts) | prior_input(parts)
+
+    def under_learned_weights(parts, model):
+        losses = preset(parts)["candidate_losses"]
+        return bikd.DistillationModel(parts.student, parts.teacher, bikd.LearnedWeights(model.weight_net, losses))
+
+    held_out = bikd_model(known_prior, meta_shift="none")
+    yield "balanced softmax +meta, half", fixed(balanced_softmax, **half)
+    yield "constant 1/1, meta images only", fixed(one, train_on="meta", meta_in_train=True)
+    yield "constant 1/1 +meta", fixed(one, meta_in_train=True)
+    yield "constant 0.5/0.5 +meta, half", fixed(twin, **half)
+    yield "constant 1/1 +meta, half", fixed(one, **half)
+    yield "constant 1/1 +meta, half, twice the steps", fixed(one, **half, budget=2)
+    yield "constant 1/1 +meta, half, last layer retrained on meta", fixed(one, **half, retrain_last_layer=True)
+    yield "constant 1/1 +meta, half, weighted by teacher", fixed(trusted(one), **half)
+    yield "BiKD, class counts, log prior", held_out
+    yield "BiKD, class counts, log prior +meta, half", bikd_model(known_prior, meta_shift="none", **half)
+    yield LEARNED_FIRST, comparison.Method(make=under_learned_weights, before=held_out, **half)
+
+
 STUDIES = {
+    "wrong-labels": dict(wrong_labels_study()),
     "inner-steps": dict(inner_steps_study()),
     "fixed-weights": dict(fixed_weights_study()),
     "meta-size": dict(meta_study("meta_images", (1, 2, 5, 10), lambda n: f"{n} meta images per class")),
@@ -257,7 +297,8 @@ def main(settings, *, methods=None, study=None, imbalance_factors=None, seeds=No
         for method in methods
     ]
     comparison.run_cells(cells, lookup, folder, workers)
-    rows = comparison.report(cells, lookup, folder, reference="balanced softmax")
+    reference = LEARNED_FIRST if study == "wrong-labels" else "balanced softmax"
+    rows = comparison.report(cells, lookup, folder, reference)
     if study == "inner-steps" and len(rows) == len(cells):
         draw_inner_steps(rows).savefig(pathlib.Path(folder) / "inner_steps.png", dpi=150)
     return rows

@@ -333,3 +333,33 @@ def test_a_validation_set_shares_no_image_and_stands_in_the_manifest(tmp_path):
     bikd.data.save_manifest(tmp_path / "split.json", data)
     bikd.data.check_manifest(tmp_path / "split.json", bikd.data.load_manifest(tmp_path / "split.json"))
     assert bikd.data.load("sklearn_digits", 10, meta_size=100, test_size=500).validation is None
+
+
+@pytest.mark.parametrize("meta_in_train", [False, True])
+@pytest.mark.parametrize("source", ["tfds", "arrays", "folder"])
+def test_wrong_labels_are_in_the_training_set_alone(source, meta_in_train, tmp_path):
+    x, y = arrays()
+    write_folder(tmp_path / "images", counts=(60, 60, 60))
+    sizes = {"meta_size": 30, "test_size": 60, "meta_in_train": meta_in_train}
+    loads = {
+        "tfds": lambda cut: load(cut=cut, meta_in_train=meta_in_train),
+        "arrays": lambda cut: bikd.data.make_long_tailed(x, y, 10, cut=cut, **sizes),
+        "folder": lambda cut: bikd.data.load_folder(tmp_path / "images", 5, image_size=(10, 8), cut=cut, **sizes),
+    }
+    right, wrong = loads[source](bikd.data.Cut()), loads[source](bikd.data.Cut(wrong_labels=0.3))
+
+    def labels_of(data_set):
+        return {image.tobytes(): label for image, label in zip(*images_and_labels(data_set))}
+
+    before, after, meta = labels_of(right.train), labels_of(wrong.train), labels_of(right.meta)
+    assert before.keys() == after.keys()
+    changed = {image for image, label in after.items() if before[image] != label}
+    assert len(changed) == round(0.3 * len(before.keys() - (meta.keys() if meta_in_train else ())))
+    assert not changed & meta.keys()
+    assert labels_of(wrong.meta) == meta
+    assert labels_of(wrong.test) == labels_of(right.test)
+    counts = np.bincount(list(after.values()), minlength=wrong.num_classes)
+    assert wrong.class_counts.tolist() == counts.tolist() != right.class_counts.tolist()
+    assert wrong.manifest["ids_sha256"] == right.manifest["ids_sha256"]
+    with pytest.raises(ValueError, match=r"wrong_labels=1\.5"):
+        bikd.data.Cut(wrong_labels=1.5)

@@ -218,3 +218,72 @@ def test_the_log_prior_takes_labels_of_any_integer(dtype):
 def test_a_weight_network_in_a_functional_model():
     net = bikd.MetaWeightNet((8,), class_counts=COUNTS, num_losses=3)
     assert net(keras.Input((2,)), keras.Input((), dtype="int32")).shape == (None, 3)
+
+
+def under_learned_weights(model, student):
+    objective = bikd.LearnedWeights(model.weight_net, model.candidate_losses)
+    final = bikd.DistillationModel(student, model.teacher, objective)
+    final.compile(keras.optimizers.SGD(0.1, momentum=0.9))
+    return final
+
+
+@float64
+@pytest.mark.parametrize("weight_net", [{}, {"class_counts": COUNTS}], ids=["published", "log prior"])
+def test_learned_weights_are_bikd_with_a_network_that_rests(floatx, weight_net):
+    student = models.perceptron()
+    twin = keras.models.clone_model(student)
+    twin.set_weights(student.get_weights())
+    net = bikd.MetaWeightNet((8,), **weight_net)
+    model = bikd.BiKDModel(student, models.perceptron(), net, class_counts=COUNTS)
+    model.compile(keras.optimizers.SGD(0.1, momentum=0.9), keras.optimizers.SGD(0.0))
+    final = under_learned_weights(model, twin)
+    batch, meta_batch = pair()
+    start = twin.get_weights()
+    for _ in range(3):
+        model.train_on_batch(batch, meta_batch)
+        final.train_on_batch(*batch)
+    for ours, theirs, before in zip(twin.get_weights(), student.get_weights(), start):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-14)
+        assert (ours != before).any()
+
+
+def test_learned_weights_are_a_copy_that_is_saved_and_not_trained(tmp_path):
+    model = models.compiled()
+    final = under_learned_weights(model, models.perceptron())
+    learned = [v.numpy() for v in model.weight_net.variables]
+    for variable in model.weight_net.variables:
+        variable.assign(variable + 1.0)
+    (x, y), _ = pair()
+    final.fit(x, y, verbose=0)
+    final.save(tmp_path / "final.keras")
+    loaded = keras.saving.load_model(tmp_path / "final.keras")
+    for one in (final, loaded):
+        assert len(one.trainable_variables) == len(one.student.trainable_variables)
+        for variable, value in zip(one.objective.weight_net.variables, learned):
+            np.testing.assert_array_equal(variable.numpy(), value)
+    assert loaded.train_on_batch(x, y) == final.train_on_batch(x, y)
+
+
+def test_learned_weights_refuse_what_does_not_fit():
+    one = {"hard": objectives.CrossEntropy()}
+    with pytest.raises(ValueError, match=r"one loss per output.*num_losses=2"):
+        bikd.LearnedWeights(bikd.MetaWeightNet(), one)
+    with pytest.raises(ValueError, match=r"trained `MetaWeightNet`.*Received: weight_net=None"):
+        bikd.LearnedWeights(None, one)
+    with pytest.raises(ValueError, match="with one loss per output"):
+        bikd.LearnedWeights(bikd.MetaWeightNet(num_losses=1), [objectives.CrossEntropy()])
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_learned_weights_in_mixed_precision(policy):
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        final = under_learned_weights(models.compiled(), models.perceptron())
+    finally:
+        keras.config.set_dtype_policy(before)
+    assert final.objective.weight_net.compute_dtype == "float32"
+    (x, y), _ = pair()
+    history = final.fit(x, y, epochs=3, verbose=0).history
+    assert np.isfinite(history["loss"]).all()
+    assert history["loss"][-1] < history["loss"][0]

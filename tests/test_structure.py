@@ -22,7 +22,7 @@ LAYERS = [
         "data",
         "teacher_reference",
     },
-    {"teacher_student"},
+    {"teacher_student", "learned_weights"},
     {"meta_guided_model", "distillation_model"},
     {"bikd_model", "rwkd_model", "lfme_model"},
     {"callbacks", "tuner"},

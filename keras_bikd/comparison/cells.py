@@ -92,8 +92,8 @@ def row_of(cell, lookup, folder):
 def _run_group(group, lookup, folder, alone):
     if not alone:
         os.environ |= {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}  # read at the first operation
-    keras.config.disable_interactive_logging()
     for cell in group:
+        keras.config.disable_interactive_logging()  # `clear_session` turns it on again
         if row_of(cell, lookup, folder):
             continue
         told = f"{cell.setting}, imbalance {cell.imbalance_factor:g}, {cell.method}, seed {cell.seed}"

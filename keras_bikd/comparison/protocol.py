@@ -6,7 +6,7 @@ import pathlib
 import random
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 from keras import ops
@@ -42,6 +42,7 @@ class Setting:
         student_widths: Hidden units, or channels as in `keras_bikd.networks.cifar_resnet`.
         teacher_widths: Likewise.
         augment: `("noise", standard deviation)`, `("shift", pixels)` or `("flip", pixels)`: shift and mirror.
+        wrong_labels: As in `keras_bikd.data.Cut`.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Setting:
     student_widths: tuple = ()
     teacher_widths: tuple = ()
     augment: tuple = ("shift", 1)
+    wrong_labels: float = 0.0
 
     def config(self):
         """What decides a result, ready for JSON; which others are run beside it does not."""
@@ -70,7 +72,9 @@ class Method:
     """How a row of the table is trained.
 
     Args:
-        make: Function from `Parts` to a model with a `student`.
+        make: Function from `Parts` to a model with a `student`; with `before`, of that method's trained model too.
+        before: Another method, which is trained first, with all that its own row would have.
+        budget: Steps, as a multiple of the setting's.
         teacher: `"ce"`, `"balanced_softmax"`, or `"experts"`.
         sampling: As in `keras_bikd.data.load`.
         meta_in_train: As in `keras_bikd.data.load`; the teacher then sees the meta images too.
@@ -84,6 +88,8 @@ class Method:
     """
 
     make: Callable
+    before: "Method | None" = None
+    budget: int = 1
     teacher: str = "ce"
     sampling: str = "instance"
     meta_in_train: bool | float = False
@@ -98,12 +104,21 @@ class Method:
 
 @dataclasses.dataclass(frozen=True)
 class Parts:
-    """What a model is made of."""
+    """What a model is made of.
+
+    Attributes:
+        student: An untrained student.
+        teacher: A trained teacher.
+        counts: Training images per class.
+        teacher_counts: Likewise, of what the teacher was trained on: it sees every image once per pass.
+        meta: The meta set, un-augmented.
+    """
 
     student: keras.Model
     teacher: keras.Model
     counts: list
-    meta: Any  # the meta set, un-augmented
+    teacher_counts: list
+    meta: Any
 
 
 class _BestOnMeta(keras.callbacks.Callback):
@@ -132,17 +147,53 @@ def train(cell, setting, method, folder):
     Returns:
         The row of the cell, a dict.
     """
+    before = None if method.before is None else _run(cell, setting, method.before, folder)
+    run = _run(cell, setting, method, folder, *([] if before is None else [before.model]))
+    runs = [run] if before is None else [before, run]
+    student, num_classes = run.model.student, run.data.num_classes
+    scores = _group_accuracies(student, run.data, num_classes)
+    student.set_weights(run.best)
+    return {
+        "data": cell.setting,
+        "imbalance_factor": cell.imbalance_factor,
+        "method": cell.method,
+        "seed": cell.seed,
+        **scores,
+        "best_on_meta": _group_accuracies(student, run.data, num_classes)["overall"],
+        "seconds": sum(part.seconds for part in runs),
+        "memory": None if run.memory is None else max(part.memory for part in runs),
+        "history": {k: v for part in runs for k, v in part.history.items() if "weight" in k or "hypergradient" in k},
+        "hyper_parameters": run.hyper_parameters | ({} if before is None else {"before": before.hyper_parameters}),
+        "manifest": run.data.manifest["ids_sha256"],
+        "versions": results.versions(),
+        "config": setting.config() | {"quick": cell.quick},
+    }
+
+
+class _Run(NamedTuple):
+    """A training: the model, its data, and what is told of it; `best` are the student's weights of another epoch."""
+
+    model: keras.Model
+    data: long_tailed.LongTailedData
+    history: dict
+    best: Any
+    seconds: float
+    memory: float | None
+    hyper_parameters: dict
+
+
+def _run(cell, setting, method, folder, *before):
+    """Train a method from the start; `before` is the model of the training before it, where there is one."""
     # The order of a tf.data pipeline depends on the global seed as well, at the time when it is made.
     keras.utils.set_random_seed(cell.seed)
     options = {"meta_in_train": method.meta_in_train, "sampling": method.sampling}
     data = _load(setting, cell, **options)
     clean = _load(setting, cell, augmented=False, **options)
-    teacher = _teacher_of(cell, setting, method, folder)
+    teacher, teacher_counts = _teacher_of(cell, setting, method, folder)
     keras.utils.set_random_seed(cell.seed)
     student = _network(setting.student, setting.student_widths, data)
-    counts = data.class_counts.tolist()
-    model = method.make(Parts(student, teacher, counts, clean.meta))
-    steps = _steps_of(setting, data, cell)
+    model = method.make(Parts(student, teacher, data.class_counts.tolist(), teacher_counts, clean.meta), *before)
+    steps = _steps_of(setting, data, cell) * method.budget
     best = _BestOnMeta(clean.meta)
     guide = _guide(method, data, clean, cell.seed, setting.batch_size)
     _reset_peak_memory()
@@ -151,23 +202,7 @@ def train(cell, setting, method, folder):
     if method.retrain_last_layer:
         _retrain_last_layer(student, clean.meta)
     seconds, memory = time.perf_counter() - start, _peak_memory()
-    scores = _group_accuracies(student, data, len(counts))
-    student.set_weights(best.weights)
-    return {
-        "data": cell.setting,
-        "imbalance_factor": cell.imbalance_factor,
-        "method": cell.method,
-        "seed": cell.seed,
-        **scores,
-        "best_on_meta": _group_accuracies(student, data, len(counts))["overall"],
-        "seconds": seconds,
-        "memory": memory,
-        "history": {key: values for key, values in history.items() if "weight" in key or "hypergradient" in key},
-        "hyper_parameters": _hyper_parameters(model, method, steps),
-        "manifest": data.manifest["ids_sha256"],
-        "versions": results.versions(),
-        "config": setting.config() | {"quick": cell.quick},
-    }
+    return _Run(model, data, history, best.weights, seconds, memory, _hyper_parameters(model, method, steps))
 
 
 def _fit(model, setting, method, data, guide, steps, *callbacks):
@@ -237,20 +272,22 @@ def _load(setting, cell, *, augmented=True, **options):
         batch_size=setting.batch_size,
         seed=cell.seed,
         augment=augment if augmented else None,
+        cut=long_tailed.Cut(wrong_labels=setting.wrong_labels),
         **options,
     )
 
 
 def _teacher_of(cell, setting, method, folder):
-    """The teacher for a cell, trained once and kept. It sees the images that its students see."""
+    """The teacher for a cell, trained once and kept, and its class counts. It sees the images that its students see."""
     in_train = bool(method.meta_in_train)
     name = f"teacher_{method.teacher}{'_meta' if in_train else ''}_{cell.seed}{'_quick' if cell.quick else ''}"
     path = folder / f"{name}.keras"
     data = _load(setting, cell, meta_in_train=in_train)
+    counts = data.class_counts.tolist()
     protocol = path.with_suffix(".setting.json")
     if path.with_suffix(".json").exists() and results.load_row(protocol) == setting.config():  # written last
         long_tailed.check_manifest(path.with_suffix(".json"), data)
-        return keras.saving.load_model(path)
+        return keras.saving.load_model(path), counts
     teacher = _train_experts(cell, setting, data) if method.teacher == "experts" else None
     if teacher is None:
         losses = {"ce": hard_loss, "balanced_softmax": BalancedSoftmaxLoss(data.class_counts)}
@@ -259,7 +296,7 @@ def _teacher_of(cell, setting, method, folder):
     teacher.save(path)
     results.save_row(protocol, setting.config())
     long_tailed.save_manifest(path.with_suffix(".json"), data)
-    return teacher
+    return teacher, counts
 
 
 def _train_teacher(cell, setting, data, loss, share=1.0):

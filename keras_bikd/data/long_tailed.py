@@ -285,6 +285,7 @@ def _build(source, imbalance_factor, options, cut, batch_size, augment, sampling
             f"Received: test_size={options['test_size']!r}"
         )
     split = make_split(source.labels, source.num_classes, imbalance_factor, cut=cut, **options)
+    source.labels = split.labels
     seed = options["seed"]
     train_augment, meta_augment = augment if isinstance(augment, tuple) else (augment, augment)
     train = source.images(split.train, seed)

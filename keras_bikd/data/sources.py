@@ -1,6 +1,7 @@
 """Where images come from: tfds, arrays, a folder. Each knows its labels, and streams the images of chosen ids.
 
-A stream yields `(image, label)` with uint8 or float images; what follows (shuffling, batches) is the same for all.
+A stream takes its labels from the attribute `labels`, which a split may have changed. It yields `(image, label)` with
+uint8 or float images; what follows (shuffling, batches) is the same for all.
 """
 
 import difflib
@@ -29,14 +30,15 @@ class TfdsSource:
         # ImageNet-LT and the like test on what they call validation.
         self.test_split = next((split for split in ("test", "validation") if self._has_labels(split)), None)
         labels = self._records("train").map(lambda record: record[self.label_key])
-        self.labels = np.fromiter(labels.as_numpy_iterator(), dtype="int64")
+        self.labels = np.concatenate(list(labels.batch(1024).as_numpy_iterator()))
 
     def images(self, ids, seed):
         """Stream the records of `ids`; in random order on every pass unless `seed` is None."""
         chosen = np.zeros(len(self.labels), dtype=bool)
         chosen[ids] = True
-        chosen = tf.constant(chosen)
-        records = self._records("train").enumerate().filter(lambda i, _: chosen[i]).map(lambda _, record: record)
+        chosen, labels = tf.constant(chosen), tf.constant(self.labels)
+        records = self._records("train").enumerate().filter(lambda i, _: chosen[i])
+        records = records.map(lambda i, record: {**record, self.label_key: labels[i]})
         return self._stream(records.apply(tf.data.experimental.assert_cardinality(len(ids))), len(ids), seed)
 
     def test_images(self):

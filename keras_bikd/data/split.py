@@ -22,6 +22,9 @@ class Cut:
             images taken from those that the tail leaves over where there are any (5,000 for classes that can spare
             them; the head class then has `5,000 - meta`).
         class_order: Which class is the head: `"index"` (class 0) or `"shuffled"` by the seed.
+        wrong_labels: Share of the training images that get the label of another class, drawn in proportion to the
+            class counts (Wei et al., arXiv 2108.11569), as in images collected from the web. The class counts are
+            those of the labels. All other sets keep their labels, as do meta images that are trained on.
 
     Examples:
         >>> Cut(profile="step").class_order
@@ -31,17 +34,21 @@ class Cut:
     profile: str = "exponential"
     head: str = "after_meta"
     class_order: str = "index"
+    wrong_labels: float = 0.0
 
     def __post_init__(self):
         checks.one_of("Cut", "profile", self.profile, tuple(PROFILES))
         checks.one_of("Cut", "head", self.head, ("after_meta", "full"))
         checks.one_of("Cut", "class_order", self.class_order, ("index", "shuffled"))
+        if self.wrong_labels != 0:
+            checks.between_zero_and_one("Cut", "wrong_labels", self.wrong_labels)
 
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """Ids of the sets; `test` is `None` where the data set has a test split of its own."""
+    """Ids of the sets, and the label of every id; `test` is `None` where there is a test split elsewhere."""
 
+    labels: np.ndarray
     train: np.ndarray
     meta: np.ndarray
     validation: np.ndarray | None
@@ -98,11 +105,14 @@ def make_split(
             f"Take a factor of at most {counts.max()}."
         )
     train = np.concatenate([ids[:count] for ids, count in zip(rest, counts)])
+    if cut.wrong_labels:
+        labels = _partly_wrong(labels, train, num_classes, cut.wrong_labels, generator)
+        counts = np.bincount(labels[train], minlength=num_classes)
     if meta_in_train is True:
         train, counts = np.concatenate([train, meta]), counts + meta_size // num_classes
     elif meta_in_train is not False:
         counts = _expected_counts(counts, meta_size, _probability(meta_in_train))
-    return Split(train, meta, validation, test, counts)
+    return Split(labels, train, meta, validation, test, counts)
 
 
 def _long_tail(ids_by_class, before, imbalance_factor, cut, generator):
@@ -115,6 +125,16 @@ def _long_tail(ids_by_class, before, imbalance_factor, cut, generator):
     if cut.class_order == "shuffled":
         counts = counts[generator.permutation(len(sizes))]
     return np.minimum(counts, sizes)
+
+
+def _partly_wrong(labels, ids, num_classes, share, generator):
+    """The labels, but for a share of `ids` those of other classes."""
+    counts = np.bincount(labels[ids], minlength=num_classes)
+    labels = labels.copy()
+    for i in generator.choice(ids, round(share * len(ids)), replace=False):
+        others = np.where(np.arange(num_classes) == labels[i], 0, counts)
+        labels[i] = generator.choice(num_classes, p=others / others.sum())
+    return labels
 
 
 def _expected_counts(counts, meta_size, probability):

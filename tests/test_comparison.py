@@ -35,6 +35,7 @@ def without_clock(rows):
 @pytest.mark.slow
 def test_rows_tables_and_restart(compare, tmp_path, capsys):
     methods = ["CE", "balanced softmax", "LFME", "BiKD, class counts +meta, half", "RW-KD", "CCKD (training_prior)"]
+    methods.append(f"{compare.LEARNED_FIRST}, twice the steps")
     rows = compare.main(["digits-noise"], methods=methods, folder=tmp_path, **ARGUMENTS)
     assert [row["method"] for row in rows] == methods
     for row in rows:
@@ -44,9 +45,15 @@ def test_rows_tables_and_restart(compare, tmp_path, capsys):
         assert row["seconds"] > 0
         assert len(row["manifest"]) == 64
         assert set(row["versions"]) == {"keras_bikd", "keras", "backend", "numpy"}
-        assert row["hyper_parameters"]["steps"] == 20
+        assert row["hyper_parameters"]["steps"] == (40 if "twice the steps" in row["method"] else 20)
     assert rows[3]["hyper_parameters"]["meta_in_train"] == 0.5
     assert rows[5]["hyper_parameters"]["objective"]["config"]["variant"] == "training_prior"
+    learned = rows[6]["hyper_parameters"]
+    assert learned["objective"]["class_name"] == "LearnedWeights"
+    assert learned["meta_in_train"] == 0.5
+    assert learned["before"]["meta_in_train"] is False
+    assert learned["before"]["inner_steps"] == 5
+    assert "hypergradient_norm" in rows[6]["history"]
     out = capsys.readouterr().out
     assert "| balanced softmax |" in out
     assert "Paired with balanced softmax" in out

@@ -287,3 +287,32 @@ def test_learned_weights_in_mixed_precision(policy):
     history = final.fit(x, y, epochs=3, verbose=0).history
     assert np.isfinite(history["loss"]).all()
     assert history["loss"][-1] < history["loss"][0]
+
+
+@pytest.mark.slow
+def test_wrong_labels_get_small_weights_and_rare_classes_do_not():
+    """What `LearnedWeights` is for, on digits of which four labels in ten are wrong."""
+    keras.utils.set_random_seed(0)
+    cut = bikd.data.Cut(wrong_labels=0.4)
+    load = lambda **kwargs: bikd.data.load(
+        "sklearn_digits", 10, meta_size=100, test_size=500, batch_size=64, seed=0, **kwargs
+    )
+    data = load(augment=(bikd.data.gaussian_noise(0.7), None), cut=cut)
+    net = lambda units: keras.Sequential(
+        [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(units, "relu"), keras.layers.Dense(10)]
+    )
+    teacher = net(128)
+    teacher.compile(keras.optimizers.SGD(0.05, momentum=0.9), bikd.losses.hard_loss)
+    teacher.fit(data.train.repeat(), shuffle=False, steps_per_epoch=600, verbose=0)
+    weight_net = bikd.MetaWeightNet(class_counts=data.class_counts)
+    model = bikd.BiKDModel(net(12), teacher, weight_net, class_counts=data.class_counts)
+    model.compile(keras.optimizers.SGD(0.05, momentum=0.9), steps_per_execution=50)
+    model.fit(data.train.repeat(), meta_data=data.meta, steps_per_epoch=1000, verbose=0)
+
+    right = {image.tobytes(): label for image, label in load().train.unbatch().as_numpy_iterator()}
+    images, labels = zip(*load(cut=cut).train.unbatch().as_numpy_iterator())
+    wrong = np.array([right[image.tobytes()] != label for image, label in zip(images, labels)])
+    seen = model.sample_weights([(np.stack(images), np.stack(labels))])
+    for group in (seen.labels < 3, seen.labels >= 7):  # the head, and the tail
+        hard = seen.weights[group, 0]
+        assert hard[~wrong[group]].mean() > 2 * hard[wrong[group]].mean()

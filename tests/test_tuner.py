@@ -1,6 +1,7 @@
 """Keras Tuner over BiKD: what a trial leaves on disk, what a NaN does, what a kill leaves behind."""
 
 import collections
+import importlib.metadata
 import os
 import pathlib
 import signal
@@ -26,6 +27,12 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning"),
 ]
 WORKER = pathlib.Path(__file__).with_name("search_worker.py")
+
+
+def test_the_extra_brings_what_keras_tuner_imports_undeclared():
+    required = [line.partition(";") for line in importlib.metadata.requires("keras_bikd")]
+    names = [name.partition(">")[0] for name, _, condition in required if 'extra == "tuner"' in condition]
+    assert names == ["keras-tuner", "tensorboard"]
 
 
 def data():

@@ -36,7 +36,8 @@ class BiKDModel(MetaGuidedModel):
             `"mixed"` (their sum).
         class_counts: Training images per class. Given, the two losses know the long tail: the hard one becomes the
             balanced softmax, and the teacher of the soft one is corrected by the class prior. Recommended beyond the
-            paper; published BiKD leaves it out.
+            paper; published BiKD leaves it out. For a teacher that was trained on other class counts than the
+            student, give `candidate_losses`, each with its own.
         candidate_losses: Dict of name to objective (`keras_bikd.objectives`) to weigh instead, one or more.
         **kwargs: Keras model arguments (`name`, ...).
 

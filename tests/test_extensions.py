@@ -315,4 +315,4 @@ def test_wrong_labels_get_small_weights_and_rare_classes_do_not():
     seen = model.sample_weights([(np.stack(images), np.stack(labels))])
     for group in (seen.labels < 3, seen.labels >= 7):  # the head, and the tail
         hard = seen.weights[group, 0]
-        assert hard[~wrong[group]].mean() > 2 * hard[wrong[group]].mean()
+        assert hard[~wrong[group]].mean() > hard[wrong[group]].mean() + 0.2

@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops, tree
 
 from keras_bikd import checks
-from keras_bikd.backend import compiled, num_replicas, scope_of, values
+from keras_bikd.backend import compiled, cond, num_replicas, scope_of, values
 from keras_bikd.bilevel_optimizer import BilevelOptimizer
 from keras_bikd.data.pairing import is_pair
 from keras_bikd.hypergradient import one_step_hypergradient
@@ -171,7 +171,7 @@ class BiKDModel(MetaGuidedModel):
 
         # The weights differ from the virtual step's only where phi has just moved; everywhere else its gradient is
         # the real one, if it is there as a whole.
-        return refreshed() if step.gradient is None else ops.cond(due, refreshed, lambda: step.gradient)
+        return refreshed() if step.gradient is None else cond(due, refreshed, lambda: step.gradient)
 
     def hypergradient(self, batch, meta_batch):
         """Meta loss and hypergradient for one pair of batches. Changes no state.

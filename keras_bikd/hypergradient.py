@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from keras import ops
 
-from keras_bikd.backend import all_reduce_sum, value_and_grad, vjp
+from keras_bikd.backend import all_reduce_sum, cond, value_and_grad, vjp
 
 
 class VirtualStep(NamedTuple):
@@ -95,4 +95,4 @@ def _where_due(due, compute, phi):
         return ops.cast(meta_loss, phi[0].dtype), hypergradient
 
     zeros = [ops.zeros_like(parameter) for parameter in phi]
-    return ops.cond(due, computed, lambda: (ops.zeros((), phi[0].dtype), zeros))
+    return cond(due, computed, lambda: (ops.zeros((), phi[0].dtype), zeros))

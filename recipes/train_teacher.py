@@ -22,9 +22,7 @@ LEARNING_RATE, MOMENTUM, L2 = 0.1, 0.9, 2.5e-4  # L2 of 2.5e-4 is PyTorch's weig
 BATCH_SIZE, META_SIZE = 100, 1000  # the paper is silent on the first; both as in the authors' code
 
 
-def main(
-    name, out, imbalance_factor=50.0, *, loss="ce", epochs=120, seed=0, meta_size=META_SIZE, widths=(32, 64, 128, 256)
-):
+def main(name, out, imbalance_factor=50.0, *, loss="ce", epochs=120, seed=0, meta_size=META_SIZE):
     out = pathlib.Path(out)
     out.mkdir(parents=True, exist_ok=True)
     keras.utils.set_random_seed(seed)
@@ -38,7 +36,7 @@ def main(
         augment=bikd.data.pad_crop_flip(4 if flip else 1, flip=flip),
     )
     image_shape = data.train.element_spec[0].shape[1:]
-    teacher = bikd.networks.cifar_resnet(32, widths, data.num_classes, input_shape=image_shape, l2=L2)
+    teacher = bikd.networks.resnet32x4(data.num_classes, input_shape=image_shape, l2=L2)
     teacher.compile(
         optimizer=keras.optimizers.SGD(decayed(LEARNING_RATE, len(data.train), epochs), momentum=MOMENTUM),
         loss=losses(data)[loss],

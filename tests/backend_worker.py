@@ -1,7 +1,7 @@
-"""One part of a training, on whatever backend: `backend_worker.py FOLDER FLOATX FROM TO [FILE]`.
+"""Twenty steps with k = 3, on whatever backend: `backend_worker.py FOLDER FLOATX [FILE]`.
 
-Goes from batch FROM to batch TO of twenty, k = 3. Starts from fixed weights, or from FILE if it is given. Saves the
-model as FOLDER/<backend>_<TO>.keras and all that training has changed as .npz. Run by `test_backends.py`.
+Starts from fixed weights, or from FILE, which goes on with the second ten. Saves the model after ten steps as
+FOLDER/<backend>.keras and all that training has changed at the end as .npz. Run by `test_backends.py`.
 """
 
 import pathlib
@@ -29,17 +29,22 @@ def fresh():
     return model
 
 
-def main(folder, floatx, start, end, file=None):
+def ten_steps(model, rows):
+    (x, y), (meta_x, meta_y) = models.arrays(160), models.arrays(160, seed=1)
+    data = {"meta_data": (meta_x[rows], meta_y[rows]), "batch_size": 8, "shuffle": False, "verbose": 0}
+    model.fit(x[rows], y[rows], **data)
+
+
+def main(folder, floatx, file=None):
     keras.config.set_floatx(floatx)
     keras.config.set_dtype_policy(floatx)
-    name = f"{keras.backend.backend()}{'_continued' if file else ''}_{end}"
+    name = f"{keras.backend.backend()}{'_continued' if file else ''}"
     with mock.patch.dict(dtypes.BIT64_TO_BIT32_DTYPE, float64="float64"):
         model = keras.saving.load_model(file) if file else fresh()
-        (x, y), (meta_x, meta_y) = models.arrays(160), models.arrays(160, seed=1)
-        rows = slice(8 * int(start), 8 * int(end))
-        data = {"meta_data": (meta_x[rows], meta_y[rows]), "batch_size": 8, "shuffle": False, "verbose": 0}
-        model.fit(x[rows], y[rows], **data)
-    model.save(pathlib.Path(folder, f"{name}.keras"))
+        if file is None:
+            ten_steps(model, slice(0, 80))
+            model.save(pathlib.Path(folder, f"{name}.keras"))
+        ten_steps(model, slice(80, 160))
     state = [*model.student.weights, *model.weight_net.weights, *model.optimizer.variables]
     np.savez(pathlib.Path(folder, f"{name}.npz"), **{f"{i:03d}": v.numpy() for i, v in enumerate(state)})
 

@@ -43,7 +43,6 @@ class Rows(keras.callbacks.Callback):
 def main(folder, every):
     folder = pathlib.Path(folder)
     folder.mkdir(exist_ok=True)
-    keras.config.disable_interactive_logging()
     keras.utils.set_random_seed(0)
     data = bikd.data.load(
         "sklearn_digits", 50, meta_size=100, test_size=500, batch_size=16, augment=bikd.data.gaussian_noise(0.5)
@@ -60,4 +59,5 @@ def main(folder, every):
 
 
 if __name__ == "__main__":
+    keras.config.disable_interactive_logging()
     main(*sys.argv[1:])

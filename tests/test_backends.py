@@ -36,16 +36,17 @@ def difference(a, b):
 @pytest.mark.slow
 @pytest.mark.parametrize(("floatx", "tolerance"), [("float32", 1e-6), ("float64", 1e-9)])
 def test_twenty_steps_and_the_files_of_the_other_backend(tmp_path, floatx, tolerance):
-    """Twenty steps with k = 3, whole; in float64 also ten of them on one backend, saved, and ten on the other."""
+    """Twenty steps with k = 3; in float64 also ten of them on one backend, saved, and ten on the other."""
     worker = "backend_worker.py"
-    finish(*(run(worker, tmp_path, floatx, 0, 20, backend=backend) for backend in BACKENDS))
-    assert difference(tmp_path / "tensorflow_20.npz", tmp_path / "jax_20.npz") <= tolerance
+    finish(*(run(worker, tmp_path, floatx, backend=backend) for backend in BACKENDS))
+    assert difference(tmp_path / "tensorflow.npz", tmp_path / "jax.npz") <= tolerance
     if floatx == "float32":
         return
-    finish(*(run(worker, tmp_path, floatx, 0, 10, backend=backend) for backend in BACKENDS))
-    for writer, reader in (BACKENDS, BACKENDS[::-1]):
-        finish(run(worker, tmp_path, floatx, 10, 20, tmp_path / f"{writer}_10.keras", backend=reader))
-        assert difference(tmp_path / f"{writer}_20.npz", tmp_path / f"{reader}_continued_20.npz") <= tolerance
+    other = dict(zip(BACKENDS, BACKENDS[::-1]))
+    finish(*(run(worker, tmp_path, floatx, tmp_path / f"{other[b]}.keras", backend=b) for b in BACKENDS))
+    for backend in BACKENDS:
+        whole, continued = tmp_path / f"{other[backend]}.npz", tmp_path / f"{backend}_continued.npz"
+        assert difference(whole, continued) <= tolerance
 
 
 def free_port():
@@ -62,12 +63,11 @@ def two_processes(*arguments):
 
 @pytest.mark.slow
 def test_two_processes_end_where_one_does_also_after_a_kill(tmp_path):
-    for name in ("one", "two", "killed"):
+    for name in ("one", "two"):
         (tmp_path / name).mkdir()
-    finish(run("process_worker.py", tmp_path / "one", 20, backend="jax"), *two_processes(tmp_path / "two", 20))
-
-    first, second = two_processes(tmp_path / "killed", 20, "slow")
-    while not list((tmp_path / "killed" / "backup").glob("step_*")):
+    alone = run("process_worker.py", tmp_path / "one", 20, backend="jax")
+    first, second = two_processes(tmp_path / "two", 20, "slow")
+    while not list((tmp_path / "two" / "backup").glob("step_*")):
         assert first.poll() is None
         time.sleep(0.1)
     second.kill()
@@ -76,9 +76,9 @@ def test_two_processes_end_where_one_does_also_after_a_kill(tmp_path):
     first.kill()
     first.communicate()
     assert "Connection" in told
-    finish(*two_processes(tmp_path / "killed", 20))
+    finish(alone, *two_processes(tmp_path / "two", 20))
 
-    for name in ("two/state_0.npz", "two/state_1.npz", "killed/state_0.npz", "killed/state_1.npz"):
+    for name in ("two/state_0.npz", "two/state_1.npz"):
         assert difference(tmp_path / "one" / "state_0.npz", tmp_path / name) <= 1e-9
 
 

@@ -6,7 +6,7 @@ import pytest
 from keras import ops
 
 import models
-from keras_bikd import losses
+from keras_bikd import backend, losses
 from keras_bikd.hypergradient import one_step_hypergradient
 
 float64 = pytest.mark.parametrize("floatx", ["float64"], indirect=True)
@@ -32,6 +32,23 @@ def test_analytic_quadratic(floatx, learning_rate):
     np.testing.assert_allclose(step.hypergradient[0], -learning_rate * 2 * (virtual - c) * slopes, rtol=1e-12)
     np.testing.assert_allclose(step.pullback((ops.convert_to_tensor(np.array([1.0, 0.0])),))[0], slopes[0])
     assert int(step.aux) == 7
+
+
+@pytest.mark.parametrize("due", [True, False])
+def test_a_condition_takes_one_side(due):
+    sides = (lambda: [ops.ones(2), ops.zeros(())]), (lambda: [2 * ops.ones(2), ops.ones(())])
+    found = backend.cond(ops.convert_to_tensor(due), *sides)
+    for part, expected in zip(found, sides[0 if due else 1]()):
+        np.testing.assert_array_equal(part, expected)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="about XLA on a CPU")
+def test_on_a_cpu_a_condition_is_a_selection():
+    """Inside a condition of XLA a convolution's backward pass takes some thirty times as long."""
+    jax = pytest.importorskip("jax")
+    step = jax.make_jaxpr(lambda due, x: backend.cond(due, lambda: x * x, lambda: x))(True, 2.0)
+    assert "select_n" in str(step)
+    assert "cond" not in str(step)
 
 
 def problem(**kwargs):

@@ -59,20 +59,21 @@ def test_benchmark_step(recipe, capsys, monkeypatch):
     assert "| naive k=5 |" in capsys.readouterr().out
 
 
-# Hardly any image is left to train on when most are held out for the meta set: a short epoch of the real page.
-SHORT = {"epochs": 1, "meta_size": 15_000}
-NETWORK = {"widths": (4, 4, 8, 8)}
+@pytest.fixture
+def shallow(monkeypatch):
+    """Every ResNet has one block per stage, and few channels."""
+    network = bikd.networks.cifar_resnet
+    small = lambda depth, widths, *args, **kwargs: network(8, (4, 4, 8, 8), *args, **kwargs)
+    monkeypatch.setattr(bikd.networks, "cifar_resnet", small)
 
 
 @pytest.mark.slow
-def test_teacher_then_student(recipe, monkeypatch, tmp_path):
+@pytest.mark.usefixtures("shallow")
+def test_teacher_then_student(recipe, tmp_path):
     """The CIFAR page on mock CIFAR: the same split for both, or a refusal."""
     name, short = "cifar10", {"epochs": 1, "meta_size": 100}
-    network = bikd.networks.cifar_resnet
-    small = lambda classes, **kwargs: network(8, **NETWORK, num_classes=classes, **kwargs)
-    monkeypatch.setattr(bikd.networks, "resnet8x4", small)
     with tfds.testing.mock_data(num_examples=1000):
-        recipe("train_teacher").main(name, tmp_path, 10.0, **short, **NETWORK)
+        recipe("train_teacher").main(name, tmp_path, 10.0, **short)
         assert {"teacher.keras", "teacher.json", "history.csv"} <= {path.name for path in tmp_path.iterdir()}
         student = recipe("cifar10_lt")
         (results,) = student.main(tmp_path, 10.0, seeds=(0,), data=name, **short)
@@ -93,10 +94,12 @@ def test_cifar100_is_the_page_of_cifar10_with_other_data(recipe, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("shallow")
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_teacher_goes_on_where_it_was(recipe, tmp_path, monkeypatch):
     """Killed after the first of two epochs: the second run trains the second epoch alone."""
-    train = lambda: recipe("train_teacher").main("glyphs/g100", tmp_path, 10.0, **{**SHORT, "epochs": 2}, **NETWORK)
+    # Hardly any image is left to train on when most are held out for the meta set.
+    train = lambda: recipe("train_teacher").main("glyphs/g100", tmp_path, 10.0, epochs=2, meta_size=15_000)
 
     def kill(self, epoch, logs=None):
         if epoch == 1:
@@ -113,6 +116,7 @@ def test_teacher_goes_on_where_it_was(recipe, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("shallow")
 def test_your_data(recipe, tmp_path):
     write_folder(tmp_path / "images", counts=(60, 30, 15))
     arguments = {"image_size": (16, 16), "meta_size": 9, "test_size": 15, "steps": 30, "batch_size": 16}

@@ -14,6 +14,7 @@ import time
 import keras
 import numpy as np
 import pytest
+import resume_worker
 import tensorflow as tf
 
 WORKER = pathlib.Path(__file__).with_name("resume_worker.py")
@@ -56,7 +57,7 @@ def assert_same_end(folder, reference):
 
 @pytest.mark.slow
 def test_three_kills(tmp_path):
-    assert start(tmp_path / "whole", "epoch").wait(timeout=300) == 0
+    resume_worker.main(tmp_path / "whole", "epoch")
     assert len(epochs(tmp_path / "whole")) == 8
     places = run_with_kills(tmp_path / "killed", 7, 3, random.Random(0))
     assert len(places) == 3

@@ -144,7 +144,7 @@ def test_hyperband_goes_on_where_a_trial_was(tmp_path):
     """A trial that was promoted ends as one that was trained in one go: both optimizers, sums and counter."""
     space = bikd.tuner.SearchSpace(inner_steps=5)
     search = keras_tuner.Hyperband(
-        hypermodel(space=space), objective=bikd.tuner.OBJECTIVE, max_epochs=4, factor=2, seed=0, directory=tmp_path
+        hypermodel(space=space), objective=bikd.tuner.OBJECTIVE, max_epochs=2, factor=2, seed=0, directory=tmp_path
     )
     search.search(**data(), batch_size=4)
     promoted = [t for t in search.oracle.trials.values() if t.hyperparameters.values.get("tuner/trial_id")]

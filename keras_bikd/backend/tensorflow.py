@@ -44,6 +44,11 @@ def value_and_grad(function, primals):
     return (value, aux), tape.gradient(value, primals, unconnected_gradients=tf.UnconnectedGradients.ZERO)
 
 
+def cond(predicate, compute, otherwise):
+    """`compute()` where the scalar `predicate` holds, else `otherwise()`."""
+    return tf.cond(predicate, compute, otherwise)
+
+
 def values(variables):
     """Current values of Keras variables, as tensors that later assignments do not change."""
     return [tf.convert_to_tensor(variable.value) for variable in variables]

@@ -189,7 +189,7 @@ def _run(cell, setting, method, folder, *before):
     options = {"meta_in_train": method.meta_in_train, "sampling": method.sampling}
     data = _load(setting, cell, **options)
     clean = _load(setting, cell, augmented=False, **options)
-    teacher, teacher_counts = _teacher_of(cell, setting, method, folder)
+    teacher, teacher_counts = _teacher_of(cell, setting, method, data, folder)
     keras.utils.set_random_seed(cell.seed)
     student = _network(setting.student, setting.student_widths, data)
     model = method.make(Parts(student, teacher, data.class_counts.tolist(), teacher_counts, clean.meta), *before)
@@ -277,17 +277,19 @@ def _load(setting, cell, *, augmented=True, **options):
     )
 
 
-def _teacher_of(cell, setting, method, folder):
+def _teacher_of(cell, setting, method, data, folder):
     """The teacher for a cell, trained once and kept, and its class counts. It sees the images that its students see."""
     in_train = bool(method.meta_in_train)
+    if method.meta_in_train != in_train:  # the student draws more of the meta images
+        data = _load(setting, cell, meta_in_train=in_train)
+    counts = data.class_counts.tolist()
     name = f"teacher_{method.teacher}{'_meta' if in_train else ''}_{cell.seed}{'_quick' if cell.quick else ''}"
     path = folder / f"{name}.keras"
-    data = _load(setting, cell, meta_in_train=in_train)
-    counts = data.class_counts.tolist()
     protocol = path.with_suffix(".setting.json")
     if path.with_suffix(".json").exists() and results.load_row(protocol) == setting.config():  # written last
         long_tailed.check_manifest(path.with_suffix(".json"), data)
         return keras.saving.load_model(path), counts
+    data = _load(setting, cell, meta_in_train=in_train)  # the student's own stream must not have been drawn from
     teacher = _train_experts(cell, setting, data) if method.teacher == "experts" else None
     if teacher is None:
         losses = {"ce": hard_loss, "balanced_softmax": BalancedSoftmaxLoss(data.class_counts)}
@@ -314,8 +316,12 @@ def _train_experts(cell, setting, data):
     experts = []
     for group in groups:
         first, last = group[0], group[-1]  # the counts fall with the class, so a group is a range
-        own = data.train.unbatch().filter(lambda x, y, a=first, b=last: (y >= a) & (y <= b))
-        train = own.map(lambda x, y, a=first: (x, y - a)).batch(setting.batch_size)
+
+        def own(x, y, first=first, last=last):
+            chosen = ops.logical_and(y >= first, y <= last)
+            return x[chosen], y[chosen] - first
+
+        train = data.train.map(own).rebatch(setting.batch_size)
         part = dataclasses.replace(data, train=train, num_classes=len(group))
         experts.append(_train_teacher(cell, setting, part, hard_loss, share=1 / len(groups)))
     return Experts(experts, groups)

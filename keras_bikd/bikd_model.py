@@ -115,7 +115,7 @@ class BiKDModel(MetaGuidedModel):
                 by default all, which is exact. 1 makes a step little dearer than plain distillation. The real step
                 moves all layers in any case.
             hypergradient_every: An approximation: take the hypergradient on every so many batches only; a divisor
-                of `inner_steps`.
+                of `inner_steps`. Saves nothing with JAX on a CPU.
             **kwargs: Further arguments of `keras.Model.compile` (`jit_compile`, `steps_per_execution`, ...).
         """
         if hypergradient_layers is not None:

@@ -73,7 +73,11 @@ class BiKDModel(MetaGuidedModel):
     ):
         losses = {"candidate_losses": candidate_losses, "class_counts": class_counts}
         super().__init__(student, teacher, temperature=temperature, meta_loss=meta_loss, **losses, **kwargs)
-        self.weight_net = weight_net or MetaWeightNet(num_losses=len(self.candidate_losses))
+        self.weight_net = MetaWeightNet(num_losses=len(self.candidate_losses)) if weight_net is None else weight_net
+        if not isinstance(self.weight_net, MetaWeightNet):
+            raise ValueError(
+                f"`BiKDModel(weight_net=...)` takes a `MetaWeightNet`. Received: weight_net={weight_net!r}"
+            )
         if self.weight_net.num_losses != len(self.candidate_losses):
             raise ValueError(
                 f"`BiKDModel(weight_net=...)` needs one output per candidate loss: {', '.join(self.candidate_losses)}. "
@@ -137,6 +141,12 @@ class BiKDModel(MetaGuidedModel):
             )
         self._differentiate = None  # it holds the optimizers
         self.hypergradient_layers, self.hypergradient_every = hypergradient_layers, hypergradient_every
+        if isinstance(optimizer, BilevelOptimizer) and meta_optimizer is not None:
+            raise ValueError(
+                "`compile(optimizer=...)` received a `BilevelOptimizer`, which holds a meta optimizer already. Leave "
+                "out `meta_optimizer`, or pass the student's optimizer alone. "
+                f"Received: meta_optimizer={meta_optimizer!r}"
+            )
         if not isinstance(optimizer, BilevelOptimizer):
             # Float16 compute needs a loss scale on both levels. Keras would wrap only the outermost optimizer.
             inner = with_loss_scale(keras.optimizers.get(optimizer), self.student)

@@ -96,7 +96,7 @@ def batched(name, labels):
 
 
 def labels_match(name, labels, num_classes):
-    """Raise unless `labels` are integer ids below `num_classes` or rows of `num_classes` entries.
+    """Raise unless `labels` are integer ids below `num_classes` or rows of `num_classes` entries that sum to 1.
 
     Args:
         name: What the labels belong to, for the message.
@@ -106,6 +106,12 @@ def labels_match(name, labels, num_classes):
     labels = ops.convert_to_numpy(labels)
     shape = labels.shape
     if labels.ndim == 2 and shape[1] == num_classes and num_classes > 1:
+        sums = labels.sum(axis=-1)
+        if labels.any() and not np.allclose(sums, 1.0, atol=1e-2):
+            raise ValueError(
+                f"The {name} labels of a sample must sum to 1: one class per sample, one-hot or soft. Several classes "
+                f"at once are not supported. Received: rows that sum to {sums.min():g} to {sums.max():g}"
+            )
         return
     if labels.ndim > 2 or (labels.ndim == 2 and shape[1] != 1):
         raise ValueError(

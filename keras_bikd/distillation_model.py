@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_bikd.backend import num_replicas
+from keras_bikd.data.pairing import example_inputs
 from keras_bikd.teacher_student import TeacherStudentModel
 
 
@@ -42,6 +43,13 @@ class DistillationModel(TeacherStudentModel):
                 f"(batch,), such as `keras_bikd.objectives.KnowledgeDistillation()`. Received: objective={objective!r}"
             )
         self.objective = objective
+
+    def fit(self, x, y=None, **kwargs):
+        """Train the student; as `keras.Model.fit`, after a look at what student and teacher return."""
+        inputs = example_inputs(x)
+        if inputs is not None and self.student.built and self.teacher.built:
+            self._count_classes(inputs)
+        return super().fit(x, y, **kwargs)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         if not training:

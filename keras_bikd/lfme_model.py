@@ -7,9 +7,9 @@ import numpy as np
 from keras import ops
 
 from keras_bikd import checks
-from keras_bikd.data.pairing import as_batches, check_length
+from keras_bikd.data.pairing import as_batches, check_length, is_dataset
 from keras_bikd.distillation_model import DistillationModel
-from keras_bikd.losses import at_least_float32, hard_loss, soft_loss
+from keras_bikd.losses import at_least_float32, class_ids, hard_loss, soft_loss
 
 
 def class_groups(class_counts, num_groups=3):
@@ -67,8 +67,14 @@ class Experts(keras.Model):
         self.built = all(expert.built for expert in self.experts)
 
     def call(self, inputs, training=None):
-        logits = ops.concatenate([expert(inputs, training=training) for expert in self.experts], axis=-1)
-        return ops.take(logits, self.columns, axis=-1)
+        logits = [expert(inputs, training=training) for expert in self.experts]
+        widths = [part.shape[-1] for part in logits]
+        if widths != [len(group) for group in self.groups]:
+            raise ValueError(
+                "`Experts(experts, groups)` takes experts with one logit per class of their group. "
+                f"Received: experts of {widths} logits and groups={self.groups}"
+            )
+        return ops.take(ops.concatenate(logits, axis=-1), self.columns, axis=-1)
 
     def get_config(self):
         experts = [keras.saving.serialize_keras_object(expert) for expert in self.experts]
@@ -206,9 +212,9 @@ class LFMEModel(DistillationModel):
                 "`LFMEModel.fit` compares the student with its experts on a balanced meta set. "
                 "Pass `fit(meta_data=...)`. Received: meta_data=None"
             )
-        if y is None:
+        if is_dataset(x):
             check_length(x, kwargs)
-        samples = itertools.islice(as_batches(x if y is None else (x, y)), kwargs.get("steps_per_epoch"))
+        samples = itertools.islice(as_batches(x if is_dataset(x) else (x, y)), kwargs.get("steps_per_epoch"))
         pace = _Pace(self, list(as_batches(meta_data)), epochs)
         pace.look_at_confidences(samples)
         callbacks = callbacks or []
@@ -288,11 +294,3 @@ def expert_weight(student_accuracy, expert_accuracy, threshold=0.3):
     if expert_accuracy <= 0 or student_accuracy >= expert_accuracy:
         return 0.0
     return float(min(1.0, (expert_accuracy - student_accuracy) / (expert_accuracy * (1 - threshold))))
-
-
-def class_ids(labels, num_classes):
-    """Class ids of shape `(batch,)`, int32, from ids or one-hot rows."""
-    labels = ops.convert_to_tensor(labels)
-    if len(labels.shape) > 1 and labels.shape[-1] == num_classes:
-        return ops.cast(ops.argmax(labels, axis=-1), "int32")
-    return ops.cast(ops.reshape(labels, (-1,)), "int32")

@@ -7,6 +7,8 @@ Half-precision logits are lifted to float32, because a softmax of logits near 60
 import keras
 from keras import ops
 
+from keras_bikd import checks
+
 
 @keras.saving.register_keras_serializable(package="keras_bikd")
 def hard_loss(labels, logits):
@@ -95,6 +97,26 @@ def _log_probabilities(teacher_logits, student_logits, temperature):
     return ops.log_softmax(teacher / temperature), ops.log_softmax(student / temperature)
 
 
+def class_ids(labels, num_classes):
+    """Class ids of shape `(batch,)`, int32, from ids, a column of ids, or one-hot rows.
+
+    Args:
+        labels: Labels in any of these forms.
+        num_classes: Number of classes.
+
+    Returns:
+        Integer tensor of shape `(batch,)`.
+
+    Examples:
+        >>> forms = [2, 0], [[2], [0]], [[0, 0, 1], [1, 0, 0]]
+        >>> [ops.convert_to_numpy(class_ids(labels, 3)).tolist() for labels in forms]
+        [[2, 0], [2, 0], [2, 0]]
+    """
+    labels = ops.convert_to_tensor(labels)
+    are_rows = len(labels.shape) == 2 and labels.shape[-1] == num_classes
+    return ops.cast(ops.argmax(labels, axis=-1) if are_rows else ops.reshape(labels, (-1,)), "int32")
+
+
 def balanced_softmax_loss(labels, logits, class_counts):
     """Cross-entropy under the class frequencies of the training set, one value per sample.
 
@@ -138,6 +160,7 @@ class BalancedSoftmaxLoss(keras.losses.Loss):
     """
 
     def __init__(self, class_counts, reduction="sum_over_batch_size", name="balanced_softmax_loss", dtype=None):
+        checks.non_negative_per_class("BalancedSoftmaxLoss", "class_counts", class_counts)
         super().__init__(name=name, reduction=reduction, dtype=dtype)
         self.class_counts = [int(count) for count in class_counts]
 

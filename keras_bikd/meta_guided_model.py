@@ -79,12 +79,12 @@ class MetaGuidedModel(TeacherStudentModel, BackendModel):
         finally:
             self.training_samples = None
 
-    def train_on_batch(self, x, y=None, **kwargs):
+    def train_on_batch(self, x, y=None, *, return_dict=False):
         """Take one step on the pair `x = (x, y)`, `y = (meta_x, meta_y)`; see `keras.Model.train_on_batch`."""
         self._assert_compile_called("train_on_batch")
         if not self._prepared:
             self._prepare(x, y)
-        return super().train_on_batch(x, y, **kwargs)
+        return super().train_on_batch(x, y, return_dict=return_dict)
 
     def _inner(self, batch):
         """The losses of every training sample, shape `(batch, losses)`, as a function of `theta` (lines 5-7)."""
@@ -177,14 +177,7 @@ class MetaGuidedModel(TeacherStudentModel, BackendModel):
         require_pair((batch, meta_batch))
         checks.batched("training", batch[1])
         with scope_of(self):
-            student_logits = checks.logits_of("student", self.student, batch[0])
-            teacher_logits = checks.logits_of("teacher", self.teacher, batch[0])
-            self.num_classes = classes = student_logits.shape[-1]
-            if teacher_logits.shape[-1] != classes:
-                raise ValueError(
-                    "Teacher and student must know the same classes. "
-                    f"Received: a teacher with {teacher_logits.shape[-1]} outputs and a student with {classes}."
-                )
+            self.num_classes = classes = self._count_classes(batch[0])
             checks.same_structure(batch[0], meta_batch[0])
             checks.labels_match("training", batch[1], classes)
             checks.labels_match("meta", meta_batch[1], classes)

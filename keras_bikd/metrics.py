@@ -4,7 +4,9 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_bikd import checks
 from keras_bikd.long_tail import shot_groups
+from keras_bikd.losses import class_ids
 
 
 class _PerClassMetric(keras.metrics.Metric):
@@ -24,7 +26,7 @@ class _PerClassMetric(keras.metrics.Metric):
             y_pred: Logits or probabilities of shape `(batch, classes)`.
             sample_weight: Optional weights of shape `(batch,)`.
         """
-        ids = _class_ids(y_true, self.num_classes)
+        ids = class_ids(y_true, self.num_classes)
         members = ops.one_hot(ids, self.num_classes, dtype=self.dtype)
         if sample_weight is not None:
             members = members * ops.reshape(ops.cast(sample_weight, self.dtype), (-1, 1))
@@ -44,12 +46,6 @@ class _PerClassMetric(keras.metrics.Metric):
 
     def get_config(self):
         return {**super().get_config(), "num_classes": self.num_classes}
-
-
-def _class_ids(labels, num_classes):
-    labels = ops.convert_to_tensor(labels)
-    one_hot_rows = len(labels.shape) == 2 and labels.shape[-1] == num_classes
-    return ops.cast(ops.argmax(labels, axis=-1) if one_hot_rows else ops.reshape(labels, (-1,)), "int32")
 
 
 @keras.saving.register_keras_serializable(package="keras_bikd")
@@ -155,6 +151,7 @@ class ShotAccuracy(_PerClassMetric):
     """
 
     def __init__(self, class_counts, many_above=100, few_below=20, name="shot_accuracy", dtype=None):
+        checks.non_negative_per_class("ShotAccuracy", "class_counts", class_counts)
         super().__init__(len(class_counts), name, dtype)
         self.class_counts = [int(count) for count in class_counts]
         self.many_above = many_above
@@ -208,7 +205,7 @@ class ExpectedCalibrationError(keras.metrics.Metric):
         y_pred = ops.cast(y_pred, self.dtype)
         probabilities = ops.softmax(y_pred) if self.from_logits else y_pred
         confidence = ops.max(probabilities, axis=-1)
-        ids = _class_ids(y_true, y_pred.shape[-1])
+        ids = class_ids(y_true, y_pred.shape[-1])
         right = ops.cast(ops.equal(ops.argmax(probabilities, axis=-1), ids), self.dtype)
         # Bins are open below and closed above, as in the reference.
         index = ops.clip(ops.cast(ops.ceil(confidence * self.num_bins), "int32") - 1, 0, self.num_bins - 1)

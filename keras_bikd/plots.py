@@ -1,5 +1,7 @@
 """Figures of the paper and of a training, as functions that return a matplotlib figure."""
 
+import importlib.util
+
 import numpy as np
 
 # Okabe and Ito's colours, told apart by colour-blind readers too.
@@ -259,9 +261,14 @@ def as_image(figure, dpi=100):
     return np.asarray(canvas.buffer_rgba()).copy()
 
 
+def require_matplotlib():
+    """Raise an `ImportError` that says what to install, if matplotlib is missing."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise ImportError("Plots need matplotlib. Install it with `pip install matplotlib`, or the extra `viz`.")
+
+
 def _figure(width, height):
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("Plots need matplotlib. Install it with `pip install keras_bikd[viz]`.") from error
+    require_matplotlib()
+    from matplotlib.figure import Figure
+
     return Figure(figsize=(width, height), layout="constrained")

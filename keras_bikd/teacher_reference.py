@@ -32,6 +32,11 @@ class TeacherReference(keras.Model):
 
     def __init__(self, teacher, sha256=None, **kwargs):
         self._check(teacher)
+        if sha256 is not None and isinstance(teacher, keras.Model):
+            raise ValueError(
+                "`TeacherReference(sha256=...)` is the hash of a file: pass the path of one as `teacher`. "
+                f"Received: teacher={teacher!r}"
+            )
         path = found = None
         if not isinstance(teacher, keras.Model):
             path, found = os.fspath(teacher), _sha256(teacher)

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from keras_bikd import checks
 from keras_bikd.losses import hard_loss
 
 
@@ -63,6 +64,19 @@ class TeacherStudentModel(keras.Model):
             Float tensor of shape `(batch, classes)`.
         """
         return ops.stop_gradient(self.teacher(inputs, training=False))
+
+    def _count_classes(self, inputs):
+        """Number of classes; raise unless student and teacher return logits of the same."""
+        student, teacher = (
+            checks.logits_of(role, model, inputs).shape[-1]
+            for role, model in (("student", self.student), ("teacher", self.teacher))
+        )
+        if student != teacher:
+            raise ValueError(
+                "Teacher and student must know the same classes. "
+                f"Received: a teacher with {teacher} outputs and a student with {student}."
+            )
+        return student
 
     # The teacher keeps its own `trainable` flag, which belongs to the user; here it is never trained.
     @property

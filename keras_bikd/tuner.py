@@ -49,10 +49,11 @@ class SearchSpace:
             is_range = field.name != "hidden_units" and isinstance(value, (tuple, list))
             whole = field.name in ("inner_steps", "hidden_units")
             kind = "an integer" if whole else "a number"
-            fit = all(checks.is_number(n) and n > 0 and (not whole or n == int(n)) for n in numbers)
+            several = "several to choose from" if field.name == "hidden_units" else "a pair (lowest, highest) of them"
+            fit = all(checks.is_number(n) and n > 0 and (not whole or isinstance(n, int)) for n in numbers)
             if not fit or (is_range and (len(numbers) != 2 or numbers[0] >= numbers[1])):
                 raise ValueError(
-                    f"`SearchSpace({field.name}=...)` takes {kind} above 0, or a pair (lowest, highest) of them. "
+                    f"`SearchSpace({field.name}=...)` takes {kind} above 0, or {several}. "
                     f"Received: {field.name}={value!r}"
                 )
 

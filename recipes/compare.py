@@ -3,8 +3,8 @@
     python recipes/compare.py digits-noise                          # imbalance 10, 50, 100; six seeds
     python recipes/compare.py glyphs/g100 glyphs/h                  # their own imbalance; three seeds
     python recipes/compare.py digits-noise --methods CE KD BiKD --imbalance-factors 50 --seeds 0 1
-    python recipes/compare.py digits-noise --study inner-steps      # see STUDIES
-    python recipes/compare.py glyphs/g100-wrong-labels --study wrong-labels
+    python recipes/compare.py digits-noise --study inner-steps --imbalance-factors 50 --folder runs/inner_steps
+    python recipes/compare.py glyphs/g100-wrong-labels --study wrong-labels --folder runs/wrong_labels
     python recipes/compare.py --paper                               # Table 1: CIFAR-10 and CIFAR-100; wants a GPU
 
 Every cell (data set, imbalance, method, seed) is written to `runs/compare/` when it is done and skipped afterwards:
@@ -334,7 +334,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("settings", nargs="*", metavar="data", help=f"one or more of {', '.join(SETTINGS)}")
     parser.add_argument("--paper", action="store_true", help="Table 1 of the paper: cifar10 and cifar100")
-    parser.add_argument("--study", choices=list(STUDIES), help="instead of the methods, in digits-noise or another set")
+    parser.add_argument("--study", choices=list(STUDIES), help="instead of the methods")
     parser.add_argument("--methods", nargs="+", help=f"of: {'; '.join(METHODS)}".replace("%", "%%"))
     parser.add_argument("--imbalance-factors", type=float, nargs="+")
     parser.add_argument("--seeds", type=int, nargs="+")
@@ -344,4 +344,6 @@ if __name__ == "__main__":
     given = vars(parser.parse_args())
     if given.pop("paper"):
         given["settings"] = list(PAPER)
+    if not given["settings"]:
+        parser.error("name the data to compare on, or pass --paper")
     main(given.pop("settings"), **given)

@@ -36,6 +36,7 @@ DEFAULTS = {"inner_steps": 5, "temperature": 4.0, "meta_learning_rate": 1e-3}
 
 
 def main(data="digits-noise", *, tuner="bayesian", trials=12, steps=2000, folder="runs/tune", seeds=(0, 1, 2)):
+    bikd.plots.require_matplotlib()  # the figure comes at the very end
     folder = pathlib.Path(folder) / f"{data.replace('/', '_')}_{steps}"
     split = load(data, seed=0)
     teacher = trained_teacher(data, split, steps, folder / "teacher.keras", seed=0)

@@ -25,6 +25,13 @@ def softmax_at_the_end():
     return keras.Sequential([keras.Input((6,)), layers.Dense(4, activation="softmax")])
 
 
+def distil(x, y=None, **kwargs):
+    parts = {"student": models.perceptron(), "teacher": models.perceptron(), **kwargs}
+    built = bikd.DistillationModel(**parts, objective=objectives.KnowledgeDistillation())
+    built.compile(optimizer="sgd")
+    built.fit(x, y, verbose=0)
+
+
 def empty():
     return tf.data.Dataset.from_tensor_slices((X[:0], Y[:0])).batch(4)
 
@@ -51,6 +58,10 @@ CASES = {
     "negative labels": (lambda: fit(y=Y - 1), "-1"),
     "float labels": (lambda: fit(y=Y.astype("float32")), "must be integers.*float32"),
     "one-hot labels of other classes": (lambda: fit(y=np.eye(6)[Y]), r"one-hot.*\(.*, 6\)"),
+    "several classes per sample": (
+        lambda: fit(y=np.eye(4)[Y] + np.eye(4)[(Y + 1) % 4]),
+        "training labels of a sample must sum to 1.*Received: rows that sum to 2 to 2",
+    ),
     "no labels": (lambda: fit(y=None), "x, y"),
     "lengths differ": (lambda: fit(y=Y[:5]), r"same number of samples.*\(12, 6\).*\(5,\)"),
     "empty arrays": (lambda: fit(X[:0], Y[:0]), "at least one"),
@@ -78,6 +89,18 @@ CASES = {
     "unknown meta_loss": (lambda: models.compiled(meta_loss="mix"), "'hard', 'soft', 'mixed'.*meta_loss='mix'"),
     "student is no model": (lambda: bikd.BiKDModel(layers.Dense(3), models.perceptron()), "student=.*Dense"),
     "teacher is no model": (lambda: bikd.BiKDModel(models.perceptron(), "teacher.keras"), "teacher='teacher.keras'"),
+    "plain distillation, student with softmax": (
+        lambda: distil(X, Y, student=softmax_at_the_end()),
+        "student must return logits.*softmax",
+    ),
+    "plain distillation, teacher with softmax": (
+        lambda: distil(models.dataset((X, Y)), teacher=softmax_at_the_end()),
+        "teacher must return logits.*softmax",
+    ),
+    "plain distillation, teacher of other classes": (
+        lambda: distil(models.Batches((X, Y)), teacher=models.perceptron(classes=7)),
+        "7 outputs.*student with 4",
+    ),
     "objective is no function": (
         lambda: bikd.DistillationModel(models.perceptron(), models.perceptron(), "kd"),
         "objective='kd'",
@@ -156,6 +179,34 @@ CASES = {
     "trust in no objective": (lambda: objectives.TeacherTrust(objective=None), "TeacherTrust.objective=.*None"),
     "half an inner step": (lambda: bikd.tuner.SearchSpace(inner_steps=2.5), "an integer above 0.*inner_steps=2.5"),
     "a class in no group": (lambda: lfme(groups=[[0, 1], [3]]), r"each class in one group.*\[\[0, 1\], \[3\]\]"),
+    "experts of all classes": (
+        lambda: lfme_model.Experts([models.perceptron(), models.perceptron()], [[0, 1], [2, 3]])(X),
+        r"experts of \[4, 4\] logits and groups=\[\[0, 1\], \[2, 3\]\]",
+    ),
+    "LFME without labels": (lambda: lfme().fit(X, meta_data=(META_X, META_Y)), "x, y"),
+    "weight network is a number": (
+        lambda: bikd.BiKDModel(models.perceptron(), models.perceptron(), 4.0),
+        "weight_net=.*MetaWeightNet.*weight_net=4.0",
+    ),
+    "two meta optimizers": (
+        lambda: (built := models.compiled()).compile(built.optimizer, keras.optimizers.Adam(1e-4)),
+        "holds a meta optimizer already.*Received: meta_optimizer=<keras",
+    ),
+    "shares for counts in a loss": (lambda: bikd.losses.BalancedSoftmaxLoss((0.9, 0.1)), r"not shares.*\(0.9, 0.1\)"),
+    "shares for counts in a metric": (lambda: bikd.metrics.ShotAccuracy((0.9, 0.1)), r"not shares.*\(0.9, 0.1\)"),
+    "hash of a model in memory": (
+        lambda: bikd.TeacherReference(models.perceptron(), sha256="abc"),
+        "sha256=.*hash of a file",
+    ),
+    "five inner steps as a float": (lambda: bikd.tuner.SearchSpace(inner_steps=5.0), "an integer.*inner_steps=5.0"),
+    "no hidden units to choose from": (
+        lambda: bikd.tuner.SearchSpace(hidden_units=(16, 0)),
+        r"several to choose from.*hidden_units=\(16, 0\)",
+    ),
+    "wrong labels empty a class": (
+        lambda: load(imbalance_factor=100, cut=bikd.data.Cut(wrong_labels=0.9)),
+        "lose their last training image to a wrong label.*wrong_labels=0.9",
+    ),
     "meta_in_train=2": (lambda: load(meta_in_train=2), "meta_in_train=2"),
     "unknown sampling": (lambda: load(sampling="balanced"), "'class_balanced'.*sampling='balanced'"),
     "imbalance empties a class": (lambda: load(imbalance_factor=1000), "imbalance_factor=1000"),

@@ -190,6 +190,32 @@ def test_class_weight_is_a_sample_weight_by_label():
     models.assert_same_state(by_class, by_sample)
 
 
+def test_class_weight_of_labels_in_a_column():
+    (x, y), meta = models.arrays(24), models.arrays(24, seed=1)
+    ends = []
+    for labels in (y, y[:, None]):
+        keras.utils.set_random_seed(0)
+        model = models.compiled()
+        model.fit(x, labels, class_weight={0: 3.0, 2: 0.5}, meta_data=meta, shuffle=False, verbose=0)
+        ends.append(model)
+    models.assert_same_state(*ends)
+
+
+def test_validation_data_overrides_validation_split():
+    (x, y), meta, validation = models.arrays(20), models.arrays(8, seed=1), models.arrays(12, seed=2)
+    model = models.compiled()
+    arguments = {"validation_split": 0.2, "validation_data": validation}
+    history = model.fit(x, y, meta_data=meta, batch_size=4, verbose=0, **arguments).history
+    assert int(model.optimizer.iterations) == 5
+    assert history["val_loss"][0] == pytest.approx(model.evaluate(*validation, verbose=0), rel=1e-5)
+
+
+def test_a_shorter_meta_set_of_unknown_length_lasts_as_long_as_the_training_data():
+    train, meta = models.dataset(models.arrays(24)), models.dataset(models.arrays(8, seed=1))
+    pairs = bikd.data.pair(train.filter(lambda x, y: True), meta.filter(lambda x, y: True))
+    assert len(list(pairs)) == 6
+
+
 def test_validation_split():
     (x, y), meta = models.arrays(20), models.arrays(8, seed=1)
     model = models.compiled()

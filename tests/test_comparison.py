@@ -6,6 +6,7 @@ import importlib
 import json
 import os
 import pathlib
+import runpy
 import signal
 import subprocess
 import sys
@@ -63,11 +64,11 @@ def test_rows_tables_and_restart(compare, tmp_path, capsys):
     assert (tmp_path / FOLDER / "methods.png").exists()
 
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / FOLDER).glob("*.json")}
-    (tmp_path / FOLDER / "RW_KD_0.json").unlink()
+    (tmp_path / FOLDER / "RW_KD_0_quick.json").unlink()
     again = compare.main(["digits-noise"], methods=methods, folder=tmp_path, **ARGUMENTS)
     assert without_clock(again) == without_clock(rows)
     touched = [path.name for path in before if path.stat().st_mtime_ns != before[path]]
-    assert touched == ["RW_KD_0.json"]
+    assert touched == ["RW_KD_0_quick.json"]
 
 
 @pytest.mark.slow
@@ -109,24 +110,40 @@ def test_a_killed_comparison_goes_on_and_ends_the_same(compare, tmp_path):
     killed = tmp_path / "killed"
     process = subprocess.Popen([*command, str(killed)], stdout=subprocess.DEVNULL, start_new_session=True)
     end = time.monotonic() + 120
-    while not (killed / FOLDER / "CE_0.json").exists():
+    while not (killed / FOLDER / "CE_0_quick.json").exists():
         assert time.monotonic() < end
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    assert not (killed / FOLDER / "BiKD_0.json").exists()
+    assert not (killed / FOLDER / "BiKD_0_quick.json").exists()
     rows = compare.main(["digits-noise"], methods=methods, folder=killed, **ARGUMENTS)
     whole = compare.main(["digits-noise"], methods=methods, folder=tmp_path / "whole", **ARGUMENTS)
     assert without_clock(rows) == without_clock(whole)
 
 
-def test_a_row_of_another_protocol_counts_as_missing(compare, tmp_path):
-    cell = comparison.Cell("digits-noise", 50.0, "CE", 0)
-    setting, _ = compare.lookup(cell)
-    results.save_row(cell.path(tmp_path), {"config": setting.config() | {"quick": False}})
+@pytest.mark.parametrize("name", ["CE", "BiKD, class counts, last layer", "LEARNED_FIRST"])
+def test_a_row_of_another_protocol_or_method_counts_as_missing(compare, tmp_path, name):
+    cell = comparison.Cell("digits-noise", 50.0, getattr(compare, name, name), 0)
+    setting, method = compare.lookup(cell)
+    config = comparison.protocol.config_of(cell, setting, method)
+    results.save_row(cell.path(tmp_path), {"config": config})
     assert comparison.cells.row_of(cell, compare.lookup, tmp_path)
-    results.save_row(cell.path(tmp_path), {"config": setting.config() | {"quick": False, "steps": 1}})
+    other = lambda cell: (setting, dataclasses.replace(method, meta_learning_rate=1.0))
+    assert comparison.cells.row_of(cell, other, tmp_path) is None
+    results.save_row(cell.path(tmp_path), {"config": config | {"steps": 1}})
     assert comparison.cells.row_of(cell, compare.lookup, tmp_path) is None
+
+
+def test_a_short_trial_does_not_overwrite_a_row():
+    cell = comparison.Cell("digits-noise", 50.0, "CE", 0)
+    assert cell._replace(quick=True).path("runs") != cell.path("runs")
+
+
+def test_the_recipe_asks_for_data(compare, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["compare.py", "--study", "inner-steps"])
+    with pytest.raises(SystemExit):
+        runpy.run_path(str(RECIPES / "compare.py"), run_name="__main__")
+    assert "name the data to compare on, or pass --paper" in capsys.readouterr().err
 
 
 def test_an_unknown_method_is_named(compare):

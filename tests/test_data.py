@@ -105,6 +105,22 @@ def test_manifest_is_json():
     assert manifest["class_counts"] == [114, 73, 47, 30, 20, 12, 8, 5, 3, 2]
 
 
+def test_manifest_of_numpy_numbers_is_json(tmp_path):
+    data = bikd.data.load("sklearn_digits", np.float64(10), meta_size=np.int64(100), test_size=500, seed=np.int64(3))
+    bikd.data.save_manifest(tmp_path / "manifest.json", data)
+    assert json.loads((tmp_path / "manifest.json").read_text()) == data.manifest
+
+
+def test_only_classes_numbers_them_in_the_order_given():
+    data = load()
+    part = bikd.data.only_classes(data, [7, 2, 4], batch_size=16)
+    assert (part.num_classes, part.class_counts.tolist()) == (3, data.class_counts[[7, 2, 4]].tolist())
+    images, labels = images_and_labels(part.train)
+    np.testing.assert_array_equal(np.bincount(labels), part.class_counts)
+    own = images_and_labels(data.train)
+    assert {i.tobytes() for i in images[labels == 0]} == {i.tobytes() for i in own[0][own[1] == 7]}
+
+
 def test_meta_images_are_trained_on_only_when_asked_for():
     plain, both = load(), load(meta_in_train=True)
     assert content(both.meta) == content(plain.meta)

@@ -1,10 +1,12 @@
 """Figures hold what they were given."""
 
+import importlib.util
+
 import matplotlib.image
 import numpy as np
 import pytest
 
-from keras_bikd import plots
+from keras_bikd import callbacks, comparison, plots
 
 
 def test_weight_map_places_every_sample():
@@ -46,3 +48,18 @@ def test_figures_become_pixels(tmp_path, dpi):
     assert len(np.unique(pixels)) > 10
     figure.savefig(tmp_path / "figure.png")
     assert matplotlib.image.imread(tmp_path / "figure.png").ndim == 3
+
+
+DRAWING = {
+    "WeightMap": callbacks.WeightMap,
+    "PerClassReport": lambda folder: callbacks.PerClassReport(folder, data=[]),
+    "TensorBoard": callbacks.TensorBoard,
+    "comparison": lambda folder: comparison.run_cells([], None, folder),
+}
+
+
+@pytest.mark.parametrize("what", DRAWING)
+def test_without_matplotlib_what_draws_says_so_before_a_training(what, monkeypatch, tmp_path):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match="Plots need matplotlib"):
+        DRAWING[what](tmp_path)

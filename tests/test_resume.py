@@ -128,6 +128,32 @@ def test_a_second_training_begins_at_its_own_beginning(tmp_path):
     assert int(model.optimizer.iterations) == 24
 
 
+def test_files_of_others_stay_and_the_next_training_begins_at_its_beginning(tmp_path):
+    from keras_bikd.callbacks import ExactBackup
+    from keras_bikd.data import resumable
+
+    (tmp_path / "maps").mkdir()
+    (tmp_path / "log.csv").write_text("mine")
+    model, batches = small()
+    stream, position = resumable(batches)
+    backup = ExactBackup(tmp_path, position, every=2)
+    model.fit(stream, shuffle=False, steps_per_epoch=6, epochs=1, verbose=0, callbacks=[backup])
+    assert {path.name for path in tmp_path.iterdir()} == {"maps", "log.csv"}
+    history = model.fit(batches, shuffle=False, epochs=1, verbose=0)
+    assert history.epoch == [0]
+
+
+def test_steps_per_execution_must_divide_the_epoch(tmp_path):
+    from keras_bikd.callbacks import ExactBackup
+    from keras_bikd.data import resumable
+
+    model, batches = small()
+    model.compile("sgd", "mse", steps_per_execution=4)
+    stream, position = resumable(batches)
+    with pytest.raises(ValueError, match="steps_per_epoch=6 and steps_per_execution=4"):
+        model.fit(stream, shuffle=False, steps_per_epoch=6, callbacks=[ExactBackup(tmp_path, position)])
+
+
 def test_bad_input(tmp_path):
     from keras_bikd.callbacks import ExactBackup
     from keras_bikd.data import resumable

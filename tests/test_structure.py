@@ -9,8 +9,8 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 LAYERS = [
-    {"version", "backend", "checks", "losses", "networks"},
-    {"long_tail"},
+    {"version", "backend", "checks"},
+    {"losses", "networks", "long_tail"},
     {
         "hypergradient",
         "meta_weight_net",

@@ -1,8 +1,8 @@
 """What a training leaves on disk to go on from."""
 
+import contextlib
 import os
 import pathlib
-import shutil
 import tempfile
 
 import keras
@@ -16,7 +16,7 @@ class ExactBackup(keras.callbacks.Callback):
 
     What `keras.callbacks.BackupAndRestore` does, with three differences: the data go on at the batch where they were;
     an epoch that was interrupted is finished, with its metrics, and not repeated; a kill in the middle of writing does
-    no harm. The backup is removed when the training ends. Several processes share one. `History` and callbacks with a
+    no harm. Its files are removed when the training ends. Several processes share one. `History` and callbacks with a
     state of their own, such as `EarlyStopping`, begin anew, as with Keras' callback.
 
     Args:
@@ -25,7 +25,8 @@ class ExactBackup(keras.callbacks.Callback):
         every: Batches between two backups; by default the end of each epoch.
 
     Raises:
-        ValueError: If the training has no fixed number of steps per epoch.
+        ValueError: If the training has no fixed number of steps per epoch, or executes more of them at a time than go
+            into an epoch evenly.
 
     Examples:
         >>> import numpy as np, tempfile, tensorflow as tf
@@ -52,6 +53,12 @@ class ExactBackup(keras.callbacks.Callback):
         if self._steps is None:
             raise ValueError(
                 "`ExactBackup` needs `fit(steps_per_epoch=...)`: the stream of `keras_bikd.data.resumable` has no end."
+            )
+        if self._steps % self.model.steps_per_execution:
+            raise ValueError(
+                "`ExactBackup` needs a multiple of `steps_per_execution` as `fit(steps_per_epoch=...)`: Keras would "
+                f"take more steps per epoch. Received: steps_per_epoch={self._steps} and "
+                f"steps_per_execution={self.model.steps_per_execution}"
             )
         self._saved, self._metrics, self._cut_short = 0, {}, False
         if backups := sorted(self.directory.glob("step_*.weights.h5")):
@@ -92,8 +99,11 @@ class ExactBackup(keras.callbacks.Callback):
         self._save((epoch + 1) * self._steps)
 
     def on_train_end(self, logs=None):
+        self.model._initial_epoch = None  # the next `fit` begins at its own beginning
         if _is_first_process():
-            shutil.rmtree(self.directory, ignore_errors=True)
+            self._remove_all_but()
+            with contextlib.suppress(OSError):  # it holds other files
+                self.directory.rmdir()
 
     def _save(self, done):
         """Write whole, then put in place, then remove what is older."""
@@ -110,9 +120,13 @@ class ExactBackup(keras.callbacks.Callback):
         unfinished = self.directory / "unfinished.weights.h5"
         self.model.save_weights(unfinished)
         os.replace(unfinished, backup)
-        for other in self.directory.iterdir():
-            if other not in (metrics, backup):
-                other.unlink()
+        self._remove_all_but(metrics, backup)
+
+    def _remove_all_but(self, *kept):
+        for pattern in ("step_*.weights.h5", "metrics_*.npz", "unfinished.weights.h5"):
+            for file in self.directory.glob(pattern):
+                if file not in kept:
+                    file.unlink()
 
     def _metrics_file(self, done):
         return self.directory / f"metrics_{done:012d}.npz"
@@ -134,5 +148,10 @@ class StudentCheckpoint(keras.callbacks.ModelCheckpoint):
         >>> callback = StudentCheckpoint("student.keras", **best)
     """
 
-    def set_model(self, model):
-        super().set_model(model.student)
+    def _save_model(self, epoch, batch, logs):
+        whole = self.model  # on JAX, asking for it brings its variables up to date
+        self.set_model(whole.student)
+        try:
+            super()._save_model(epoch, batch, logs)
+        finally:
+            self.set_model(whole)

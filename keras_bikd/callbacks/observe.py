@@ -10,6 +10,7 @@ import numpy as np
 from keras_bikd import plots
 from keras_bikd.data.pairing import batches
 from keras_bikd.long_tail import shot_groups
+from keras_bikd.losses import class_ids
 
 
 class _AtEpochs(keras.callbacks.Callback):
@@ -19,7 +20,10 @@ class _AtEpochs(keras.callbacks.Callback):
         super().__init__()
         if every is not None and (isinstance(every, bool) or not isinstance(every, int) or every < 1):
             raise ValueError(f"`every` takes a number of epochs of at least 1, or None. Received: every={every!r}")
-        self.every = every
+        self.every, self._last = every, None
+
+    def on_train_begin(self, logs=None):
+        self._last = None
 
     def on_epoch_end(self, epoch, logs=None):
         self._last = epoch
@@ -27,7 +31,7 @@ class _AtEpochs(keras.callbacks.Callback):
             self.look(epoch, logs)
 
     def on_train_end(self, logs=None):
-        if not self._is_due(self._last):
+        if self._last is not None and not self._is_due(self._last):
             self.look(self._last, logs)
 
     def _is_due(self, epoch):
@@ -66,6 +70,7 @@ class WeightMap(_AtEpochs):
 
     def __init__(self, directory, data=None, every=None):
         super().__init__(every)
+        plots.require_matplotlib()
         self.directory, self.data = pathlib.Path(directory), data
 
     def look(self, epoch, logs):
@@ -100,12 +105,12 @@ class WeightHistory(_AtEpochs):
 
     def __init__(self, path, class_counts, data=None, every=1, many_above=100, few_below=20):
         super().__init__(every)
-        self.path, self.data = pathlib.Path(path), data
+        self.path, self.data, self.num_classes = pathlib.Path(path), data, len(class_counts)
         self.groups = {name: ids for name, ids in shot_groups(class_counts, many_above, few_below).items() if len(ids)}
 
     def look(self, epoch, logs):
         seen = _seen(self)
-        labels = seen.labels.argmax(axis=-1) if seen.labels.ndim == 2 else seen.labels
+        labels = keras.ops.convert_to_numpy(class_ids(seen.labels, self.num_classes))
         rows = []
         for (group, ids), (column, weight) in itertools.product(
             self.groups.items(), enumerate(self.model.candidate_losses)
@@ -190,6 +195,7 @@ class PerClassReport(_AtEpochs):
 
     def __init__(self, directory, data, class_names=None, every=None):
         super().__init__(every)
+        plots.require_matplotlib()
         self.directory, self.data, self.class_names = pathlib.Path(directory), data, class_names
 
     def look(self, epoch, logs):
@@ -234,6 +240,7 @@ class TensorBoard(keras.callbacks.TensorBoard):
 
     def __init__(self, log_dir="logs", data=None, **kwargs):
         super().__init__(log_dir=log_dir, **kwargs)
+        plots.require_matplotlib()
         self.data = data
 
     def on_epoch_end(self, epoch, logs=None):

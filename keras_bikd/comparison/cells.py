@@ -11,7 +11,7 @@ from typing import NamedTuple
 import keras
 
 from keras_bikd import plots, results
-from keras_bikd.comparison.protocol import train
+from keras_bikd.comparison.protocol import config_of, train
 
 COLUMNS = {
     "overall": "overall",
@@ -48,7 +48,7 @@ class Cell(NamedTuple):
     def path(self, folder):
         """The file of this cell."""
         name = "".join(c if c.isalnum() else "_" for c in self.method)
-        return self.folder(folder) / f"{name}_{self.seed}.json"
+        return self.folder(folder) / f"{name}_{self.seed}{'_quick' if self.quick else ''}.json"
 
 
 def run_cells(cells, lookup, folder, workers=1):
@@ -63,6 +63,7 @@ def run_cells(cells, lookup, folder, workers=1):
         folder: Where rows and teachers are kept.
         workers: Processes at a time. More than one get a single thread each.
     """
+    plots.require_matplotlib()  # the figures come at the very end
     shared = lambda cell: (cell.setting, cell.imbalance_factor, cell.seed)  # noqa: E731
     order = {key: i for i, key in enumerate(dict.fromkeys(map(shared, cells)))}
     groups = [list(group) for _, group in itertools.groupby(sorted(cells, key=lambda c: order[shared(c)]), key=shared)]
@@ -85,8 +86,7 @@ def run_cells(cells, lookup, folder, workers=1):
 def row_of(cell, lookup, folder):
     """The finished row of a cell; `None` if there is none, or it is of another protocol."""
     row = results.load_row(cell.path(folder))
-    config = lookup(cell)[0].config() | {"quick": cell.quick}
-    return row if row is not None and row["config"] == config else None
+    return row if row is not None and row["config"] == config_of(cell, *lookup(cell)) else None
 
 
 def _run_group(group, lookup, folder, alone):

@@ -101,6 +101,11 @@ class Method:
     retrain_last_layer: bool = False
     compile_arguments: dict = dataclasses.field(default_factory=dict)
 
+    def config(self):
+        """All of it but `make`, ready for JSON."""
+        own = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "make"}
+        return own | {"before": self.before and self.before.config()}
+
 
 @dataclasses.dataclass(frozen=True)
 class Parts:
@@ -166,8 +171,13 @@ def train(cell, setting, method, folder):
         "hyper_parameters": run.hyper_parameters | ({} if before is None else {"before": before.hyper_parameters}),
         "manifest": run.data.manifest["ids_sha256"],
         "versions": results.versions(),
-        "config": setting.config() | {"quick": cell.quick},
+        "config": config_of(cell, setting, method),
     }
+
+
+def config_of(cell, setting, method):
+    """What a row must have been trained under to count as that of a cell; what `method.make` does cannot be told."""
+    return setting.config() | {"quick": cell.quick, "method": method.config()}
 
 
 class _Run(NamedTuple):
@@ -312,17 +322,10 @@ def _train_teacher(cell, setting, data, loss, share=1.0):
 
 def _train_experts(cell, setting, data):
     """Three experts on the images of their own classes, each with a third of the steps of one teacher."""
-    groups = [sorted(int(label) for label in ids) for ids in class_groups(data.class_counts)]
+    groups = class_groups(data.class_counts)
     experts = []
     for group in groups:
-        first, last = group[0], group[-1]  # the counts fall with the class, so a group is a range
-
-        def own(x, y, first=first, last=last):
-            chosen = ops.logical_and(y >= first, y <= last)
-            return x[chosen], y[chosen] - first
-
-        train = data.train.map(own).rebatch(setting.batch_size)
-        part = dataclasses.replace(data, train=train, num_classes=len(group))
+        part = long_tailed.only_classes(data, group, setting.batch_size)
         experts.append(_train_teacher(cell, setting, part, hard_loss, share=1 / len(groups)))
     return Experts(experts, groups)
 

@@ -8,6 +8,7 @@ from keras_bikd.data.long_tailed import (
     load_folder,
     load_manifest,
     make_long_tailed,
+    only_classes,
     save_manifest,
 )
 from keras_bikd.data.pairing import pair
@@ -24,6 +25,7 @@ __all__ = [
     "load_folder",
     "load_manifest",
     "make_long_tailed",
+    "only_classes",
     "pad_crop_flip",
     "pair",
     "resumable",

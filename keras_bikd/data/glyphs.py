@@ -157,7 +157,9 @@ def _characters(characters):
         import matplotlib
         from PIL import Image, ImageDraw, ImageFont
     except ImportError as error:
-        raise ImportError("Glyphs are drawn in matplotlib's fonts. Install `pip install keras_bikd[viz]`.") from error
+        raise ImportError(
+            "Glyphs are drawn in matplotlib's fonts. Install it with `pip install matplotlib`."
+        ) from error
     folder = pathlib.Path(matplotlib.get_data_path()) / "fonts" / "ttf"
     fonts = [ImageFont.truetype(str(folder / font), 72) for font in FONTS]
 

@@ -213,6 +213,37 @@ def load_folder(
     return _build(FolderSource(directory, image_size), imbalance_factor, options, cut, batch_size, augment)
 
 
+def only_classes(data, classes, batch_size):
+    """Training data of some classes alone, numbered anew in the order given: what an expert learns from.
+
+    Args:
+        data: A `LongTailedData`.
+        classes: Class ids.
+        batch_size: Images per batch.
+
+    Returns:
+        A `LongTailedData` with `train`, `class_counts` and `num_classes` of these classes; the rest is as it was.
+
+    Examples:
+        >>> x, y = np.zeros((300, 2), "float32"), np.arange(300) % 3
+        >>> data = make_long_tailed(x, y, imbalance_factor=10, meta_size=30, test_size=60, batch_size=50)
+        arrays 1: 99 training images in 3 classes of 70 to 7, 30 meta images, 60 test images
+        >>> part = only_classes(data, [2, 1], batch_size=50)
+        >>> [np.bincount(labels).tolist() for _, labels in part.train.as_numpy_iterator()]
+        [[7, 22]]
+    """
+    place = np.full(data.num_classes, -1)
+    place[np.asarray(classes)] = np.arange(len(classes))
+
+    def own(x, labels):
+        places = tf.gather(place, labels)
+        return x[places >= 0], places[places >= 0]
+
+    train = data.train.map(own).rebatch(batch_size)
+    counts = data.class_counts[np.asarray(classes)]
+    return dataclasses.replace(data, train=train, class_counts=counts, num_classes=len(classes))
+
+
 def save_manifest(path, data):
     """Write the manifest of a split as JSON, whole or not at all.
 
@@ -312,6 +343,7 @@ def _build(source, imbalance_factor, options, cut, batch_size, augment, sampling
         "test_size": source.test_size if split.test is None else len(split.test),
         "ids_sha256": split.sha256(),
     }
+    manifest = {key: value.item() if isinstance(value, np.generic) else value for key, value in manifest.items()}
     data = LongTailedData(
         train,
         meta,

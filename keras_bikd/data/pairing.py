@@ -6,7 +6,7 @@ import re
 import keras
 import numpy as np
 import tensorflow as tf
-from keras import tree
+from keras import ops, tree
 
 _UNKNOWN_LENGTH_BUFFER = 64  # batches, for a meta data set that does not know its length
 _EXAMPLE_ROWS, _EXAMPLE_LENGTH = 2, 32  # of an example batch, where the data set leaves them open
@@ -48,7 +48,8 @@ def pair(train, meta):
     length = int(meta.cardinality())
     if length == 0:
         raise ValueError("`pair(meta=...)` received an empty data set.")
-    if length != int(train.cardinality()) and length != tf.data.INFINITE_CARDINALITY:
+    is_as_long = 0 < length == int(train.cardinality())
+    if not is_as_long and length != tf.data.INFINITE_CARDINALITY:
         meta = meta.shuffle(length if length > 0 else _UNKNOWN_LENGTH_BUFFER).repeat()
     return tf.data.Dataset.zip((train, meta))
 
@@ -110,7 +111,7 @@ def pair_for_fit(x, y, meta_data, *, batch_size, shuffle, fit_arguments):
     sample_weight = fit_arguments.pop("sample_weight", None)
     class_weight = fit_arguments.pop("class_weight", None)
     validation_split = fit_arguments.pop("validation_split", None)
-    if _is_dataset(x):
+    if is_dataset(x):
         unfit = {"y": y, "sample_weight": sample_weight, "batch_size": batch_size, "validation_split": validation_split}
         given = [name for name, value in unfit.items() if value is not None]
         if given:
@@ -122,7 +123,7 @@ def pair_for_fit(x, y, meta_data, *, batch_size, shuffle, fit_arguments):
         labels = None
     else:
         train = _check_arrays("x, y", (x, y) if sample_weight is None else (x, y, sample_weight))
-        if validation_split:
+        if validation_split and fit_arguments.get("validation_data") is None:
             train, fit_arguments["validation_data"] = _split(train, validation_split)
         labels, samples = train[1], _batched(train, batch_size, shuffle=False)
         train = _batched(train, batch_size, shuffle)
@@ -131,7 +132,7 @@ def pair_for_fit(x, y, meta_data, *, batch_size, shuffle, fit_arguments):
         train = _weighted_by_class(train, class_weight)
     pairs, meta_labels = train, None
     if meta_data is not None:
-        if not _is_dataset(meta_data):
+        if not is_dataset(meta_data):
             if not isinstance(meta_data, (tuple, list)) or len(meta_data) not in (2, 3):
                 raise ValueError(
                     "`fit(meta_data=...)` takes a `tf.data.Dataset`, a `keras.utils.PyDataset`, or arrays as a tuple "
@@ -160,15 +161,23 @@ def check_length(pairs, fit_arguments):
         )
 
 
-def _example(pairs):
-    if isinstance(pairs, keras.utils.PyDataset):
-        return pairs[0]
+def example_inputs(x):
+    """Inputs that look like those of `fit(x)`: arrays, or a batch; `None` for what cannot be looked into."""
+    if is_dataset(x):
+        return _example(x)[0]
+    return x if all(isinstance(part, np.ndarray) or ops.is_tensor(part) for part in tree.flatten(x)) else None
+
+
+def _example(batches):
+    """A batch that looks like those to come. Of a `tf.data` pipeline nothing is drawn: it would change the order."""
+    if isinstance(batches, keras.utils.PyDataset):
+        return batches[0]
 
     def zeros(spec):
         shape = [_EXAMPLE_LENGTH if length is None else length for length in spec.shape]
         return tf.zeros([_EXAMPLE_ROWS, *shape[1:]] if shape else shape, spec.dtype).numpy()
 
-    return tree.map_structure(zeros, pairs.element_spec)
+    return tree.map_structure(zeros, batches.element_spec)
 
 
 def check_labels(pairs, num_classes):
@@ -224,7 +233,8 @@ def require_pair(pair):
     )
 
 
-def _is_dataset(data):
+def is_dataset(data):
+    """Whether `data` yields batches by itself."""
     return isinstance(data, (tf.data.Dataset, keras.utils.PyDataset))
 
 
@@ -266,7 +276,8 @@ def _weighted_by_class(train, class_weight):
     surplus = tf.constant([weight - 1.0 for weight in class_weight.values()], "float32")
 
     def weigh(x, labels, sample_weight=None):
-        ids = labels if labels.dtype.is_integer and labels.shape.rank == 1 else tf.argmax(labels, axis=-1)
+        are_ids = labels.shape.rank == 1 or labels.shape[-1] == 1
+        ids = tf.reshape(labels, [-1]) if are_ids else tf.argmax(labels, axis=-1)
         members = tf.cast(tf.cast(ids, "int64")[:, None] == classes, "float32")
         weight = 1.0 + tf.linalg.matvec(members, surplus)
         return x, labels, weight if sample_weight is None else weight * tf.cast(sample_weight, weight.dtype)
@@ -284,7 +295,7 @@ def batches(data):
 def as_batches(data, batch_size=None):
     """Iterate once over the batches of a data set, or of arrays `(x, y)`."""
     return batches(
-        data if _is_dataset(data) else _batched(_check_arrays("x, y", tuple(data)), batch_size, shuffle=False)
+        data if is_dataset(data) else _batched(_check_arrays("x, y", tuple(data)), batch_size, shuffle=False)
     )
 
 

@@ -24,7 +24,7 @@ class Cut:
         class_order: Which class is the head: `"index"` (class 0) or `"shuffled"` by the seed.
         wrong_labels: Share of the training images that get the label of another class, drawn in proportion to the
             class counts (Wei et al., arXiv 2108.11569), as in images collected from the web. The class counts are
-            those of the labels. All other sets keep their labels, as do meta images that are trained on.
+            those of the labels, and a class that would be left without any is an error. All other sets keep their labels, as do meta images that are trained on.
 
     Examples:
         >>> Cut(profile="step").class_order
@@ -106,8 +106,7 @@ def make_split(
         )
     train = np.concatenate([ids[:count] for ids, count in zip(rest, counts)])
     if cut.wrong_labels:
-        labels = _partly_wrong(labels, train, num_classes, cut.wrong_labels, generator)
-        counts = np.bincount(labels[train], minlength=num_classes)
+        labels, counts = _partly_wrong(labels, train, num_classes, cut.wrong_labels, generator)
     if meta_in_train is True:
         train, counts = np.concatenate([train, meta]), counts + meta_size // num_classes
     elif meta_in_train is not False:
@@ -128,13 +127,19 @@ def _long_tail(ids_by_class, before, imbalance_factor, cut, generator):
 
 
 def _partly_wrong(labels, ids, num_classes, share, generator):
-    """The labels, but for a share of `ids` those of other classes."""
+    """The labels, but for a share of `ids` those of other classes; and what each class has of `ids` then."""
     counts = np.bincount(labels[ids], minlength=num_classes)
     labels = labels.copy()
     for i in generator.choice(ids, round(share * len(ids)), replace=False):
         others = np.where(np.arange(num_classes) == labels[i], 0, counts)
         labels[i] = generator.choice(num_classes, p=others / others.sum())
-    return labels
+    counts = np.bincount(labels[ids], minlength=num_classes)
+    if counts.min() < 1:
+        raise ValueError(
+            f"{(counts < 1).sum()} of {num_classes} classes would lose their last training image to a wrong label. "
+            f"Received: wrong_labels={share!r}. Take a smaller share, a smaller imbalance factor, or another seed."
+        )
+    return labels, counts
 
 
 def _expected_counts(counts, meta_size, probability):

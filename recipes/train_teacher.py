@@ -19,7 +19,7 @@ import keras
 import keras_bikd as bikd
 
 LEARNING_RATE, MOMENTUM, L2 = 0.1, 0.9, 2.5e-4  # L2 of 2.5e-4 is PyTorch's weight decay of 5e-4
-BATCH_SIZE, META_SIZE = 100, 1000  # the paper is silent on the first; both as in the authors' code
+BATCH_SIZE, META_SIZE = 100, 1000  # the first as in the authors' code, the second as in section 4.1
 
 
 def main(name, out, imbalance_factor=50.0, *, loss="ce", epochs=120, seed=0, meta_size=META_SIZE):

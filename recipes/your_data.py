@@ -4,7 +4,7 @@
 
 The folder is taken as long-tailed as it is; a balanced meta set and a balanced test set are held out. A ResNet-32
 teaches a ResNet-8, with the paper's step and a rate that falls to nothing over `--steps`: a thousand show whether it
-works, the paper takes twelve times as many. Writes the student, its class names and the weight map beside them.
+works, the paper takes fifteen times as many. Writes the student, its class names and the weight map beside them.
 """
 
 import argparse

@@ -194,8 +194,6 @@ class _Run(NamedTuple):
 
 def _run(cell, setting, method, folder, *before):
     """Train a method from the start; `before` is the model of the training before it, where there is one."""
-    # The order of a tf.data pipeline depends on the global seed as well, at the time when it is made.
-    keras.utils.set_random_seed(cell.seed)
     options = {"meta_in_train": method.meta_in_train, "sampling": method.sampling}
     data = _load(setting, cell, **options)
     clean = _load(setting, cell, augmented=False, **options)
@@ -268,6 +266,8 @@ def _guide(method, data, clean, seed, batch_size):
 
 
 def _load(setting, cell, *, augmented=True, **options):
+    # The order of a tf.data pipeline depends on the global seed as well, at the time when it is made.
+    keras.utils.set_random_seed(cell.seed)
     kind, strength = setting.augment
     augment = {
         "noise": lambda: long_tailed.gaussian_noise(strength),
@@ -299,11 +299,12 @@ def _teacher_of(cell, setting, method, data, folder):
     if path.with_suffix(".json").exists() and results.load_row(protocol) == setting.config():  # written last
         long_tailed.check_manifest(path.with_suffix(".json"), data)
         return keras.saving.load_model(path), counts
-    data = _load(setting, cell, meta_in_train=in_train)  # the student's own stream must not have been drawn from
-    teacher = _train_experts(cell, setting, data) if method.teacher == "experts" else None
-    if teacher is None:
-        losses = {"ce": hard_loss, "balanced_softmax": BalancedSoftmaxLoss(data.class_counts)}
-        teacher = _train_teacher(cell, setting, data, losses[method.teacher])
+    if method.teacher == "experts":
+        teacher = _train_experts(cell, setting, counts)
+    else:
+        losses = {"ce": hard_loss, "balanced_softmax": BalancedSoftmaxLoss(counts)}
+        own = _load(setting, cell, meta_in_train=in_train)  # nobody may have drawn from the student's own stream
+        teacher = _train_teacher(cell, setting, own, losses[method.teacher], _steps_of(setting, own, cell))
     path.parent.mkdir(parents=True, exist_ok=True)
     teacher.save(path)
     results.save_row(protocol, setting.config())
@@ -311,22 +312,23 @@ def _teacher_of(cell, setting, method, data, folder):
     return teacher, counts
 
 
-def _train_teacher(cell, setting, data, loss, share=1.0):
+def _train_teacher(cell, setting, data, loss, steps):
     keras.utils.set_random_seed(cell.seed + 500)
     teacher = _network(setting.teacher, setting.teacher_widths, data)
-    steps = int(_steps_of(setting, data, cell) * share)
     teacher.compile(_sgd(setting.learning_rate, steps), loss)
     teacher.fit(data.train.repeat(), shuffle=False, epochs=1, steps_per_epoch=steps, verbose=0)
     return teacher
 
 
-def _train_experts(cell, setting, data):
+def _train_experts(cell, setting, class_counts):
     """Three experts on the images of their own classes, each with a third of the steps of one teacher."""
-    groups = class_groups(data.class_counts)
+    groups = class_groups(class_counts)
     experts = []
     for group in groups:
+        data = _load(setting, cell)
         part = long_tailed.only_classes(data, group, setting.batch_size)
-        experts.append(_train_teacher(cell, setting, part, hard_loss, share=1 / len(groups)))
+        steps = _steps_of(setting, data, cell) // len(groups)
+        experts.append(_train_teacher(cell, setting, part, hard_loss, steps))
     return Experts(experts, groups)
 
 

@@ -24,7 +24,8 @@ class Cut:
         class_order: Which class is the head: `"index"` (class 0) or `"shuffled"` by the seed.
         wrong_labels: Share of the training images that get the label of another class, drawn in proportion to the
             class counts (Wei et al., arXiv 2108.11569), as in images collected from the web. The class counts are
-            those of the labels, and a class that would be left without any is an error. All other sets keep their labels, as do meta images that are trained on.
+            those of the labels, and a class that would be left without any is an error. All other sets keep their
+            labels, as do meta images that are trained on.
 
     Examples:
         >>> Cut(profile="step").class_order

@@ -12,8 +12,8 @@ quickstart: .venv/installed-viz
 	$(BIN)/python recipes/digits_lt.py
 
 test: .venv/installed-dev
-	$(BIN)/python -m pytest -n 2
-	KERAS_BACKEND=jax $(BIN)/python -m pytest -n 2 -m "not slow" $(ON_JAX)
+	$(BIN)/python -m pytest -n 3
+	KERAS_BACKEND=jax $(BIN)/python -m pytest -n 3 -m "not slow" $(ON_JAX)
 
 lint: .venv/installed-dev
 	$(BIN)/ruff format --check .

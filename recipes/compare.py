@@ -261,6 +261,7 @@ def wrong_labels_study():
     yield "constant 2/0 +meta, half", fixed(constant(2.0, 0.0), **half)
     yield "constant 2/2 +meta, half", fixed(both, **half)
     yield "constant 2/2 +meta, half, twice the steps", fixed(both, **half, budget=2)
+    yield "constant 2/2 +meta, half, three times the steps", fixed(both, **half, budget=3)
     yield "constant 2/2 +meta, half, last layer retrained on meta", fixed(both, **half, retrain_last_layer=True)
     yield "constant 2/2 +meta, half, weighted by teacher", fixed(trusted(both), **half)
     yield "constant 2/2 +meta, half, labels weighted by teacher", fixed(trusted_labels, **half)

@@ -13,7 +13,7 @@ from keras_bikd import checks
 from keras_bikd.data.sources import ArraySource, FolderSource, TfdsSource
 from keras_bikd.data.split import Cut, make_split
 
-_GATHERED = 256  # images fetched at a time where classes are drawn evenly: one by one takes ten times as long
+_GATHERED = 256  # images fetched at a time where classes are drawn evenly: one by one takes twice as long
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,6 +11,7 @@ ON_JAX := $(addprefix tests/test_,golden.py hypergradient.py bikd_model.py basel
 quickstart: .venv/installed-viz
 	$(BIN)/python recipes/digits_lt.py
 
+# Three on two cores: many tests wait for processes of their own.
 test: .venv/installed-dev
 	$(BIN)/python -m pytest -n 3
 	KERAS_BACKEND=jax $(BIN)/python -m pytest -n 3 -m "not slow" $(ON_JAX)

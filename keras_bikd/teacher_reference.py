@@ -35,7 +35,7 @@ class TeacherReference(keras.Model):
         if sha256 is not None and isinstance(teacher, keras.Model):
             raise ValueError(
                 "`TeacherReference(sha256=...)` is the hash of a file: pass the path of one as `teacher`. "
-                f"Received: teacher={teacher!r}"
+                f"Received: sha256={sha256!r} and teacher={teacher!r}"
             )
         path = found = None
         if not isinstance(teacher, keras.Model):

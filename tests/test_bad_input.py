@@ -196,7 +196,7 @@ CASES = {
     "shares for counts in a metric": (lambda: bikd.metrics.ShotAccuracy((0.9, 0.1)), r"not shares.*\(0.9, 0.1\)"),
     "hash of a model in memory": (
         lambda: bikd.TeacherReference(models.perceptron(), sha256="abc"),
-        "sha256=.*hash of a file",
+        "sha256=.*hash of a file.*Received: sha256='abc'",
     ),
     "five inner steps as a float": (lambda: bikd.tuner.SearchSpace(inner_steps=5.0), "an integer.*inner_steps=5.0"),
     "no hidden units to choose from": (

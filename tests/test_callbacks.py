@@ -160,18 +160,6 @@ def test_student_checkpoint_keeps_the_best_student(tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("when", [{}, {"save_freq": 2}])
-def test_student_checkpoint_in_fit(tmp_path, when):
-    """It knows the metrics of the whole model, and holds the student as it is in the middle of an epoch."""
-    path = tmp_path / "student.keras"
-    best = {"monitor": "accuracy", "save_best_only": True} if not when else {}
-    model = models.compiled(compile_arguments={"metrics": ["accuracy"]})
-    callback = bikd.callbacks.StudentCheckpoint(path, **best, **when)
-    model.fit(*models.arrays(24), meta_data=models.arrays(8), batch_size=4, verbose=0, callbacks=[callback])
-    for a, b in zip(keras.saving.load_model(path).get_weights(), model.student.get_weights()):
-        np.testing.assert_array_equal(a, b)
-
-
 def test_callbacks_of_a_run_without_an_epoch(tmp_path):
     """A run that had ended before it was killed is started again: nothing is left to do, or to draw."""
     model = models.compiled()

@@ -128,19 +128,31 @@ def test_a_second_training_begins_at_its_own_beginning(tmp_path):
     assert int(model.optimizer.iterations) == 24
 
 
-def test_files_of_others_stay_and_the_next_training_begins_at_its_beginning(tmp_path):
+def test_after_a_resumed_training_files_of_others_stay_and_the_next_begins_at_its_beginning(tmp_path):
     from keras_bikd.callbacks import ExactBackup
     from keras_bikd.data import resumable
 
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 1:
+                raise KeyboardInterrupt
+
     (tmp_path / "maps").mkdir()
     (tmp_path / "log.csv").write_text("mine")
-    model, batches = small()
-    stream, position = resumable(batches)
-    backup = ExactBackup(tmp_path, position, every=2)
-    model.fit(stream, shuffle=False, steps_per_epoch=6, epochs=1, verbose=0, callbacks=[backup])
+
+    def train(*callbacks):
+        model, batches = small()
+        stream, position = resumable(batches)
+        callbacks = [ExactBackup(tmp_path, position), *callbacks]
+        history = model.fit(stream, shuffle=False, steps_per_epoch=6, epochs=2, verbose=0, callbacks=callbacks)
+        return model, batches, history
+
+    with pytest.raises(KeyboardInterrupt):
+        train(Stop())
+    model, batches, history = train()
+    assert history.epoch == [1]
     assert {path.name for path in tmp_path.iterdir()} == {"maps", "log.csv"}
-    history = model.fit(batches, shuffle=False, epochs=1, verbose=0)
-    assert history.epoch == [0]
+    assert model.fit(batches, shuffle=False, epochs=1, verbose=0).epoch == [0]
 
 
 def test_steps_per_execution_must_divide_the_epoch(tmp_path):

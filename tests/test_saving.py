@@ -132,3 +132,26 @@ def test_the_exported_lite_model_gives_the_logits_of_the_student(tmp_path):
     lite.invoke()
     logits = lite.get_tensor(lite.get_output_details()[0]["index"])
     np.testing.assert_allclose(logits, model.student.predict(x, verbose=0), rtol=1e-5, atol=1e-6)
+
+
+class _Student(keras.callbacks.Callback):
+    """Keeps the student's weights as they are after every batch."""
+
+    def on_train_begin(self, logs=None):
+        self.seen = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.seen.append(self.model.student.get_weights())
+
+
+@pytest.mark.parametrize(
+    ("when", "saved"), [({"monitor": "accuracy", "save_best_only": True}, 5), ({"save_freq": 4}, 3)]
+)
+def test_student_checkpoint_in_fit(tmp_path, when, saved):
+    """It knows the metrics of the whole model, and holds the student as it is in the middle of an epoch."""
+    model, record = models.compiled(compile_arguments={"metrics": ["accuracy"]}), _Student()
+    checkpoint = bikd.callbacks.StudentCheckpoint(tmp_path / "student.keras", **when)
+    arguments = {"meta_data": models.arrays(8), "batch_size": 4, "verbose": 0, "callbacks": [checkpoint, record]}
+    model.fit(*models.arrays(24), **arguments)
+    for a, b in zip(keras.saving.load_model(tmp_path / "student.keras").get_weights(), record.seen[saved]):
+        np.testing.assert_array_equal(a, b)

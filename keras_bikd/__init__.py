@@ -1,31 +1,49 @@
 """Knowledge distillation that works on long-tailed data."""
 
-from keras_bikd import callbacks, data, long_tail, losses, metrics, networks, objectives, plots, results
-from keras_bikd.bikd_model import BiKDModel
-from keras_bikd.bilevel_optimizer import BilevelOptimizer
-from keras_bikd.distillation_model import DistillationModel
-from keras_bikd.learned_weights import LearnedWeights
-from keras_bikd.lfme_model import LFMEModel
-from keras_bikd.meta_weight_net import MetaWeightNet
-from keras_bikd.rwkd_model import RWKDModel
-from keras_bikd.teacher_reference import TeacherReference
+import importlib
+from typing import Any
+
+from keras_bikd import (
+    bilevel,
+    callbacks,
+    data,
+    deprecated,
+    long_tail,
+    losses,
+    metrics,
+    models,
+    networks,
+    objectives,
+    plots,
+    results,
+)
+from keras_bikd.bilevel.optimizer import BilevelOptimizer
+from keras_bikd.bilevel.weight_net import MetaWeightNet
+from keras_bikd.models.bikd import BiKDModel
+from keras_bikd.models.distillation import DistillationModel
+from keras_bikd.models.experts import Experts
+from keras_bikd.models.rwkd import RWKDModel
+from keras_bikd.models.teacher_reference import TeacherReference
+from keras_bikd.objectives.learned import LearnedWeights
 from keras_bikd.version import __version__
 
 __all__ = [
     "BiKDModel",
     "BilevelOptimizer",
     "DistillationModel",
-    "LFMEModel",
+    "Experts",
     "LearnedWeights",
     "MetaWeightNet",
     "RWKDModel",
     "TeacherReference",
     "__version__",
+    "bilevel",
     "callbacks",
     "data",
     "long_tail",
     "losses",
     "metrics",
+    "models",
     "networks",
     "objectives",
     "plots",
@@ -33,10 +51,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name):
-    # Keras Tuner is an optional dependency, and slow to import.
-    if name != "tuner":
-        raise AttributeError(f"module 'keras_bikd' has no attribute {name!r}")
-    import importlib
-
-    return importlib.import_module("keras_bikd.tuner")
+def __getattr__(name: str) -> Any:
+    if name == "tuner":  # Keras Tuner is an optional dependency, and slow to import.
+        return importlib.import_module("keras_bikd.tuner")
+    return deprecated.attribute(name)

@@ -40,18 +40,33 @@ def positive_integer(owner, name, value):
     return int(value)
 
 
-def non_negative_per_class(owner, name, values):
-    """Raise unless `values` are at least two finite numbers, none below 0 and not all 0."""
+def number_per_class(owner, name, values):
+    """Return `values` as a list if they are at least two finite numbers, none below 0 and not all 0, else raise."""
     array = np.asarray(values)
     numbers = array.ndim == 1 and len(array) > 1 and np.issubdtype(array.dtype, np.number)
     if not numbers or not np.isfinite(array).all() or array.min() < 0 or array.max() == 0:
         raise ValueError(
             f"`{owner}({name}=...)` takes one number per class, none negative. Received: {name}={values!r}"
         )
-    if name == "class_counts" and not np.array_equal(array, np.round(array)):
+    return array.tolist()
+
+
+def class_counts(owner, name, values):
+    """Return training images per class as a list of integers, else raise."""
+    counts = number_per_class(owner, name, values)
+    if counts != [round(count) for count in counts]:
+        raise ValueError(f"`{owner}({name}=...)` takes numbers of images, not shares. Received: {name}={values!r}")
+    return [round(count) for count in counts]
+
+
+def objective(owner, name, value):
+    """Return `value` if it can be called as an objective, else raise."""
+    if not callable(value):
         raise ValueError(
-            f"`{owner}(class_counts=...)` takes numbers of images, not shares. Received: class_counts={values!r}"
+            f"`{owner}({name}=...)` takes a function (labels, teacher_logits, student_logits) -> (batch,), such as "
+            f"`keras_bikd.objectives.KnowledgeDistillation()`. Received: {name}={value!r}"
         )
+    return value
 
 
 def one_of(owner, name, value, choices):

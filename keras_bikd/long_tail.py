@@ -1,5 +1,7 @@
 """Long-tailed class counts: how many images each class keeps, and which classes are many, medium and few."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from keras_bikd import checks
@@ -145,3 +147,25 @@ def shot_groups(class_counts, many_above=100, few_below=20):
     counts = np.asarray(class_counts)
     many, few = counts > many_above, counts < few_below
     return {"many": np.where(many)[0], "medium": np.where(~many & ~few)[0], "few": np.where(few)[0]}
+
+
+def class_groups(class_counts: Sequence[int], num_groups: int = 3) -> list[np.ndarray]:
+    """Split the classes into groups of similar size with equally many classes, largest first: one per expert of LFME.
+
+    The thresholds of the paper, 100 and 20 images, would leave groups empty on CIFAR-10.
+
+    Args:
+        class_counts: Training images per class.
+        num_groups: Number of groups.
+
+    Returns:
+        List of integer arrays of class ids.
+
+    Examples:
+        >>> [ids.tolist() for ids in class_groups([5, 100, 20, 50], num_groups=2)]
+        [[1, 3], [2, 0]]
+
+    Reference: Xiang et al., arXiv 2001.01536, section 3.1 ("cardinality-adjacent subsets").
+    """
+    order = np.argsort(-np.asarray(class_counts), kind="stable")
+    return np.array_split(order, num_groups)

@@ -160,9 +160,8 @@ class BalancedSoftmaxLoss(keras.losses.Loss):
     """
 
     def __init__(self, class_counts, reduction="sum_over_batch_size", name="balanced_softmax_loss", dtype=None):
-        checks.non_negative_per_class("BalancedSoftmaxLoss", "class_counts", class_counts)
         super().__init__(name=name, reduction=reduction, dtype=dtype)
-        self.class_counts = [int(count) for count in class_counts]
+        self.class_counts = checks.class_counts("BalancedSoftmaxLoss", "class_counts", class_counts)
 
     def call(self, y_true, y_pred):
         shape, classes = ops.shape(y_true), len(self.class_counts)

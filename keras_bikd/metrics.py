@@ -151,9 +151,9 @@ class ShotAccuracy(_PerClassMetric):
     """
 
     def __init__(self, class_counts, many_above=100, few_below=20, name="shot_accuracy", dtype=None):
-        checks.non_negative_per_class("ShotAccuracy", "class_counts", class_counts)
+        class_counts = checks.class_counts("ShotAccuracy", "class_counts", class_counts)
         super().__init__(len(class_counts), name, dtype)
-        self.class_counts = [int(count) for count in class_counts]
+        self.class_counts = class_counts
         self.many_above = many_above
         self.few_below = few_below
         self.groups = shot_groups(class_counts, many_above, few_below)

@@ -9,10 +9,10 @@ import keras_tuner
 from keras_tuner.errors import FailedTrialError, FatalValueError
 
 from keras_bikd import checks
-from keras_bikd.bikd_model import BiKDModel
-from keras_bikd.meta_weight_net import MetaWeightNet
+from keras_bikd.bilevel.weight_net import MetaWeightNet
 from keras_bikd.metrics import BalancedAccuracy
-from keras_bikd.teacher_reference import TeacherReference
+from keras_bikd.models.bikd import BiKDModel
+from keras_bikd.models.teacher_reference import TeacherReference
 
 OBJECTIVE = keras_tuner.Objective("val_balanced_accuracy", "max")
 """What to hand to a tuner as `objective`: balanced accuracy on the validation data of `search`."""
@@ -127,7 +127,7 @@ class BiKDHyperModel(keras_tuner.HyperModel):
         model = BiKDModel(student, self.teacher, net, **arguments)
         model.compile(
             self.optimizer_builder(self._number(hp, "learning_rate", None)),
-            keras.optimizers.Adam(meta_learning_rate),
+            meta_optimizer=keras.optimizers.Adam(meta_learning_rate),
             metrics=[BalancedAccuracy(self.num_classes)],
             **self.compile_arguments,
         )

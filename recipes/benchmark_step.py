@@ -99,19 +99,18 @@ def build(variant):
 def naive_model():
     """BiKD that repeats the forward and the backward pass for the real step."""
     import keras_bikd as bikd
-    from keras_bikd.backend import values, vjp
+    from keras_bikd.backend import snapshot, vjp
 
     class NaiveBiKDModel(bikd.BiKDModel):
         def bilevel_step(self, batch, meta_batch):
-            step = self._virtual_step(batch, meta_batch)
+            step = self.virtual_step(batch, meta_batch)
             self.optimizer.update_meta(self.optimizer.accumulate(step.hypergradient, self.inner_steps))
-            theta = values(self.student.trainable_variables)
-            _, forward, pullback = vjp(self._inner(batch), theta)
-            weights = self._weights(values(self.weight_net.trainable_variables), forward)
-            gradient = pullback(self._cotangents(weights, forward))
+            theta, phi = snapshot(self.student.trainable_variables), snapshot(self.weight_net.trainable_variables)
+            _, forward, pullback = vjp(self.problem.lower_level(batch), theta)
+            weights = self.weigh(phi, forward)
+            gradient = pullback(self.problem.cotangents(weights, forward))
             self.optimizer.update_student(gradient, self.student.trainable_variables)
-            for variable, value in zip(self.student.non_trainable_variables, forward.state):
-                variable.assign(value)
+            self.problem.keep_state(forward)
             return self._logs(batch, meta_batch, step, weights)
 
     return NaiveBiKDModel

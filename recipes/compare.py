@@ -107,7 +107,9 @@ def rwkd_model(parts):
 
 
 def lfme_model(parts):
-    return bikd.LFMEModel(parts.student, parts.teacher, parts.counts)
+    from keras_bikd.deprecated import LFMEModel
+
+    return LFMEModel(parts.student, parts.teacher, parts.counts)
 
 
 def corrected_teacher(parts):

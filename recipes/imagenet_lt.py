@@ -54,7 +54,7 @@ def main(out, name=NAME, meta_size=META_SIZE, image_size=(224, 224), batch_size=
         bikd.data.save_manifest(out / "teacher.json", data)
 
     model = bikd.BiKDModel(keras.applications.MobileNetV2(**shared), teacher, temperature=4.0, inner_steps=5)
-    model.compile(sgd(data, epochs), keras.optimizers.Adam(1e-3), metrics=metrics)
+    model.compile(sgd(data, epochs), meta_optimizer=keras.optimizers.Adam(1e-3), metrics=metrics)
     backup = keras.callbacks.BackupAndRestore(out / "student_backup")
     model.fit(data.train, meta_data=data.meta, shuffle=False, epochs=epochs, callbacks=[backup])
     model.student.save(out / "student.keras")

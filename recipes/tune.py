@@ -139,7 +139,7 @@ def train(data, split, teacher, chosen, steps, seed):
     model = bikd.BiKDModel(student, keras.saving.load_model(teacher), **weigh)
     model.compile(
         sgd(data, steps),
-        keras.optimizers.Adam(chosen["meta_learning_rate"]),
+        meta_optimizer=keras.optimizers.Adam(chosen["meta_learning_rate"]),
         metrics=[bikd.metrics.BalancedAccuracy(split.num_classes)],
     )
     model.fit(split.train.repeat(), shuffle=False, steps_per_epoch=steps, meta_data=split.meta, verbose=0)

@@ -44,7 +44,7 @@ def main(folder, image_size=(64, 64), meta_size=100, test_size=100, steps=1000, 
         temperature=4.0,
         inner_steps=5,
     )
-    model.compile(keras.optimizers.SGD(rate, momentum=0.9), keras.optimizers.Adam(1e-3), metrics=metrics)
+    model.compile(keras.optimizers.SGD(rate, momentum=0.9), meta_optimizer=keras.optimizers.Adam(1e-3), metrics=metrics)
     model.fit(data.train, meta_data=data.meta, epochs=epochs, callbacks=[bikd.callbacks.WeightMap(out)])
 
     model.student.save(out / "student.keras")

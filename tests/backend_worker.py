@@ -25,7 +25,7 @@ def fresh():
     generator = np.random.default_rng(0)
     for variable in [*model.student.weights, *model.teacher.weights, *model.weight_net.weights]:
         variable.assign(generator.normal(size=variable.shape) / 2)
-    model.compile(keras.optimizers.SGD(0.25, momentum=0.875), keras.optimizers.Adam(2**-5, **ADAM))
+    model.compile(keras.optimizers.SGD(0.25, momentum=0.875), meta_optimizer=keras.optimizers.Adam(2**-5, **ADAM))
     return model
 
 

@@ -74,7 +74,7 @@ def value_and_gradients(function, variables):
         with keras.StatelessScope(state_mapping=zip(variables, values)):
             return function(), None
 
-    (value, _), gradients = backend.value_and_grad(at, backend.values(variables))
+    (value, _), gradients = backend.value_and_grad(at, backend.snapshot(variables))
     return value, [keras.ops.convert_to_numpy(gradient) for gradient in gradients]
 
 

@@ -8,7 +8,7 @@ from keras import layers
 
 import keras_bikd as bikd
 import models
-from keras_bikd import comparison, lfme_model, objectives
+from keras_bikd import comparison, objectives
 
 X, Y = models.arrays(12)
 META_X, META_Y = models.arrays(8, seed=1)
@@ -165,17 +165,16 @@ CASES = {
     ),
     "shares for counts": (lambda: objectives.BalancedSoftmax(class_counts=(0.9, 0.1)), r"not shares.*\(0.9, 0.1\)"),
     "LFME on an endless data set": (
-        lambda: lfme().fit(models.dataset((X, Y)).repeat(), meta_data=(META_X, META_Y)),
+        lambda: lfme(train=models.dataset((X, Y)).repeat()),
         "steps_per_epoch",
     ),
-    "LFME without meta data": (lambda: lfme().fit(X, Y), "meta_data=None"),
     "LFME with one teacher": (
-        lambda: bikd.LFMEModel(models.perceptron(), models.perceptron(), COUNTS),
-        "teacher=.*Experts.*Received: Sequential",
+        lambda: lfme(teacher=models.perceptron()),
+        "`Experts` as teacher and an `ExpertsObjective`. Received: teacher=<Sequential",
     ),
     "LFME in other groups": (lambda: lfme(groups=[[0, 2], [1, 3]]), r"Received: \[\[0, 2\], \[1, 3\]\]"),
-    "threshold=1": (lambda: lfme(threshold=1.0), "threshold=1.0"),
-    "more groups than classes": (lambda: lfme_model.ExpertsObjective((5, 2), num_groups=3), "here 2.*num_groups=3"),
+    "threshold=1": (lambda: lfme(threshold=1.0), "ExpertPacing.threshold=.*threshold=1.0"),
+    "more groups than classes": (lambda: objectives.ExpertsObjective((5, 2), num_groups=3), "here 2.*num_groups=3"),
     "alpha=-1": (lambda: objectives.WeightedSoftLabels(alpha=-1), "WeightedSoftLabels.alpha=.*alpha=-1"),
     "BKD with beta=1": (
         lambda: objectives.BalancedKnowledgeDistillation(class_counts=(5, 2), beta=1),
@@ -187,10 +186,10 @@ CASES = {
     "half an inner step": (lambda: bikd.tuner.SearchSpace(inner_steps=2.5), "an integer above 0.*inner_steps=2.5"),
     "a class in no group": (lambda: lfme(groups=[[0, 1], [3]]), r"each class in one group.*\[\[0, 1\], \[3\]\]"),
     "experts of all classes": (
-        lambda: lfme_model.Experts([models.perceptron(), models.perceptron()], [[0, 1], [2, 3]])(X),
+        lambda: bikd.Experts([models.perceptron(), models.perceptron()], [[0, 1], [2, 3]])(X),
         r"experts of \[4, 4\] logits and groups=\[\[0, 1\], \[2, 3\]\]",
     ),
-    "LFME without labels": (lambda: lfme().fit(X, meta_data=(META_X, META_Y)), "x, y"),
+    "LFME without labels": (lambda: lfme(train=(X, None)), "x, y"),
     "weight network is a number": (
         lambda: bikd.BiKDModel(models.perceptron(), models.perceptron(), 4.0),
         "weight_net=.*MetaWeightNet.*weight_net=4.0",
@@ -209,8 +208,8 @@ CASES = {
         "pairs of training and meta batches.*no `class_weight`",
     ),
     "endless meta set of LFME": (
-        lambda: lfme().fit(X, Y, meta_data=models.dataset((META_X, META_Y)).repeat()),
-        r"meta_data=.*never ends.*repeat",
+        lambda: lfme(meta=models.dataset((META_X, META_Y)).repeat()),
+        r"ExpertPacing.meta=.*never ends.*repeat",
     ),
     "endless meta set beside a PyDataset": (
         lambda: bikd.data.pair(OneBatch(), models.dataset((META_X, META_Y)).repeat()),
@@ -221,7 +220,7 @@ CASES = {
         "compile_arguments=.*JSON can hold.*Mean",
     ),
     "two meta optimizers": (
-        lambda: (built := models.compiled()).compile(built.optimizer, keras.optimizers.Adam(1e-4)),
+        lambda: (built := models.compiled()).compile(built.optimizer, meta_optimizer=keras.optimizers.Adam(1e-4)),
         "holds a meta optimizer already.*Received: meta_optimizer=<keras",
     ),
     "shares for counts in a loss": (lambda: bikd.losses.BalancedSoftmaxLoss((0.9, 0.1)), r"not shares.*\(0.9, 0.1\)"),
@@ -256,9 +255,12 @@ def model(**kwargs):
     return bikd.BiKDModel(models.perceptron(), models.perceptron(), **kwargs)
 
 
-def lfme(groups=((0, 1), (2, 3)), **kwargs):
-    experts = lfme_model.Experts([models.perceptron(classes=2) for _ in groups], groups)
-    return bikd.LFMEModel(models.perceptron(), experts, COUNTS, num_groups=2, **kwargs)
+def lfme(groups=((0, 1), (2, 3)), train=(X, Y), meta=(META_X, META_Y), teacher=None, **kwargs):
+    teacher = teacher or bikd.Experts([models.perceptron(classes=2) for _ in groups], groups)
+    model = bikd.DistillationModel(models.perceptron(), teacher, objectives.ExpertsObjective(COUNTS, num_groups=2))
+    model.compile("sgd")
+    data = train if isinstance(train, tuple) else (train,)
+    model.fit(*data, callbacks=[bikd.callbacks.ExpertPacing(train, meta, **kwargs)], verbose=0)
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -7,8 +7,11 @@ import tensorflow as tf
 
 import keras_bikd as bikd
 import models
-from keras_bikd import lfme_model, losses, objectives
-from keras_bikd.lfme_model import Experts, ExpertsObjective, class_groups
+from keras_bikd import Experts, losses, objectives
+from keras_bikd.callbacks import ExpertPacing
+from keras_bikd.long_tail import class_groups
+from keras_bikd.objectives import ExpertsObjective
+from keras_bikd.objectives.experts import expert_weight
 
 float64 = pytest.mark.parametrize("floatx", ["float64"], indirect=True)
 
@@ -116,7 +119,7 @@ def test_lfme_instance_weights():
 
 @pytest.mark.parametrize(("student", "weight"), [(0.0, 1), (0.1, 1), (0.18, 1), (0.3, 0.714286), (0.6, 0), (0.7, 0)])
 def test_lfme_expert_weight(student, weight):
-    assert lfme_model.expert_weight(student, 0.6, threshold=0.3) == pytest.approx(weight, abs=1e-6)
+    assert expert_weight(student, 0.6, threshold=0.3) == pytest.approx(weight, abs=1e-6)
 
 
 def test_lfme_in_fit(tmp_path):
@@ -127,12 +130,15 @@ def test_lfme_in_fit(tmp_path):
     def model():
         keras.utils.set_random_seed(0)
         experts = Experts([models.perceptron(classes=2) for _ in groups], groups)
-        built = bikd.LFMEModel(models.perceptron(), experts, counts, num_groups=2)
+        built = bikd.DistillationModel(models.perceptron(), experts, ExpertsObjective(counts, num_groups=2))
         built.compile(optimizer=keras.optimizers.SGD(0.5))
         return built
 
+    def fit(model, y=y, meta=meta, **kwargs):
+        return model.fit(x, y, callbacks=[ExpertPacing((x, y), meta)], verbose=0, **kwargs).history
+
     plain = model()
-    history = plain.fit(x, y, meta_data=meta, epochs=6, verbose=0).history
+    history = fit(plain, epochs=6)
     assert history["loss"][-1] < history["loss"][0]
     assert float(plain.objective.progress) == pytest.approx(2.0)
     assert all(0 <= w <= 1 for i in (0, 1) for w in history[f"expert_weight_{i}"])
@@ -141,13 +147,13 @@ def test_lfme_in_fit(tmp_path):
     assert (low < high).all()
 
     one_hot = model()
-    other = one_hot.fit(x, np.eye(4)[y], meta_data=(meta[0], np.eye(4)[meta[1]]), epochs=6, verbose=0).history
+    other = fit(one_hot, np.eye(4)[y], (meta[0], np.eye(4)[meta[1]]), epochs=6)
     np.testing.assert_allclose(other["loss"], history["loss"], rtol=1e-5)
 
     plain.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     np.testing.assert_array_equal(loaded.objective.expert_weights, plain.objective.expert_weights)
-    again = [m.fit(x, y, meta_data=meta, shuffle=False, verbose=0).history["loss"] for m in (plain, loaded)]
+    again = [fit(m, shuffle=False)["loss"] for m in (plain, loaded)]
     np.testing.assert_allclose(again[0], again[1], rtol=1e-6)
 
 
@@ -213,15 +219,17 @@ def test_rwkd_weights_survive_gradients_below_the_range_of_float16():
 def test_mixed_precision(kind, policy):
     keras.config.set_dtype_policy(policy)
     try:
-        x, y = models.arrays(32)
+        (x, y), meta = models.arrays(32), models.arrays(16, seed=1)
         if kind == "RW-KD":
             model = bikd.RWKDModel(models.perceptron(), models.perceptron())
+            arguments = {"meta_data": meta}
         else:
             counts = [30, 20, 6, 4]
             experts = Experts([models.perceptron(classes=2) for _ in range(2)], class_groups(counts, 2))
-            model = bikd.LFMEModel(models.perceptron(), experts, counts, num_groups=2)
+            model = bikd.DistillationModel(models.perceptron(), experts, ExpertsObjective(counts, num_groups=2))
+            arguments = {"callbacks": [ExpertPacing((x, y), meta)]}
         model.compile(optimizer=keras.optimizers.SGD(0.1))
-        history = model.fit(x, y, meta_data=models.arrays(16, seed=1), epochs=8, callbacks=None, verbose=0).history
+        history = model.fit(x, y, epochs=8, verbose=0, **arguments).history
         assert np.isfinite(history["loss"]).all()
         assert history["loss"][-1] < history["loss"][0]
     finally:

@@ -7,7 +7,7 @@ from keras import ops
 
 import models
 from keras_bikd import backend, losses
-from keras_bikd.hypergradient import one_step_hypergradient
+from keras_bikd.bilevel.hypergradient import one_step_hypergradient
 
 float64 = pytest.mark.parametrize("floatx", ["float64"], indirect=True)
 
@@ -18,9 +18,9 @@ def test_analytic_quadratic(floatx, learning_rate):
     """Inner loss phi_0 (theta - a)^2 + phi_1 (theta - b)^2, outer loss (theta - c)^2, all by hand."""
     theta, phi, a, b, c = 0.7, np.array([0.6, 1.3]), 2.0, -1.0, 0.4
     step = one_step_hypergradient(
-        inner=lambda theta: ((ops.stack([(theta[0] - a) ** 2, (theta[0] - b) ** 2]),), ops.convert_to_tensor(7)),
+        lower_level=lambda theta: ((ops.stack([(theta[0] - a) ** 2, (theta[0] - b) ** 2]),), ops.convert_to_tensor(7)),
         weigh=lambda phi, aux: (phi[0],),
-        outer_loss=lambda theta: (theta[0] - c) ** 2,
+        upper_loss=lambda theta: (theta[0] - c) ** 2,
         theta=[ops.convert_to_tensor(theta, "float64")],
         phi=[ops.convert_to_tensor(phi)],
         learning_rate=learning_rate,
@@ -31,7 +31,7 @@ def test_analytic_quadratic(floatx, learning_rate):
     np.testing.assert_allclose(step.meta_loss, (virtual - c) ** 2, rtol=1e-12)
     np.testing.assert_allclose(step.hypergradient[0], -learning_rate * 2 * (virtual - c) * slopes, rtol=1e-12)
     np.testing.assert_allclose(step.pullback((ops.convert_to_tensor(np.array([1.0, 0.0])),))[0], slopes[0])
-    assert int(step.aux) == 7
+    assert int(step.forward) == 7
 
 
 @pytest.mark.parametrize("due", [True, False])

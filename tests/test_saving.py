@@ -12,7 +12,7 @@ import models
 
 def trained(teacher, **kwargs):
     model = bikd.BiKDModel(models.perceptron(), teacher, bikd.MetaWeightNet((4,)), inner_steps=3)
-    model.compile(keras.optimizers.SGD(0.1, momentum=0.9), keras.optimizers.Adam(0.01), **kwargs)
+    model.compile(keras.optimizers.SGD(0.1, momentum=0.9), meta_optimizer=keras.optimizers.Adam(0.01), **kwargs)
     model.fit(*models.arrays(20), meta_data=models.arrays(20, seed=1), batch_size=4, shuffle=False, verbose=0)
     return model
 
@@ -80,7 +80,7 @@ def test_weights_are_restored_on_a_model_that_was_never_called(tmp_path):
     model = trained(models.perceptron())
     model.save_weights(tmp_path / "all.weights.h5")
     fresh = bikd.BiKDModel(models.perceptron(), models.perceptron(), bikd.MetaWeightNet((4,)), inner_steps=3)
-    fresh.compile(keras.optimizers.SGD(0.1, momentum=0.9), keras.optimizers.Adam(0.01))
+    fresh.compile(keras.optimizers.SGD(0.1, momentum=0.9), meta_optimizer=keras.optimizers.Adam(0.01))
     fresh.load_weights(tmp_path / "all.weights.h5")
     assert go_on(fresh) == go_on(model)
 

@@ -9,27 +9,19 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 LAYERS = [
-    {"version", "backend", "checks"},
-    {"losses", "networks", "long_tail", "results"},
-    {
-        "hypergradient",
-        "meta_weight_net",
-        "objectives",
-        "metrics",
-        "plots",
-        "bilevel_optimizer",
-        "data",
-        "teacher_reference",
-    },
-    {"teacher_student", "learned_weights"},
-    {"meta_guided_model", "distillation_model"},
-    {"bikd_model", "rwkd_model", "lfme_model"},
+    {"version", "serialization"},
+    {"backend", "checks", "files"},
+    {"losses", "networks", "long_tail", "results", "feed"},
+    {"bilevel", "metrics", "plots"},
+    {"objectives", "data"},
+    {"models"},
     {"callbacks", "tuner"},
+    {"deprecated"},
     {"comparison"},
     {"keras_bikd"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
-WITH_TENSORFLOW = {"backend", "data"}
+WITH_TENSORFLOW = {"backend", "data", "feed"}
 MODULES = sorted((ROOT / "keras_bikd").rglob("*.py"))
 
 

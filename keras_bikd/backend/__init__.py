@@ -1,55 +1,19 @@
-"""What differs between Keras backends: differentiation, reduction over replicas, applying an optimizer.
+"""What differs between Keras backends: differentiation, replicas, applying an optimizer, the shell of a step.
 
-Everything else in the library is `keras.ops`. A further backend is one more file with the same names.
+Functions only; everything else in the library is `keras.ops`. A further backend is one more file with the same names.
 """
 
 import keras
 
 if keras.backend.backend() == "tensorflow":
-    from keras_bikd.backend.tensorflow import (
-        BackendModel,
-        all_reduce_sum,
-        apply,
-        compiled,
-        cond,
-        num_replicas,
-        processes,
-        scope_of,
-        value_and_grad,
-        values,
-        vjp,
-    )
+    from keras_bikd.backend.tensorflow import *  # noqa: F403
+    from keras_bikd.backend.tensorflow import __all__
 elif keras.backend.backend() == "jax":
-    from keras_bikd.backend.jax import (
-        BackendModel,
-        all_reduce_sum,
-        apply,
-        compiled,
-        cond,
-        num_replicas,
-        processes,
-        scope_of,
-        value_and_grad,
-        values,
-        vjp,
-    )
+    from keras_bikd.backend.jax import *  # noqa: F403
+    from keras_bikd.backend.jax import __all__  # noqa: F401
 else:
     raise ImportError(
         "keras_bikd trains on the TensorFlow and the JAX backend. "
         f"Received: keras.backend.backend() = {keras.backend.backend()!r}. "
         "Set the environment variable KERAS_BACKEND to tensorflow or jax before importing keras."
     )
-
-__all__ = [
-    "BackendModel",
-    "all_reduce_sum",
-    "apply",
-    "compiled",
-    "cond",
-    "num_replicas",
-    "processes",
-    "scope_of",
-    "value_and_grad",
-    "values",
-    "vjp",
-]

@@ -1,4 +1,4 @@
-"""The JAX side: pullbacks, and the shell of a training step whose state goes in and comes out.
+"""JAX: pullbacks, and the shell of a training step whose state goes in and comes out.
 
 Several devices are `keras.distribution.DataParallel`: one program over global arrays, so that sums over the batch are
 global already and nothing is reduced by hand.
@@ -9,6 +9,20 @@ import contextlib
 import jax
 import keras
 from jax import numpy as jnp
+
+__all__ = [
+    "all_reduce_sum",
+    "apply_gradients",
+    "cond",
+    "jit",
+    "num_replicas",
+    "processes",
+    "run_step",
+    "snapshot",
+    "value_and_grad",
+    "variable_scope",
+    "vjp",
+]
 
 
 def vjp(function, primals):
@@ -48,19 +62,19 @@ def cond(predicate, compute, otherwise):
     return jax.lax.cond(predicate, compute, otherwise)
 
 
-def values(variables):
+def snapshot(variables):
     """Current values of Keras variables; arrays never change."""
     return [variable.value for variable in variables]
 
 
-def apply(optimizer, gradients, variables):
+def apply_gradients(optimizer, gradients, variables):
     """Take one step of a Keras optimizer. Its own `apply` may assign inside a condition, which JAX does not allow."""
-    new, state = optimizer.stateless_apply(values(optimizer.variables), gradients, values(variables))
+    new, state = optimizer.stateless_apply(snapshot(optimizer.variables), gradients, snapshot(variables))
     for variable, value in zip([*variables, *optimizer.variables], [*new, *state]):
         variable.assign(value)
 
 
-def compiled(function, variables):
+def jit(function, variables):
     """`function` of arrays, which reads `variables`, traced once per shape."""
 
     @jax.jit
@@ -68,7 +82,7 @@ def compiled(function, variables):
         with keras.StatelessScope(state_mapping=zip(variables, state)):
             return function(*arguments)
 
-    return lambda *arguments: run(values(variables), arguments)
+    return lambda *arguments: run(snapshot(variables), arguments)
 
 
 def num_replicas():
@@ -88,7 +102,7 @@ def processes():
     return jax.process_index(), jax.process_count(), distribution.device_mesh.devices.size
 
 
-def scope_of(model):
+def variable_scope(model):
     """The context in which variables of `model` may be created."""
     distribution = keras.distribution.distribution()
     if distribution is not None and jax.process_count() > 1 and distribution.auto_shard_dataset:
@@ -100,21 +114,18 @@ def scope_of(model):
     return contextlib.nullcontext()
 
 
-class BackendModel(keras.Model):
-    """A `keras.Model` whose training step is `bilevel_step(batch, meta_batch)`."""
+def run_step(model, step, state, data):
+    """`train_step(state, data)` of a Keras model whose step is `step(batch, meta_batch)`; returns logs and state.
 
-    def train_step(self, state, data):
-        groups = (
-            self.trainable_variables,
-            self.non_trainable_variables,
-            self.optimizer.variables,
-            self.metrics_variables,
-        )
-        mapping = [pair for group, part in zip(groups, state) for pair in zip(group, part)]
-        with keras.StatelessScope(state_mapping=mapping) as scope:
-            logs = self.bilevel_step(*data[:2])
-        return logs, tuple([scope.get_current_value(variable) for variable in group] for group in groups)
-
-    def test_step(self, state, data):
-        logs, state = super().test_step(state, data)
-        return self.evaluation_logs(logs), state
+    The step assigns to the variables of its model; here they are arrays that go in and come out.
+    """
+    groups = (
+        model.trainable_variables,
+        model.non_trainable_variables,
+        model.optimizer.variables,
+        model.metrics_variables,
+    )
+    mapping = [pair for group, part in zip(groups, state) for pair in zip(group, part)]
+    with keras.StatelessScope(state_mapping=mapping) as scope:
+        logs = step(*data[:2])
+    return logs, tuple([scope.get_current_value(variable) for variable in group] for group in groups)

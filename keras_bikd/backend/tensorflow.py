@@ -1,7 +1,21 @@
-"""The TensorFlow side: gradient tapes, replicas, and the shell of a training step."""
+"""TensorFlow: gradient tapes, replicas, and the shell of a training step."""
 
 import keras
 import tensorflow as tf
+
+__all__ = [
+    "all_reduce_sum",
+    "apply_gradients",
+    "cond",
+    "jit",
+    "num_replicas",
+    "processes",
+    "run_step",
+    "snapshot",
+    "value_and_grad",
+    "variable_scope",
+    "vjp",
+]
 
 
 def vjp(function, primals):
@@ -51,12 +65,12 @@ def cond(predicate, compute, otherwise):
     return tf.cond(predicate, compute, otherwise)
 
 
-def values(variables):
+def snapshot(variables):
     """Current values of Keras variables, as tensors that later assignments do not change."""
     return [tf.convert_to_tensor(variable.value) for variable in variables]
 
 
-def apply(optimizer, gradients, variables):
+def apply_gradients(optimizer, gradients, variables):
     """Take one step of a Keras optimizer; it sums over the replicas."""
     if num_replicas() > 1 and isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         # It looks for an overflow on the first replica alone; let all of them overflow, or none.
@@ -66,7 +80,7 @@ def apply(optimizer, gradients, variables):
     optimizer.apply(gradients, variables)
 
 
-def compiled(function, variables):
+def jit(function, variables):
     """`function` of tensors, which reads `variables`, traced once and run as a graph."""
     return tf.function(function, reduce_retracing=True)
 
@@ -88,7 +102,7 @@ def all_reduce_sum(tensors):
     return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, tensors)
 
 
-def scope_of(model):
+def variable_scope(model):
     """The context in which variables of `model` may be created."""
     if isinstance(model.distribute_strategy, tf.distribute.MultiWorkerMirroredStrategy):
         raise ValueError(
@@ -99,14 +113,9 @@ def scope_of(model):
     return model.distribute_strategy.scope()
 
 
-class BackendModel(keras.Model):
-    """A `keras.Model` whose training step is `bilevel_step(batch, meta_batch)`."""
-
-    def train_step(self, data):
-        # TensorFlow runs what does not depend on the data even when the iterator is exhausted. Without this
-        # dependency the batch counter moves once more at the end of every epoch of unknown length.
-        with tf.control_dependencies([tensor for tensor in tf.nest.flatten(data) if tensor is not None]):
-            return self.bilevel_step(*data[:2])
-
-    def test_step(self, data):
-        return self.evaluation_logs(super().test_step(data))
+def run_step(model, step, data):
+    """`train_step(data)` of a Keras model whose step is `step(batch, meta_batch)`; returns the logs."""
+    # TensorFlow runs what does not depend on the data even when the iterator is exhausted. Without this
+    # dependency the batch counter moves once more at the end of every epoch of unknown length.
+    with tf.control_dependencies([tensor for tensor in tf.nest.flatten(data) if tensor is not None]):
+        return step(*data[:2])

@@ -8,10 +8,10 @@ import keras
 import numpy as np
 
 from keras_bikd import plots
-from keras_bikd.bikd_model import BiKDModel
-from keras_bikd.data.pairing import batches
+from keras_bikd.feed import batches
 from keras_bikd.long_tail import shot_groups
 from keras_bikd.losses import class_ids
+from keras_bikd.models.bikd import BiKDModel
 
 
 class _AtEpochs(keras.callbacks.Callback):

@@ -11,14 +11,14 @@ from keras import ops
 
 from keras_bikd import data as long_tailed
 from keras_bikd import results
-from keras_bikd.bikd_model import BiKDModel
 from keras_bikd.callbacks import HypergradientMonitor
 from keras_bikd.comparison.setting import EPOCHS, Parts, config_of, load_data, network, sgd, steps_of
 from keras_bikd.comparison.teachers import teacher_of
-from keras_bikd.data.pairing import batches, shuffled_batches
-from keras_bikd.lfme_model import LFMEModel
+from keras_bikd.deprecated import LFMEModel
+from keras_bikd.feed import batched, batches
 from keras_bikd.losses import hard_loss
-from keras_bikd.rwkd_model import RWKDModel
+from keras_bikd.models.bikd import BiKDModel
+from keras_bikd.models.rwkd import RWKDModel
 
 
 def train(cell, setting, method, folder):
@@ -138,7 +138,7 @@ def _guide(method, data, clean, seed, batch_size):
         "moved": lambda: ops.convert_to_numpy(ops.roll(x, 1, axis=2)),
         "noisier": lambda: x + 0.7 * ops.convert_to_numpy(keras.random.normal(x.shape, seed=seed)),
     }[method.meta_shift]()
-    return shuffled_batches((x, y), batch_size)
+    return batched((x, y), batch_size, shuffle=True)
 
 
 class _BestOnMeta(keras.callbacks.Callback):

@@ -7,8 +7,9 @@ import keras
 from keras_bikd import data as long_tailed
 from keras_bikd import results
 from keras_bikd.comparison.setting import load_data, network, sgd, steps_of
-from keras_bikd.lfme_model import Experts, class_groups
+from keras_bikd.long_tail import class_groups
 from keras_bikd.losses import BalancedSoftmaxLoss, hard_loss
+from keras_bikd.models.experts import Experts
 
 
 def teacher_of(cell, setting, method, data, folder):

@@ -11,10 +11,10 @@ from keras_bikd.data.long_tailed import (
     only_classes,
     save_manifest,
 )
-from keras_bikd.data.pairing import pair
 from keras_bikd.data.processes import share_of_process
 from keras_bikd.data.resume import resumable
 from keras_bikd.data.split import Cut
+from keras_bikd.feed import pair
 
 __all__ = [
     "Cut",

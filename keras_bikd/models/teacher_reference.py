@@ -1,10 +1,13 @@
-"""`TeacherReference`: a teacher that is used, and kept out of the student's files."""
+"""`TeacherReference`: a teacher that is kept out of the files of its students."""
 
 import hashlib
 import os
 import pathlib
+from typing import Any
 
 import keras
+
+__all__ = ["TeacherReference"]
 
 
 @keras.saving.register_keras_serializable(package="keras_bikd")
@@ -30,7 +33,7 @@ class TeacherReference(keras.Model):
         0
     """
 
-    def __init__(self, teacher, sha256=None, **kwargs):
+    def __init__(self, teacher: str | os.PathLike | keras.Model, sha256: str | None = None, **kwargs: Any) -> None:
         self._check(teacher)
         if sha256 is not None and isinstance(teacher, keras.Model):
             raise ValueError(
@@ -43,7 +46,7 @@ class TeacherReference(keras.Model):
             if sha256 not in (None, found):
                 raise ValueError(
                     f"The teacher {path!r} is not the file that was meant: its SHA-256 is {found}, expected {sha256}. "
-                    "Restore the file, or build the model anew with the teacher that you want."
+                    "Restore the file, or build the model again with the teacher that you want."
                 )
             teacher = keras.saving.load_model(path)
         super().__init__(**{"name": teacher.name, "autocast": False, "dtype": teacher.dtype_policy, **kwargs})
@@ -64,10 +67,10 @@ class TeacherReference(keras.Model):
                 f"Received: teacher={teacher!r}{', where there is no file' if is_path else ''}"
             )
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
         return self._teacher()(inputs, training=training)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         if self.file is None:
             raise ValueError(
                 "This model knows its teacher only in memory, and its files hold no teacher: the teacher would be "

@@ -1,11 +1,17 @@
-"""`RWKDModel`: the weights of every sample come straight from the meta set, anew in every step, without a network."""
+"""`RWKDModel`: the weights of every sample come straight from the meta set, in every step, without a network."""
+
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 from keras import ops
 
-from keras_bikd.backend import apply, values
-from keras_bikd.hypergradient import one_step_hypergradient
-from keras_bikd.meta_guided_model import MetaGuidedModel, loss_scale, with_loss_scale
+from keras_bikd.backend import apply_gradients, snapshot
+from keras_bikd.bilevel.hypergradient import one_step_hypergradient
+from keras_bikd.bilevel.optimizer import loss_scale, with_loss_scale
+from keras_bikd.models.meta_guided import MetaGuidedModel
+
+__all__ = ["RWKDModel"]
 
 _SMALLEST_WEIGHT = 1e-8
 
@@ -19,7 +25,7 @@ class RWKDModel(MetaGuidedModel):
 
     Args:
         student: `keras.Model` that outputs logits.
-        teacher: `keras.Model` that outputs logits for the same inputs and classes; left as found.
+        teacher: `keras.Model` that outputs logits for the same inputs and classes; never trained.
         temperature: Positive number, temperature of the soft loss.
         meta_loss: As in `BiKDModel`.
         class_counts: As in `BiKDModel`.
@@ -44,42 +50,57 @@ class RWKDModel(MetaGuidedModel):
     """
 
     def __init__(
-        self, student, teacher, *, temperature=4.0, meta_loss="hard", class_counts=None, candidate_losses=None, **kwargs
-    ):
-        losses = {"candidate_losses": candidate_losses, "class_counts": class_counts}
-        super().__init__(student, teacher, temperature=temperature, meta_loss=meta_loss, **losses, **kwargs)
+        self,
+        student: keras.Model,
+        teacher: keras.Model,
+        *,
+        temperature: float = 4.0,
+        meta_loss: str = "hard",
+        class_counts: Sequence[int] | None = None,
+        candidate_losses: dict | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            student,
+            teacher,
+            temperature=temperature,
+            meta_loss=meta_loss,
+            class_counts=class_counts,
+            candidate_losses=candidate_losses,
+            **kwargs,
+        )
 
     @property
-    def student_optimizer(self):
+    def student_optimizer(self) -> keras.optimizers.Optimizer:
         """The optimizer of the student."""
         return self.optimizer
 
-    def compile(self, optimizer="rmsprop", loss=None, metrics=None, **kwargs):
-        optimizer = with_loss_scale(keras.optimizers.get(optimizer), self.student)
+    def compile(self, optimizer: Any = "rmsprop", loss: Any = None, metrics: Any = None, **kwargs: Any) -> None:
+        optimizer = with_loss_scale(keras.optimizers.get(optimizer), self.student.compute_dtype)
         super().compile(optimizer=optimizer, loss=loss, metrics=metrics, **kwargs)
 
-    def bilevel_step(self, batch, meta_batch):
+    def bilevel_step(self, batch: tuple, meta_batch: tuple) -> dict:
         """One step: the gradient of the meta loss with respect to the weights, at weights of zero, settles them."""
-        theta = values(self.student.trainable_variables)
+        problem = self.problem
+        theta = snapshot(self.student.trainable_variables)
         scale = loss_scale(self.student_optimizer)
         step = one_step_hypergradient(
-            self._inner(batch),
-            lambda weights, forward: self._cotangents(weights[0], forward),
-            self._outer_loss(meta_batch, scale),
+            problem.lower_level(batch),
+            lambda weights, forward: problem.cotangents(weights[0], forward),
+            problem.upper_loss(meta_batch, scale),
             theta=theta,
             phi=[ops.zeros((ops.shape(batch[1])[0], len(self.candidate_losses)), _weight_dtype(theta[0]))],
             learning_rate=1.0,  # any will do: the weights are normalised
         )
-        # A positive gain is a negative hypergradient. `share` makes it small and would meet the smallest weight.
+        # A positive gain is a negative hypergradient. `mean_weight` makes it small, close to the smallest weight.
         (slope,) = step.hypergradient
-        gains = -slope / ops.maximum(step.aux.share[:, None], 1e-12) / scale / scale
+        gains = -slope / ops.maximum(step.forward.mean_weight[:, None], 1e-12) / scale / scale
         gains = ops.where(ops.isfinite(gains), ops.maximum(gains, _SMALLEST_WEIGHT), _SMALLEST_WEIGHT)
         weights = gains / ops.sum(gains, axis=-1, keepdims=True)
-        gradient = step.pullback(self._cotangents(weights, step.aux))
-        apply(self.student_optimizer, self._regularized(gradient, step), self.student.trainable_variables)
-        self._assign_state(step.aux)
-        step = step._replace(meta_loss=step.meta_loss / scale)
-        return self._logs(batch, meta_batch, step, weights)
+        gradient = problem.regularized(step.pullback(problem.cotangents(weights, step.forward)), step)
+        apply_gradients(self.student_optimizer, gradient, self.student.trainable_variables)
+        problem.keep_state(step.forward)
+        return self._logs(batch, meta_batch, step._replace(meta_loss=step.meta_loss / scale), weights)
 
 
 def _weight_dtype(parameter):

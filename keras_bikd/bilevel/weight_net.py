@@ -1,15 +1,21 @@
 """The meta-weight network `f_phi`: from what is known of a sample to the weights of its losses."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 import numpy as np
 from keras import initializers, ops
 
 from keras_bikd import checks
 from keras_bikd.long_tail import log_priors
+from keras_bikd.serialization import Serializable
+
+__all__ = ["MetaWeightNet"]
 
 
 @keras.saving.register_keras_serializable(package="keras_bikd")
-class MetaWeightNet(keras.layers.Layer):
+class MetaWeightNet(Serializable, keras.layers.Layer):
     """The teacher's and the student's cross-entropy of a sample in, one weight per candidate loss out.
 
     A perceptron with tanh hidden layers and sigmoid outputs: each weight lies in (0, 1), and they need not sum
@@ -44,7 +50,17 @@ class MetaWeightNet(keras.layers.Layer):
     Reference: arXiv 2605.17839, section 3.1 and Algorithm 1, line 6.
     """
 
-    def __init__(self, hidden_units=(64, 64), *, num_losses=2, class_counts=None, initial_weight=None, **kwargs):
+    ARGUMENTS = ("hidden_units", "num_losses", "class_counts", "initial_weight")
+
+    def __init__(
+        self,
+        hidden_units: Sequence[int] = (64, 64),
+        *,
+        num_losses: int = 2,
+        class_counts: Sequence[int] | None = None,
+        initial_weight: float | None = None,
+        **kwargs: Any,
+    ) -> None:
         kwargs.setdefault("dtype", keras.config.floatx())
         super().__init__(**kwargs)
         widths = list(hidden_units) if isinstance(hidden_units, (list, tuple)) else [None]
@@ -57,10 +73,9 @@ class MetaWeightNet(keras.layers.Layer):
             checks.between_zero_and_one("MetaWeightNet", "initial_weight", initial_weight)
         self.hidden_units = tuple(widths)
         self.num_losses = checks.positive_integer("MetaWeightNet", "num_losses", num_losses)
-        self.class_counts, self.initial_weight = class_counts, initial_weight
         if class_counts is not None:
-            checks.non_negative_per_class("MetaWeightNet", "class_counts", class_counts)
-            self.class_counts = np.asarray(class_counts).tolist()
+            class_counts = checks.class_counts("MetaWeightNet", "class_counts", class_counts)
+        self.class_counts, self.initial_weight = class_counts, initial_weight
         fan_ins = [2 if class_counts is None else 3, *widths]
         self.dense_layers = [self._dense(fan_in, units, "tanh") for fan_in, units in zip(fan_ins, widths)]
         bias = None if initial_weight is None else np.log(initial_weight / (1 - initial_weight))
@@ -81,7 +96,7 @@ class MetaWeightNet(keras.layers.Layer):
         layer.build((None, fan_in))
         return layer
 
-    def call(self, losses, labels=None):
+    def call(self, losses: Any, labels: Any = None) -> Any:
         weights = losses
         if self.class_counts is not None:
             weights = ops.concatenate([losses, self._log_prior(labels)[:, None]], axis=-1)
@@ -98,7 +113,3 @@ class MetaWeightNet(keras.layers.Layer):
 
     def compute_output_shape(self, losses_shape, labels_shape=None):
         return (*losses_shape[:-1], self.num_losses)
-
-    def get_config(self):
-        own = ("hidden_units", "num_losses", "class_counts", "initial_weight")
-        return {**super().get_config(), **{name: getattr(self, name) for name in own}}

@@ -1,20 +1,24 @@
 """`LearnedWeights`: a weight network that has been trained, as an objective for another student."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
+from keras_bikd.bilevel.weight_net import MetaWeightNet
 from keras_bikd.losses import hard_loss
-from keras_bikd.meta_weight_net import MetaWeightNet
+from keras_bikd.serialization import Serializable
+
+__all__ = ["LearnedWeights"]
 
 
 @keras.saving.register_keras_serializable(package="keras_bikd")
-class LearnedWeights(keras.layers.Layer):
-    """Losses under the weights of a trained weight network, which stays as it is.
+class LearnedWeights(Serializable, keras.layers.Layer):
+    """Losses under the weights of a trained weight network, which is not trained any further.
 
-    A weight network learns what helps on images that its student is not trained on. Once the meta images are trained
-    on too, the student knows them by heart and the network learns nothing from them. So take two runs: let
-    `BiKDModel` learn the weights with the meta images held out, then train a fresh student under these weights on
-    all images, as the objective of a `DistillationModel`.
+    A weight network can only learn from meta images that its student is not trained on. To use these images for
+    training as well, make two runs. First let `BiKDModel` learn the weights with the meta images held out. Then train a
+    fresh student on all images, with these weights as the objective of a `DistillationModel`.
 
     Args:
         weight_net: Trained `MetaWeightNet`, such as `model.weight_net`. It is copied.
@@ -42,7 +46,9 @@ class LearnedWeights(keras.layers.Layer):
         TensorShape([1])
     """
 
-    def __init__(self, weight_net, candidate_losses, **kwargs):
+    ARGUMENTS = ("weight_net", "candidate_losses")
+
+    def __init__(self, weight_net: MetaWeightNet, candidate_losses: dict, **kwargs: Any) -> None:
         kwargs.setdefault("dtype", keras.config.floatx())
         super().__init__(**kwargs)
         if not isinstance(weight_net, MetaWeightNet):
@@ -55,14 +61,14 @@ class LearnedWeights(keras.layers.Layer):
                 "`LearnedWeights(candidate_losses=...)` takes a dict with one loss per output of the weight network. "
                 f"Received: {candidate_losses!r} with num_losses={weight_net.num_losses}"
             )
-        # Keras does not hand `trainable` down to layers that are made inside.
+        # Keras does not pass `trainable` on to layers that are made inside.
         self.weight_net = MetaWeightNet.from_config(weight_net.get_config() | {"trainable": True})
         self.weight_net.set_weights(weight_net.get_weights())
         self.weight_net.trainable = False
         self.candidate_losses = dict(candidate_losses)
         self.built = True
 
-    def call(self, labels, teacher_logits, student_logits):
+    def call(self, labels: Any, teacher_logits: Any, student_logits: Any) -> Any:
         known = [hard_loss(labels, teacher_logits), ops.stop_gradient(hard_loss(labels, student_logits))]
         weights = ops.stop_gradient(self.weight_net(ops.stack(known, axis=-1), labels))
         losses = [loss(labels, teacher_logits, student_logits) for loss in self.candidate_losses.values()]
@@ -70,14 +76,3 @@ class LearnedWeights(keras.layers.Layer):
 
     def compute_output_shape(self, labels_shape, teacher_logits_shape, student_logits_shape):
         return (student_logits_shape[0],)
-
-    def get_config(self):
-        serialize = keras.saving.serialize_keras_object
-        losses = {name: serialize(loss) for name, loss in self.candidate_losses.items()}
-        return {**super().get_config(), "weight_net": serialize(self.weight_net), "candidate_losses": losses}
-
-    @classmethod
-    def from_config(cls, config):
-        revive = keras.saving.deserialize_keras_object
-        losses = {name: revive(loss) for name, loss in config["candidate_losses"].items()}
-        return cls(**{**config, "weight_net": revive(config["weight_net"]), "candidate_losses": losses})

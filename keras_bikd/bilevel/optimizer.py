@@ -1,18 +1,23 @@
 """One Keras optimizer that owns the two of a bilevel problem, the summed hypergradients and the batch counter."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
-from keras_bikd.backend import all_reduce_sum, apply, num_replicas, values
+from keras_bikd.backend import all_reduce_sum, apply_gradients, num_replicas, snapshot
+from keras_bikd.serialization import Serializable
+
+__all__ = ["BilevelOptimizer", "loss_scale", "with_loss_scale"]
 
 
 @keras.saving.register_keras_serializable(package="keras_bikd")
-class BilevelOptimizer(keras.optimizers.Optimizer):
+class BilevelOptimizer(Serializable, keras.optimizers.Optimizer):
     """The student's optimizer and the weight network's, as the single optimizer that Keras saves and restores.
 
     `BiKDModel.compile` builds it. Keras sees one object with one list of variables, so that checkpoints, backups and
     the state tree hold everything. `learning_rate` is the student's, which is what learning-rate callbacks drive;
-    the other one is `meta_optimizer.learning_rate`. `iterations` counts batches and runs on over epochs.
+    the other one is `meta_optimizer.learning_rate`. `iterations` counts batches and is not reset between epochs.
 
     Args:
         inner_optimizer: `keras.optimizers.Optimizer` of the student.
@@ -26,12 +31,19 @@ class BilevelOptimizer(keras.optimizers.Optimizer):
         (0.10000000149011612, 0.0010000000474974513)
     """
 
-    def __init__(self, inner_optimizer, meta_optimizer, name="bilevel_optimizer"):
+    ARGUMENTS = ("inner_optimizer", "meta_optimizer")
+
+    def __init__(
+        self,
+        inner_optimizer: keras.optimizers.Optimizer,
+        meta_optimizer: keras.optimizers.Optimizer,
+        name: str = "bilevel_optimizer",
+    ) -> None:
         super().__init__(learning_rate=0.0, name=name)
         self.inner_optimizer = inner_optimizer
         self.meta_optimizer = meta_optimizer
 
-    def build(self, variables, meta_variables=None):
+    def build(self, variables: list, meta_variables: list | None = None) -> None:
         """Create the slots of both optimizers, each on its own variables.
 
         Args:
@@ -55,7 +67,7 @@ class BilevelOptimizer(keras.optimizers.Optimizer):
         self._meta_variables = lambda: meta_variables
         super().build([*variables, *meta_variables])
 
-    def accumulate(self, hypergradient, inner_steps):
+    def accumulate(self, hypergradient: list, inner_steps: int) -> Any:
         """Add one batch's hypergradient to the sum and count the batch; one that is not finite is left out.
 
         Args:
@@ -63,7 +75,7 @@ class BilevelOptimizer(keras.optimizers.Optimizer):
             inner_steps: Number of batches between two updates of the weight network.
 
         Returns:
-            Boolean scalar tensor: whether the update is due.
+            Boolean scalar tensor: whether the weight network moves after this batch.
         """
         hypergradient = all_reduce_sum(hypergradient)
         finite = ops.all(ops.stack([ops.all(ops.isfinite(term)) for term in hypergradient]))
@@ -73,42 +85,44 @@ class BilevelOptimizer(keras.optimizers.Optimizer):
         self.iterations.assign(self.iterations + 1)
         return ops.equal(self.iterations % inner_steps, 0)
 
-    def update_meta(self, due):
-        """If due, take one step of the meta optimizer on the summed hypergradients and clear them.
+    def update_meta(self, phi_moves: Any) -> None:
+        """If `phi_moves`, take one step of the meta optimizer on the summed hypergradients and clear the sums.
 
-        The step is always computed and put back where it was not due: conditions around an optimizer break under
-        `tf.distribute`, and the weight network is tiny. A `LossScaleOptimizer` is told of a batch that overflowed: it
-        must lower its scale, and skips this update by itself.
+        The step is always computed, and undone where `phi` must rest: conditions around an optimizer break under
+        `tf.distribute`, and the weight network is tiny. After an overflow a `LossScaleOptimizer` receives infinite
+        gradients, so that it lowers its scale and skips the update.
 
         Args:
-            due: Boolean scalar tensor.
+            phi_moves: Boolean scalar tensor, as returned by `accumulate`.
         """
-        sums = values(self.hypergradients)
-        scale = self.meta_optimizer.scale_loss(1.0)
-        overflow, last_overflow = values([self.overflow, self.last_overflow])
-        gradients = [total / num_replicas() for total in sums]  # `apply` sums over replicas; the sums are global
+        sums = snapshot(self.hypergradients)
+        scale = loss_scale(self.meta_optimizer)
+        overflow, last_overflow = snapshot([self.overflow, self.last_overflow])
+        gradients = [
+            total / num_replicas() for total in sums
+        ]  # `apply_gradients` sums over replicas; the sums are global
         if isinstance(self.meta_optimizer, keras.optimizers.LossScaleOptimizer):
             gradients = [ops.where(overflow, float("inf"), gradient) for gradient in gradients]
         touched = [*self.meta_variables, *self.meta_optimizer.variables]
-        before = values(touched)
-        apply(self.meta_optimizer, gradients, self.meta_variables)
-        for variable, old, new in zip(touched, before, values(touched)):
-            variable.assign(ops.where(due, new, old))
+        before = snapshot(touched)
+        apply_gradients(self.meta_optimizer, gradients, self.meta_variables)
+        for variable, old, new in zip(touched, before, snapshot(touched)):
+            variable.assign(ops.where(phi_moves, new, old))
         for variable, total in zip(self.hypergradients, sums):
-            variable.assign(ops.where(due, ops.zeros_like(total), total))
-        for variable, total, last in zip(self.last_hypergradients, sums, values(self.last_hypergradients)):
-            variable.assign(ops.where(due, total / scale, last))
-        self.last_overflow.assign(ops.where(due, overflow, last_overflow))
-        self.overflow.assign(ops.logical_and(overflow, ops.logical_not(due)))
+            variable.assign(ops.where(phi_moves, ops.zeros_like(total), total))
+        for variable, total, last in zip(self.last_hypergradients, sums, snapshot(self.last_hypergradients)):
+            variable.assign(ops.where(phi_moves, total / scale, last))
+        self.last_overflow.assign(ops.where(phi_moves, overflow, last_overflow))
+        self.overflow.assign(ops.logical_and(overflow, ops.logical_not(phi_moves)))
 
-    def update_student(self, gradient, variables):
+    def update_student(self, gradient: list, variables: list) -> None:
         """Take one step of the student's optimizer.
 
         Args:
             gradient: List of tensors, scaled by `inner_optimizer.scale_loss`; this replica's share.
             variables: The student's trainable variables.
         """
-        apply(self.inner_optimizer, gradient, variables)
+        apply_gradients(self.inner_optimizer, gradient, variables)
 
     @property
     def meta_variables(self):
@@ -149,17 +163,17 @@ class BilevelOptimizer(keras.optimizers.Optimizer):
             variable.assign(store[str(i)])
 
     def get_config(self):
-        serialize = keras.saving.serialize_keras_object
-        return {
-            "inner_optimizer": serialize(self.inner_optimizer),
-            "meta_optimizer": serialize(self.meta_optimizer),
-            "name": self.name,
-        }
+        config = super().get_config()
+        return {name: config[name] for name in (*self.ARGUMENTS, "name")}  # the rest belongs to the two inside
 
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        children = {
-            key: keras.saving.deserialize_keras_object(config[key], custom_objects=custom_objects)
-            for key in ("inner_optimizer", "meta_optimizer")
-        }
-        return cls(**children, name=config["name"])
+
+def loss_scale(optimizer: keras.optimizers.Optimizer) -> Any:
+    """What `optimizer` wants its losses multiplied by: 1, except for a `LossScaleOptimizer`."""
+    return optimizer.scale_loss(1.0)
+
+
+def with_loss_scale(optimizer: keras.optimizers.Optimizer, compute_dtype: str) -> keras.optimizers.Optimizer:
+    """`optimizer`, inside a `LossScaleOptimizer` if the student computes in float16."""
+    if compute_dtype != "float16" or isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        return optimizer
+    return keras.optimizers.LossScaleOptimizer(optimizer)

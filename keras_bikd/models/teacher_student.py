@@ -1,19 +1,32 @@
-"""What every distilled model has in common: it is its student, trained beside a teacher that stays as it is."""
+"""What every distilled model has in common: it acts as its student, and leaves the teacher unchanged."""
+
+from typing import Any
 
 import keras
 from keras import ops
 
 from keras_bikd import checks
 from keras_bikd.losses import hard_loss
+from keras_bikd.serialization import Serializable
+
+__all__ = ["TeacherStudentModel"]
 
 
-class TeacherStudentModel(keras.Model):
-    """Base of `BiKDModel` and `DistillationModel`.
+class TeacherStudentModel(Serializable, keras.Model):
+    """Base of `DistillationModel`, `BiKDModel` and `RWKDModel`.
 
-    To the outside it is its student: `call`, `predict`, `evaluate`, `summary` and `export` are the student's.
+    It acts as its student: `call`, `predict`, `evaluate`, `summary` and `export` are the student's.
+
+    Args:
+        student: `keras.Model` that outputs logits.
+        teacher: `keras.Model` that outputs logits for the same inputs and classes. It runs in inference mode and is
+            never trained.
+        **kwargs: Keras model arguments.
     """
 
-    def __init__(self, student, teacher, **kwargs):
+    ARGUMENTS: tuple[str, ...] = ("student", "teacher")
+
+    def __init__(self, student: keras.Model, teacher: keras.Model, **kwargs: Any) -> None:
         super().__init__(**{"autocast": False, **kwargs})  # student and teacher cast their inputs themselves
         for role, model in (("student", student), ("teacher", teacher)):
             if not isinstance(model, keras.Model):
@@ -26,14 +39,16 @@ class TeacherStudentModel(keras.Model):
         if student.built:
             self.built = True
 
-    def build(self, input_shape=None):
+    def build(self, input_shape: Any = None) -> None:
         # An unbuilt student builds itself when it is called.
         self.built = True
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
         return self.student(inputs, training=training)
 
-    def compile(self, optimizer="rmsprop", loss=None, metrics=None, **kwargs):
+    def compile(  # type: ignore[override]  # the loss of the training is the model's own
+        self, optimizer: Any = "rmsprop", loss: Any = None, metrics: Any = None, **kwargs: Any
+    ) -> None:
         """Configure the training; see `keras.Model.compile`.
 
         Args:
@@ -48,14 +63,14 @@ class TeacherStudentModel(keras.Model):
         if self.student.built:
             self._build_optimizer()
 
-    def compile_from_config(self, config):
+    def compile_from_config(self, config: dict) -> None:
         self.compile(**keras.saving.deserialize_keras_object(config))
 
     def _build_optimizer(self):
         self.optimizer.build(self.trainable_variables)
 
-    def teacher_logits(self, inputs):
-        """Logits of the teacher in inference mode, cut off from every gradient.
+    def teacher_logits(self, inputs: Any) -> Any:
+        """Logits of the teacher in inference mode, detached from every gradient.
 
         Args:
             inputs: A batch, as the teacher takes it.
@@ -115,10 +130,10 @@ class TeacherStudentModel(keras.Model):
     def losses(self):
         return self._losses_override or self.student.losses  # JAX hands over those of the forward pass
 
-    def summary(self, *args, **kwargs):
+    def summary(self, *args: Any, **kwargs: Any) -> None:
         return self.student.summary(*args, **kwargs)
 
-    def export(self, *args, **kwargs):
+    def export(self, *args: Any, **kwargs: Any) -> Any:
         return self.student.export(*args, **kwargs)
 
     # Keras keeps the state of random generators (dropout) in no file; without it a resumed run draws other masks.
@@ -139,22 +154,3 @@ class TeacherStudentModel(keras.Model):
     # The student's own build configuration is stored with the student.
     def get_build_config(self):
         return None
-
-    def get_config(self):
-        serialize = keras.saving.serialize_keras_object
-        return {
-            **super().get_config(),
-            "student": serialize(self.student),
-            "teacher": serialize(self.teacher),
-        }
-
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        def revive(value):
-            if not isinstance(value, dict):
-                return value
-            if "class_name" not in value:
-                return {key: revive(part) for key, part in value.items()}
-            return keras.saving.deserialize_keras_object(value, custom_objects=custom_objects)
-
-        return cls(**{key: revive(value) for key, value in config.items()})

@@ -1,22 +1,29 @@
 """`DistillationModel`: the baselines, trained like `BiKDModel`."""
 
+from collections.abc import Callable
+from typing import Any
+
 import keras
 from keras import ops
 
+from keras_bikd import checks
 from keras_bikd.backend import num_replicas
-from keras_bikd.data.pairing import example_inputs
-from keras_bikd.teacher_student import TeacherStudentModel
+from keras_bikd.feed import example_inputs
+from keras_bikd.models.teacher_student import TeacherStudentModel
+
+__all__ = ["DistillationModel"]
 
 
 @keras.saving.register_keras_serializable(package="keras_bikd")
 class DistillationModel(TeacherStudentModel):
     """A student trained on a fixed objective of labels and teacher.
 
-    The counterpart of `BiKDModel` for comparisons: same life cycle, no meta set. `evaluate` reports the hard loss.
+    The counterpart of `BiKDModel` for comparisons: the same life cycle without a meta set. `evaluate` reports the hard
+    loss.
 
     Args:
         student: `keras.Model` that outputs logits.
-        teacher: `keras.Model` that outputs logits for the same inputs and classes; left as found.
+        teacher: `keras.Model` that outputs logits for the same inputs and classes; never trained.
         objective: One of `keras_bikd.objectives`, or any `(labels, teacher_logits, student_logits) -> (batch,)`.
         **kwargs: Keras model arguments (`name`, ...).
 
@@ -35,23 +42,22 @@ class DistillationModel(TeacherStudentModel):
         ['accuracy', 'loss']
     """
 
-    def __init__(self, student, teacher, objective, **kwargs):
-        super().__init__(student, teacher, **kwargs)
-        if not callable(objective):
-            raise ValueError(
-                "`DistillationModel(objective=...)` takes a function (labels, teacher_logits, student_logits) -> "
-                f"(batch,), such as `keras_bikd.objectives.KnowledgeDistillation()`. Received: objective={objective!r}"
-            )
-        self.objective = objective
+    ARGUMENTS = (*TeacherStudentModel.ARGUMENTS, "objective")
 
-    def fit(self, x, y=None, **kwargs):
+    def __init__(self, student: keras.Model, teacher: keras.Model, objective: Callable, **kwargs: Any) -> None:
+        super().__init__(student, teacher, **kwargs)
+        self.objective = checks.objective("DistillationModel", "objective", objective)
+
+    def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> keras.callbacks.History:
         """Train the student; as `keras.Model.fit`, after a look at what student and teacher return."""
         inputs = example_inputs(x)
         if inputs is not None and self.student.built and self.teacher.built:
             self._count_classes(inputs)
-        return super().fit(x, y, **kwargs)
+        return super().fit(x, *args, **kwargs)
 
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+    ) -> Any:
         if not training:
             return super().compute_loss(x, y, y_pred, sample_weight, training=training)
         losses = self.objective(y, self.teacher_logits(x), y_pred)
@@ -59,6 +65,3 @@ class DistillationModel(TeacherStudentModel):
             losses = losses * ops.cast(ops.reshape(sample_weight, (-1,)), losses.dtype)
         # The optimizer sums over the replicas.
         return (ops.mean(losses) + sum(self.losses)) / num_replicas()
-
-    def get_config(self):
-        return {**super().get_config(), "objective": keras.saving.serialize_keras_object(self.objective)}

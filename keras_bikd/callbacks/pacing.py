@@ -1,0 +1,112 @@
+"""The pace of LFME: how much each expert still counts, and how far the curriculum has come."""
+
+import itertools
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_bikd import checks
+from keras_bikd.feed import as_batches, check_length, is_dataset, require_end
+from keras_bikd.losses import class_ids
+from keras_bikd.models.experts import Experts
+from keras_bikd.objectives.experts import ExpertsObjective, expert_weight
+
+__all__ = ["ExpertPacing"]
+
+
+class ExpertPacing(keras.callbacks.Callback):
+    """Pace the experts of LFME: one that the student has caught up with counts no more.
+
+    For a `DistillationModel` whose teacher is `Experts` and whose objective is `ExpertsObjective`. Before the training
+    the callback looks once at how sure the experts are of the training data, because samples that their expert is sure
+    of come first. After every epoch it compares the student with each expert on a balanced meta set and logs
+    `expert_weight_0`, `expert_weight_1`, ...
+
+    One thing differs from the authors' code. The confidence that orders the samples is that of the image as it comes,
+    augmented; the authors keep one number per file.
+
+    Args:
+        train: Training data of `fit`: a batched data set, or arrays `(x, y)`. With `steps_per_epoch`, the callback
+            looks at one epoch of it.
+        meta: Small balanced set, batched or as arrays `(x, y)`. It must end.
+        threshold: In (0, 1): an expert counts fully until the student has reached this share of its accuracy.
+
+    Raises:
+        ValueError: If an argument is out of range, or the model has no experts.
+
+    Examples:
+        >>> import keras_bikd as bikd
+        >>> x, y, counts = np.random.normal(size=(32, 8)).astype("float32"), np.arange(32) % 4, [100, 50, 20, 5]
+        >>> student = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+        >>> experts = [keras.Sequential([keras.Input((8,)), keras.layers.Dense(2)]) for _ in range(2)]
+        >>> teacher = bikd.Experts(experts, bikd.long_tail.class_groups(counts, num_groups=2))
+        >>> model = bikd.DistillationModel(student, teacher, ExpertsObjective(counts, num_groups=2))
+        >>> model.compile(optimizer="sgd")
+        >>> pacing = ExpertPacing((x, y), (x[:8], y[:8]))
+        >>> sorted(model.fit(x, y, callbacks=[pacing], verbose=0).history)
+        ['expert_weight_0', 'expert_weight_1', 'loss']
+
+    Reference: Xiang et al., arXiv 2001.01536, sections 3.2 and 3.3, and the authors' code (ImageNet-LT).
+    """
+
+    def __init__(self, train: Any, meta: Any, threshold: float = 0.3) -> None:
+        super().__init__()
+        require_end("ExpertPacing(meta=...)", meta)
+        self.train, self.meta = train, list(as_batches(meta))
+        self.threshold = checks.between_zero_and_one("ExpertPacing", "threshold", threshold)
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        objective, teacher = getattr(self.model, "objective", None), getattr(self.model, "teacher", None)
+        if not isinstance(objective, ExpertsObjective) or not isinstance(teacher, Experts):
+            raise ValueError(
+                "`ExpertPacing` paces a `DistillationModel` with `Experts` as teacher and an `ExpertsObjective`. "
+                f"Received: teacher={teacher!r} and objective={objective!r}"
+            )
+        if teacher.groups != objective.groups:
+            raise ValueError(
+                "The `Experts` must have the groups of the `ExpertsObjective`, those of "
+                f"`keras_bikd.long_tail.class_groups`: {objective.groups}. Received: {teacher.groups}"
+            )
+        if is_dataset(self.train):
+            check_length(self.train, {"steps_per_epoch": self.params["steps"]})
+        self.objective = objective
+        self.expert_accuracies = self._accuracies(teacher, within_group=True)
+        self._look_at_confidences(itertools.islice(as_batches(self.train), self.params["steps"]))
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        self.objective.progress.assign((epoch + 1) / (self.params["epochs"] / 2))
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        weights = [
+            expert_weight(student, expert, self.threshold)
+            for student, expert in zip(self._accuracies(self.model.student), self.expert_accuracies)
+        ]
+        self.objective.expert_weights.assign(weights)
+        if logs is not None:
+            logs.update({f"expert_weight_{i}": float(weight) for i, weight in enumerate(weights)})
+
+    def _look_at_confidences(self, samples):
+        """Range of the experts' confidences in every class, in one pass over the training data."""
+        seen = []
+        classes = range(len(self.objective.class_counts))
+        for x, y, *_ in samples:
+            ids = class_ids(y, len(classes))
+            confidences = self.objective.confidences(ids, self.model.teacher(x, training=False))
+            seen.append((ops.convert_to_numpy(ids), ops.convert_to_numpy(confidences)))
+        ids, confidences = (np.concatenate(column) for column in zip(*seen))
+        bounds = [(own.min(), own.max()) if len(own := confidences[ids == c]) else (0.0, 0.0) for c in classes]
+        self.objective.confidence_range.assign(np.array(bounds, "float32").T)
+
+    def _accuracies(self, model, within_group=False):
+        """Mean accuracy of the classes of every group: among all classes, or among those of the group alone."""
+        hits: dict[int, list] = {}
+        classes, groups = len(self.objective.class_counts), self.objective.groups
+        for x, y, *_ in self.meta:
+            logits = ops.convert_to_numpy(model(x, training=False))
+            for row, label in zip(logits, ops.convert_to_numpy(class_ids(y, classes))):
+                group = groups[self.objective.group_of[label]]
+                predicted = group[int(np.argmax(row[group]))] if within_group else int(np.argmax(row))
+                hits.setdefault(int(label), []).append(predicted == label)
+        return [np.mean([np.mean(hits.get(label, [0.0])) for label in group]) for group in groups]

@@ -1,0 +1,24 @@
+"""What feeds a step: batches, pairs of training and meta batches, the arguments of `fit`. Knows no data set."""
+
+from keras_bikd.feed.batches import as_batches, batched, batches, check_length, is_dataset, require_end
+from keras_bikd.feed.fit_data import FitData, data_of_fit, example_inputs
+from keras_bikd.feed.labels import check_labels, label_errors
+from keras_bikd.feed.pairs import PairedPyDataset, is_pair, pair, require_pair
+
+__all__ = [
+    "FitData",
+    "PairedPyDataset",
+    "as_batches",
+    "batched",
+    "batches",
+    "check_labels",
+    "check_length",
+    "data_of_fit",
+    "example_inputs",
+    "is_dataset",
+    "is_pair",
+    "label_errors",
+    "pair",
+    "require_end",
+    "require_pair",
+]

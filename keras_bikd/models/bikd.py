@@ -1,0 +1,324 @@
+"""`BiKDModel`: Algorithm 1 of the paper as the `train_step` of a Keras model."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+from keras import ops, tree
+
+from keras_bikd import checks
+from keras_bikd.backend import cond, jit, num_replicas, snapshot, variable_scope
+from keras_bikd.bilevel.hypergradient import VirtualStep, one_step_hypergradient
+from keras_bikd.bilevel.optimizer import BilevelOptimizer, loss_scale, with_loss_scale
+from keras_bikd.bilevel.weight_net import MetaWeightNet
+from keras_bikd.feed import is_pair
+from keras_bikd.losses import hard_loss
+from keras_bikd.models.guard import WeightGuard
+from keras_bikd.models.meta_guided import MetaGuidedModel
+from keras_bikd.models.problem import Forward
+
+__all__ = ["BiKDModel", "SampleWeights"]
+
+
+@keras.saving.register_keras_serializable(package="keras_bikd")
+class BiKDModel(MetaGuidedModel):
+    """A student that learns from labels and a biased teacher, each sample with its own two weights.
+
+    A small network weighs the hard loss (labels) and the soft loss (teacher) of every sample. It is trained so
+    that a student which follows its weights for one step does well on a small balanced meta set. The model acts as its
+    student: `predict`, `evaluate` and `export` are the student's. `model.student.save(...)` stores the student alone.
+
+    Args:
+        student: `keras.Model` that outputs logits.
+        teacher: `keras.Model` that outputs logits for the same inputs and classes. It runs in inference mode and is
+            never trained.
+        weight_net: `MetaWeightNet` with one output per candidate loss; by default two hidden layers of 64.
+        temperature: Positive number, temperature of the soft loss.
+        inner_steps: Number of batches between two updates of the weight network; the hypergradients of these
+            batches are summed. The count of batches is not reset between epochs.
+        meta_loss: What the virtual student is judged by on the meta batch: `"hard"` (the paper), `"soft"`, or
+            `"mixed"` (their sum).
+        class_counts: Training images per class. With them the two losses know the long tail: the hard one becomes the
+            balanced softmax, and the teacher of the soft one is corrected by the class prior. Recommended, although
+            published BiKD does without. For a teacher that was trained on other class counts than the student, pass
+            `candidate_losses`, each with its own counts.
+        candidate_losses: Dict of name to objective (`keras_bikd.objectives`) to weigh instead, one or more.
+        **kwargs: Keras model arguments (`name`, ...).
+
+    Raises:
+        ValueError: If an argument is out of range.
+
+    Examples:
+        >>> import keras, numpy as np
+        >>> x, y = np.random.normal(size=(32, 8)).astype("float32"), np.arange(32) % 4
+        >>> student = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+        >>> teacher = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+        >>> model = BiKDModel(student, teacher, temperature=4.0, inner_steps=2)
+        >>> model.compile(optimizer=keras.optimizers.SGD(0.1), metrics=["accuracy"])
+        >>> history = model.fit(x, y, meta_data=(x[:8], y[:8]), batch_size=8, verbose=0)
+        >>> sorted(history.history)
+        ['accuracy', 'hard_weight', 'loss', 'meta_loss', 'soft_weight', 'student_loss']
+
+    Reference: arXiv 2605.17839, section 3 and Algorithm 1.
+    """
+
+    ARGUMENTS = (*MetaGuidedModel.ARGUMENTS, "weight_net", "inner_steps")
+
+    def __init__(
+        self,
+        student: keras.Model,
+        teacher: keras.Model,
+        weight_net: MetaWeightNet | None = None,
+        *,
+        temperature: float = 4.0,
+        inner_steps: int = 5,
+        meta_loss: str = "hard",
+        class_counts: Sequence[int] | None = None,
+        candidate_losses: dict | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            student,
+            teacher,
+            temperature=temperature,
+            meta_loss=meta_loss,
+            class_counts=class_counts,
+            candidate_losses=candidate_losses,
+            **kwargs,
+        )
+        self.weight_net = MetaWeightNet(num_losses=len(self.candidate_losses)) if weight_net is None else weight_net
+        if not isinstance(self.weight_net, MetaWeightNet):
+            raise ValueError(
+                f"`BiKDModel(weight_net=...)` takes a `MetaWeightNet`. Received: weight_net={weight_net!r}"
+            )
+        if self.weight_net.num_losses != len(self.candidate_losses):
+            raise ValueError(
+                f"`BiKDModel(weight_net=...)` needs one output per candidate loss: {', '.join(self.candidate_losses)}. "
+                f"Received: a weight network with num_losses={self.weight_net.num_losses}"
+            )
+        self.inner_steps = checks.positive_integer("BiKDModel", "inner_steps", inner_steps)
+        self._observe = self._differentiate = None  # two compiled functions, made when they are first needed
+
+    @property
+    def student_optimizer(self) -> keras.optimizers.Optimizer:
+        """The optimizer of the student."""
+        return self.optimizer.inner_optimizer
+
+    @property
+    def meta_optimizer(self) -> keras.optimizers.Optimizer:
+        """The optimizer of the weight network."""
+        return self.optimizer.meta_optimizer
+
+    def compile(  # type: ignore[override]  # a second optimizer
+        self,
+        optimizer: Any = "rmsprop",
+        loss: Any = None,
+        metrics: Any = None,
+        *,
+        meta_optimizer: Any = None,
+        hypergradient_layers: int | None = None,
+        hypergradient_every: int = 1,
+        **kwargs: Any,
+    ) -> None:
+        """Configure both levels of the training.
+
+        Args:
+            optimizer: Optimizer of the student. Its current learning rate is also the virtual step's.
+            loss: What `evaluate` reports as `loss`, from labels and logits; by default the hard loss. Training
+                minimises the weighted losses of BiKD whatever is given here.
+            metrics: Keras metrics of labels and logits, such as `["accuracy"]`.
+            meta_optimizer: Optimizer of the weight network; by default `Adam(1e-3)`.
+            hypergradient_layers: An approximation: number of last layers with weights that the virtual step moves.
+                By default all, which is exact. With 1, a step costs little more than plain distillation. The real step
+                moves all layers in any case.
+            hypergradient_every: An approximation: compute the hypergradient on every so many batches only; a divisor
+                of `inner_steps`. Saves nothing with JAX on a CPU.
+            **kwargs: Further arguments of `keras.Model.compile` (`jit_compile`, `steps_per_execution`, ...).
+
+        Raises:
+            ValueError: If an argument is out of range.
+        """
+        self._check_approximation(hypergradient_layers, hypergradient_every)
+        self._differentiate = None  # it holds the optimizers
+        self.hypergradient_layers, self.hypergradient_every = hypergradient_layers, hypergradient_every
+        optimizer = self._bilevel_optimizer(optimizer, meta_optimizer, loss)
+        super().compile(optimizer=optimizer, loss=loss, metrics=metrics, **kwargs)
+        approximation = {"hypergradient_layers": hypergradient_layers, "hypergradient_every": hypergradient_every}
+        self._compile_config.config.update(approximation)
+
+    def _bilevel_optimizer(self, optimizer, meta_optimizer, loss):
+        if isinstance(loss, keras.optimizers.Optimizer):
+            raise ValueError(
+                "`BiKDModel.compile(optimizer, loss, metrics)` takes its arguments in the order of Keras, and the meta "
+                f"optimizer as a keyword: `compile(..., meta_optimizer=...)`. Received: loss={loss!r}"
+            )
+        if not isinstance(optimizer, BilevelOptimizer):
+            # Float16 compute needs a loss scale on both levels. Keras would wrap only the outermost optimizer.
+            dtype = self.student.compute_dtype
+            inner = with_loss_scale(keras.optimizers.get(optimizer), dtype)
+            meta = keras.optimizers.get(meta_optimizer or keras.optimizers.Adam(1e-3))
+            return BilevelOptimizer(inner, with_loss_scale(meta, dtype))
+        if meta_optimizer is not None:
+            raise ValueError(
+                "`compile(optimizer=...)` received a `BilevelOptimizer`, which holds a meta optimizer already. Leave "
+                "out `meta_optimizer`, or pass the student's optimizer alone. "
+                f"Received: meta_optimizer={meta_optimizer!r}"
+            )
+        return optimizer
+
+    def _check_approximation(self, hypergradient_layers, hypergradient_every):
+        if hypergradient_layers is not None:
+            checks.positive_integer("compile", "hypergradient_layers", hypergradient_layers)
+        checks.positive_integer("compile", "hypergradient_every", hypergradient_every)
+        if self.inner_steps % hypergradient_every:
+            raise ValueError(
+                "`compile(hypergradient_every=...)` must divide `inner_steps`, so that every update of the weight "
+                f"network has as many hypergradients. Received: hypergradient_every={hypergradient_every} with "
+                f"inner_steps={self.inner_steps}"
+            )
+        with variable_scope(self):
+            replicas = num_replicas()
+        if hypergradient_every > 1 and replicas > 1:
+            raise ValueError(
+                "`compile(hypergradient_every=...)` works on one device: replicas cannot agree inside a condition. "
+                f"Leave it at 1. Received: hypergradient_every={hypergradient_every!r} on {replicas} replicas"
+            )
+
+    def bilevel_step(self, batch: tuple, meta_batch: tuple) -> dict:
+        """Algorithm 1 for one training batch. Returns the logs."""
+        # Lower level, virtual: one plain step under the current weights, judged on the meta batch (lines 5-11).
+        has_hypergradient = self._has_hypergradient()
+        step = self.virtual_step(batch, meta_batch, has_hypergradient)
+
+        # Upper level: phi moves on the sum of `inner_steps` hypergradients (lines 11-16).
+        phi_moves = self.optimizer.accumulate(step.hypergradient, self.inner_steps)
+        self.optimizer.update_meta(phi_moves)
+
+        # Lower level, real: the same forward pass under the refreshed weights (lines 17-18).
+        weights = self.weigh(snapshot(self.weight_net.trainable_variables), step.forward)
+        gradient = self.problem.regularized(self._real_gradient(step, weights, phi_moves), step)
+        self.optimizer.update_student(gradient, self.student.trainable_variables)
+        self.problem.keep_state(step.forward)
+
+        step = step._replace(meta_loss=step.meta_loss / loss_scale(self.meta_optimizer))
+        return self._logs(batch, meta_batch, step, weights, has_hypergradient)
+
+    def virtual_step(self, batch: tuple, meta_batch: tuple, is_due: Any = None) -> VirtualStep:
+        """One step of a virtual student and its hypergradient (lines 5-11). Changes no state."""
+        problem = self.problem
+        return one_step_hypergradient(
+            problem.lower_level(batch),
+            lambda phi, forward: problem.cotangents(self.weigh(phi, forward), forward),
+            problem.upper_loss(meta_batch, loss_scale(self.meta_optimizer)),
+            theta=snapshot(self.student.trainable_variables),
+            phi=snapshot(self.weight_net.trainable_variables),
+            # The cotangents carry the loss scale of the student's optimizer; the virtual step must not.
+            learning_rate=self.optimizer.learning_rate / loss_scale(self.student_optimizer),
+            moved=self._moved_variables(),
+            is_due=is_due,
+        )
+
+    def weigh(self, phi: list, forward: Forward) -> Any:
+        """Weights of the losses of every sample, shape `(batch, losses)` (lines 6 and 17)."""
+        state = snapshot(self.weight_net.non_trainable_variables)
+        weights, _ = self.weight_net.stateless_call(phi, state, forward.features, forward.labels)
+        return weights
+
+    def _real_gradient(self, step, weights, phi_moves):
+        def refreshed():
+            return step.pullback(self.problem.cotangents(weights, step.forward))
+
+        # The weights differ from those of the virtual step only where phi has just moved. Everywhere else the gradient
+        # of the virtual step is the real one, if all of it was computed.
+        return refreshed() if step.gradient is None else cond(phi_moves, refreshed, lambda: step.gradient)
+
+    def _moved_variables(self):
+        """Indices of the variables of the last `hypergradient_layers` layers with weights; `None` for all."""
+        if self.hypergradient_layers is None:
+            return None
+        layers = [variable.path.rpartition("/")[0] for variable in self.student.trainable_variables]
+        last = list(dict.fromkeys(layers))[-self.hypergradient_layers :]
+        return [i for i, layer in enumerate(layers) if layer in last]
+
+    def _has_hypergradient(self):
+        """Whether this batch has a hypergradient; `None` if every batch has."""
+        if self.hypergradient_every == 1:
+            return None
+        return ops.equal(self.optimizer.iterations % self.hypergradient_every, 0)
+
+    def hypergradient(self, batch: tuple, meta_batch: tuple) -> tuple[Any, list]:
+        """Meta loss and hypergradient for one pair of batches. Changes no state.
+
+        Args:
+            batch: Training batch `(x, y)` or `(x, y, sample_weight)`.
+            meta_batch: Meta batch, likewise.
+
+        Returns:
+            `(meta_loss, gradients)`: a scalar, and one tensor per variable of `weight_net.trainable_variables`.
+        """
+        self._assert_compile_called("hypergradient")
+        if not self._prepared:
+            self._prepare(batch, meta_batch)
+        variables = [*self.variables, *self.optimizer.variables]
+        self._differentiate = self._differentiate or jit(self._unscaled_hypergradient, variables)
+        return self._differentiate(*tree.map_structure(ops.convert_to_tensor, (batch, meta_batch)))
+
+    def _unscaled_hypergradient(self, batch, meta_batch):
+        step = self.virtual_step(batch, meta_batch)
+        scale = loss_scale(self.meta_optimizer)
+        return step.meta_loss / scale, [gradient / scale for gradient in step.hypergradient]
+
+    def sample_weights(self, batches: Iterable) -> "SampleWeights":
+        """Losses and weights of samples as the weight network sees them, with the student in inference mode.
+
+        Args:
+            batches: Iterable of `(x, y)`.
+
+        Returns:
+            `SampleWeights` of NumPy arrays, one row per sample.
+        """
+        self._observe = self._observe or jit(self._observe_batch, self.variables)
+        rows = []
+        for batch in batches:
+            # A ready-paired data set yields ((x, y), (meta_x, meta_y)).
+            x, labels = batch[0][:2] if is_pair(batch) else batch[:2]
+            observed = self._observe(tree.map_structure(ops.convert_to_tensor, x), ops.convert_to_tensor(labels))
+            rows.append([ops.convert_to_numpy(part) for part in (labels, *observed)])
+        return SampleWeights(*(np.concatenate(column) for column in zip(*rows)))
+
+    def _observe_batch(self, x, labels):
+        teacher = hard_loss(labels, self.teacher_logits(x))
+        student = hard_loss(labels, self.student(x, training=False))
+        return teacher, student, self.weight_net(ops.stack([teacher, student], axis=-1), labels)
+
+    def _prepare(self, batch, meta_batch):
+        super()._prepare(batch, meta_batch)
+        counts = self.weight_net.class_counts
+        if counts is not None and len(counts) != self.num_classes:
+            raise ValueError(
+                f"`MetaWeightNet(class_counts=...)` takes one number per class, and the student has {self.num_classes} "
+                f"outputs. Received: {len(counts)} numbers"
+            )
+
+    def _build_optimizer(self):
+        self.optimizer.build(self.student.trainable_variables, self.weight_net.trainable_variables)
+
+    def _own_callbacks(self):
+        return [WeightGuard()]
+
+
+class SampleWeights(NamedTuple):
+    """What the weight network makes of samples, as NumPy arrays.
+
+    Attributes:
+        labels: Labels, as they were given.
+        teacher_losses: Cross-entropy of the teacher, `(samples,)`.
+        student_losses: Cross-entropy of the student, `(samples,)`.
+        weights: `(samples, losses)`, in the order of `candidate_losses`: hard, then soft.
+    """
+
+    labels: Any
+    teacher_losses: Any
+    student_losses: Any
+    weights: Any

@@ -1,0 +1,40 @@
+"""`WeightGuard`: a warning when the learned weights have no effect any more."""
+
+import warnings
+
+import keras
+
+__all__ = ["WeightGuard"]
+
+
+class WeightGuard(keras.callbacks.Callback):
+    """Warns, once per training, when the weights have no effect any more, and says what to do."""
+
+    COLLAPSED, FITTED = 0.1, 0.02
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        self._said: set[str] = set()
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        logs = logs or {}
+        means = [logs.get(tracker.name) for tracker in self.model.weight_trackers]
+        if None not in means and sum(means) < self.COLLAPSED:
+            self._say(
+                "collapsed",
+                f"The weights have collapsed: their sum is {sum(means):.3f} on average after epoch {epoch + 1}. This "
+                "lowers the learning rate of the student by the same factor. If the student should still learn, lower "
+                "the meta learning rate or raise `inner_steps`.",
+            )
+        if logs.get("student_loss", 1.0) < self.FITTED:
+            self._say(
+                "fitted",
+                "The weight network can no longer tell samples apart: the student has fitted its training set "
+                f"(cross-entropy {logs['student_loss']:.4f} after epoch {epoch + 1}), so the weights hardly matter. "
+                "Use stronger augmentation, or let the losses or the network know the classes: "
+                "`BiKDModel(class_counts=...)`, `MetaWeightNet(class_counts=...)`.",
+            )
+
+    def _say(self, what, message):
+        if what not in self._said:
+            self._said.add(what)
+            warnings.warn(message, stacklevel=2)

@@ -1,0 +1,211 @@
+"""What BiKD and RW-KD share as Keras models: their samples are weighed by what helps on a small balanced meta set."""
+
+from typing import Any
+
+import keras
+from keras import ops, tree
+
+from keras_bikd import checks
+from keras_bikd.backend import num_replicas, run_step, variable_scope
+from keras_bikd.bilevel.hypergradient import VirtualStep
+from keras_bikd.feed import check_labels, data_of_fit, label_errors, require_pair
+from keras_bikd.models.problem import Problem, unpacked
+from keras_bikd.models.teacher_student import TeacherStudentModel
+from keras_bikd.objectives import BalancedSoftmax, CrossEntropy, SoftTargets
+
+__all__ = ["MetaGuidedModel"]
+
+
+class MetaGuidedModel(TeacherStudentModel):
+    """Base of `BiKDModel` and `RWKDModel`: the Keras life cycle of a model that is trained on pairs of batches.
+
+    Subclasses define `bilevel_step(batch, meta_batch)` and `student_optimizer`.
+
+    Args:
+        student: `keras.Model` that outputs logits.
+        teacher: `keras.Model` that outputs logits for the same inputs and classes.
+        temperature: Positive number, temperature of the soft losses.
+        meta_loss: `"hard"`, `"soft"` or `"mixed"`.
+        class_counts: Training images per class, or `None`.
+        candidate_losses: Dict of name to objective, or `None` for the paper's two.
+        **kwargs: Keras model arguments.
+    """
+
+    ARGUMENTS = (*TeacherStudentModel.ARGUMENTS, "temperature", "meta_loss", "candidate_losses")
+
+    def __init__(
+        self,
+        student: keras.Model,
+        teacher: keras.Model,
+        *,
+        temperature: float,
+        meta_loss: str,
+        class_counts: Any,
+        candidate_losses: dict | None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(student, teacher, **kwargs)
+        owner = type(self).__name__
+        self.temperature = checks.positive_number(owner, "temperature", temperature)
+        self.meta_loss = checks.one_of(owner, "meta_loss", meta_loss, ("hard", "soft", "mixed"))
+        self.candidate_losses = _candidates(owner, candidate_losses, class_counts, temperature)
+        self.meta_loss_tracker = keras.metrics.Mean(name="meta_loss")
+        self.student_loss_tracker = keras.metrics.Mean(name="student_loss")
+        self.weight_trackers = [keras.metrics.Mean(name=f"{name}_weight") for name in self.candidate_losses]
+        self.training_samples = None  # batches for callbacks to look at, while `fit` runs
+        self.num_classes: int | None = None  # known once the student has been run
+        self._prepared = False
+
+    @property
+    def problem(self) -> Problem:
+        """The two levels that a step solves."""
+        return Problem(
+            student=self.student,
+            teacher_logits=self.teacher_logits,
+            candidate_losses=self.candidate_losses,
+            meta_loss=self.meta_loss,
+            temperature=self.temperature,
+            optimizer=self.student_optimizer,
+        )
+
+    def compile(self, optimizer: Any = "rmsprop", loss: Any = None, metrics: Any = None, **kwargs: Any) -> None:
+        if "auto_scale_loss" in kwargs:
+            raise ValueError(
+                f"`{type(self).__name__}.compile` takes no `auto_scale_loss`: a student that computes in float16 gets "
+                "a loss scale on both levels by itself. Leave the argument out, or pass a `LossScaleOptimizer`. "
+                f"Received: auto_scale_loss={kwargs['auto_scale_loss']!r}"
+            )
+        super().compile(optimizer=optimizer, loss=loss, metrics=metrics, auto_scale_loss=False, **kwargs)
+        self._prepared = False
+
+    def fit(  # type: ignore[override]  # a meta set
+        self,
+        x: Any = None,
+        y: Any = None,
+        batch_size: int | None = None,
+        epochs: int = 1,
+        verbose: Any = "auto",
+        callbacks: Any = None,
+        *,
+        meta_data: Any = None,
+        shuffle: bool = True,
+        **kwargs: Any,
+    ) -> keras.callbacks.History:
+        """Train the student, and the weights of its losses with it.
+
+        Args:
+            x: Training data: a `tf.data.Dataset` of `(x, y)` batches, a `keras.utils.PyDataset`, or arrays
+                together with `y`. A third element per batch is taken as sample weights. A ready-paired data set
+                of `((x, y), (meta_x, meta_y))`, as from `keras_bikd.data.pair`, needs no `meta_data`.
+            y: Labels, if `x` is an array: integers or one-hot.
+            batch_size: Batch size for arrays; by default 32.
+            epochs: As in `keras.Model.fit`.
+            verbose: As in `keras.Model.fit`.
+            callbacks: As in `keras.Model.fit`.
+            meta_data: Small class-balanced set, disjoint from the training and the test data, in one of the same
+                forms as `x`, with arrays as a tuple `(x, y)`. It is repeated and reshuffled for as long as training
+                lasts.
+            shuffle: Whether arrays are reshuffled in every epoch.
+            **kwargs: Further arguments of `keras.Model.fit` (`validation_data`, `steps_per_epoch`, ...).
+
+        Returns:
+            A `keras.callbacks.History`.
+
+        Raises:
+            ValueError: If the data do not fit the model; before the first step.
+        """
+        self._assert_compile_called("fit")
+        if batch_size is not None:
+            checks.positive_integer("fit", "batch_size", batch_size)
+        data = data_of_fit(x, y, meta_data, batch_size=batch_size, shuffle=shuffle, fit_arguments=kwargs)
+        self._prepare(*data.example)
+        callbacks = callbacks if isinstance(callbacks, (list, tuple)) else [callbacks] if callbacks else []
+        self.training_samples = data.samples
+        try:
+            with label_errors():
+                return super().fit(
+                    check_labels(data.pairs, self.num_classes),
+                    epochs=epochs,
+                    verbose=verbose,
+                    callbacks=[*callbacks, *self._own_callbacks()],
+                    shuffle=False,
+                    **kwargs,
+                )
+        finally:
+            self.training_samples = None
+
+    def train_step(self, *arguments: Any) -> Any:
+        return run_step(self, self.bilevel_step, *arguments)
+
+    def train_on_batch(self, x: tuple, y: tuple | None = None, *, return_dict: bool = False) -> Any:  # type: ignore[override]
+        """Take one step on the pair `x = (x, y)`, `y = (meta_x, meta_y)`; see `keras.Model.train_on_batch`."""
+        self._assert_compile_called("train_on_batch")
+        if not self._prepared:
+            self._prepare(x, y)
+        return super().train_on_batch(x, y, return_dict=return_dict)
+
+    def _prepare(self, batch, meta_batch):
+        """Check the first batches, and create all that training needs, before the first step."""
+        require_pair((batch, meta_batch))
+        checks.batched("training", batch[1])
+        with variable_scope(self):
+            self.num_classes = classes = self._count_classes(batch[0])
+            checks.same_structure(batch[0], meta_batch[0])
+            checks.labels_match("training", batch[1], classes)
+            checks.labels_match("meta", meta_batch[1], classes)
+            self.built = True
+            self._build_optimizer()
+            # Creates the user's metrics. Private, but `fit` under a strategy would do it with the pair, and fail.
+            self._symbolic_build(data_batch=(batch[0], batch[1][: len(tree.flatten(batch[0])[0])]))
+        self._prepared = True
+
+    def _build_optimizer(self):
+        self.optimizer.build(self.student.trainable_variables)
+
+    def _own_callbacks(self):
+        return []
+
+    def _logs(
+        self, batch: tuple, meta_batch: tuple, step: VirtualStep, weights: Any, has_meta_loss: Any = None
+    ) -> dict:
+        x, labels, sample_weight = unpacked(batch)
+        losses, penalty = step.outputs
+        loss = ops.sum(ops.cast(weights, losses.dtype) * losses, axis=-1)
+        loss = loss if sample_weight is None else loss * ops.cast(sample_weight, loss.dtype)
+        self._loss_tracker.update_state(loss if penalty is None else loss + penalty)
+        for i, tracker in enumerate(self.weight_trackers):
+            tracker.update_state(weights[:, i])
+        self.student_loss_tracker.update_state(step.forward.features[:, 1])
+        meta_loss = step.meta_loss * num_replicas()
+        count = ops.cast(ops.shape(meta_batch[1])[0], "float32")
+        if has_meta_loss is not None:
+            count = count * ops.cast(has_meta_loss, "float32")
+        self.meta_loss_tracker.update_state(meta_loss, sample_weight=count)
+        return super().compute_metrics(x, labels, step.forward.logits, sample_weight=sample_weight)
+
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict:
+        """The logs of `evaluate`: without the means of the training."""
+        logs = super().compute_metrics(x, y, y_pred, sample_weight=sample_weight)
+        trackers = (self.meta_loss_tracker, self.student_loss_tracker, *self.weight_trackers)
+        return {name: value for name, value in logs.items() if name not in {tracker.name for tracker in trackers}}
+
+
+def _candidates(owner, candidate_losses, class_counts, temperature):
+    if candidate_losses is None and class_counts is None:
+        return {"hard": CrossEntropy(), "soft": SoftTargets(temperature=temperature)}
+    if candidate_losses is None:
+        soft = SoftTargets(temperature=temperature, class_counts=class_counts)
+        return {"hard": BalancedSoftmax(class_counts=class_counts), "soft": soft}
+    if class_counts is not None:
+        raise ValueError(
+            f"`{owner}(class_counts=...)` chooses the two losses that know the class counts, and "
+            "`candidate_losses` names losses of your own: pass one of them. "
+            f"Received: class_counts={class_counts!r} and candidate_losses={candidate_losses!r}"
+        )
+    if not isinstance(candidate_losses, dict) or not candidate_losses:
+        raise ValueError(
+            f"`{owner}(candidate_losses=...)` takes a dict of name to function (labels, teacher_logits, "
+            "student_logits) -> (batch,), such as the objectives of `keras_bikd.objectives`. "
+            f"Received: candidate_losses={candidate_losses!r}"
+        )
+    return {name: checks.objective(owner, "candidate_losses", loss) for name, loss in candidate_losses.items()}

@@ -1,0 +1,132 @@
+"""The two levels of Algorithm 1 as functions of the student's parameters, `theta`."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import keras
+from keras import ops
+
+from keras_bikd.backend import all_reduce_sum, num_replicas, snapshot
+from keras_bikd.bilevel.hypergradient import VirtualStep
+from keras_bikd.bilevel.optimizer import loss_scale
+from keras_bikd.losses import hard_loss, soft_loss
+
+__all__ = ["Forward", "Problem", "unpacked"]
+
+
+class Forward(NamedTuple):
+    """What the forward pass of the student on the training batch leaves behind, next to the losses.
+
+    Attributes:
+        logits: `(batch, classes)`.
+        features: `(batch, 2)`, what the weight network sees: cross-entropy of the teacher, then of the student.
+        labels: Labels, as they were given.
+        mean_weight: `(batch,)`, the part of each sample in the mean over the global batch.
+        state: New values of the student's non-trainable variables.
+    """
+
+    logits: Any
+    features: Any
+    labels: Any
+    mean_weight: Any
+    state: list
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Problem:
+    """A student between a weighted loss on training batches and a meta loss on meta batches.
+
+    Args:
+        student: `keras.Model` that outputs logits.
+        teacher_logits: Maps inputs to logits of the teacher.
+        candidate_losses: Dict of name to objective: the losses that are weighed.
+        meta_loss: `"hard"`, `"soft"` or `"mixed"`.
+        temperature: Temperature of the soft meta loss.
+        optimizer: Optimizer of the student, whose loss scale multiplies the gradients of the lower level.
+    """
+
+    student: keras.Model
+    teacher_logits: Callable
+    candidate_losses: Mapping[str, Callable]
+    meta_loss: str
+    temperature: float
+    optimizer: keras.optimizers.Optimizer
+
+    def lower_level(self, batch: tuple) -> Callable:
+        """The losses of every training sample, shape `(batch, losses)`, as a function of `theta` (lines 5-7)."""
+        x, labels, sample_weight = unpacked(batch)
+        teacher_logits = self.teacher_logits(x)
+        teacher_losses = hard_loss(labels, teacher_logits)
+        state = snapshot(self.student.non_trainable_variables)
+
+        def lower_level(theta):
+            logits, penalty, new_state = self.student_at(theta, state, x)
+            candidates = [loss(labels, teacher_logits, logits) for loss in self.candidate_losses.values()]
+            hard = hard_loss(labels, logits)
+            features = ops.stack([ops.cast(teacher_losses, hard.dtype), hard], axis=-1)
+            forward = Forward(logits, features, labels, _mean_weight(hard, sample_weight), new_state)
+            return (ops.stack(candidates, axis=-1), penalty), forward
+
+        return lower_level
+
+    def upper_loss(self, meta_batch: tuple, scale: Any = 1.0) -> Callable:
+        """The (scaled) mean loss on the meta batch, as a function of `theta'` (lines 9-10)."""
+        x, labels, sample_weight = unpacked(meta_batch)
+        teacher_logits = None if self.meta_loss == "hard" else self.teacher_logits(x)
+        state = snapshot(self.student.non_trainable_variables)
+
+        def upper_loss(theta):
+            # The meta batch has batch statistics of its own; its updates of the state are thrown away.
+            logits, _, _ = self.student_at(theta, state, x)
+            losses = self._meta_losses(labels, teacher_logits, logits)
+            return scale * ops.sum(_mean_weight(losses, sample_weight) * losses)
+
+        return upper_loss
+
+    def student_at(self, theta: list, state: list, x: Any) -> tuple[Any, Any, list]:
+        """The student in training mode as a pure function of its variables: `(logits, penalty, new_state)`."""
+        student = self.student
+        variables = [*student.trainable_variables, *student.non_trainable_variables]
+        with keras.StatelessScope(state_mapping=zip(variables, [*theta, *state]), collect_losses=True) as scope:
+            logits = student(x, training=True)
+            losses = [ops.sum(ops.cast(loss, keras.config.floatx())) for loss in student.losses]
+        new_state = [scope.get_current_value(variable) for variable in student.non_trainable_variables]
+        return logits, sum(losses) if losses else None, new_state
+
+    def cotangents(self, weights: Any, forward: Forward) -> tuple:
+        """What every loss counts in the batch loss (line 7), scaled; the virtual step leaves out the penalty."""
+        scale = loss_scale(self.optimizer)
+        return scale * forward.mean_weight[:, None] * ops.cast(weights, forward.mean_weight.dtype), None
+
+    def regularized(self, gradient: list, step: VirtualStep) -> list:
+        """Add the gradient of the student's own losses (regularisers), which belong to the real step alone."""
+        _, penalty = step.outputs
+        if penalty is None:
+            return gradient
+        scale = ops.ones_like(penalty) * loss_scale(self.optimizer) / num_replicas()
+        return [g + p for g, p in zip(gradient, step.pullback((None, scale)))]
+
+    def keep_state(self, forward: Forward) -> None:
+        """Let the real student keep the state of its own forward pass, such as moving averages."""
+        for variable, value in zip(self.student.non_trainable_variables, forward.state):
+            variable.assign(value)
+
+    def _meta_losses(self, labels, teacher_logits, logits):
+        if self.meta_loss == "hard":
+            return hard_loss(labels, logits)
+        soft = soft_loss(teacher_logits, logits, self.temperature)
+        return soft if self.meta_loss == "soft" else hard_loss(labels, logits) + soft
+
+
+def unpacked(batch: tuple) -> tuple[Any, Any, Any]:
+    """Inputs, labels and sample weights; the weights, which may stand in a column, as `(batch,)`."""
+    x, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
+    return x, labels, None if sample_weight is None else ops.reshape(sample_weight, (-1,))
+
+
+def _mean_weight(losses, sample_weight):
+    """`1 / batch` for each sample, times its sample weight; `batch` counts the samples on all replicas."""
+    ones = ops.ones_like(losses)
+    (batch,) = all_reduce_sum([ops.sum(ones)])
+    return ones / batch if sample_weight is None else ops.cast(sample_weight, ones.dtype) / batch

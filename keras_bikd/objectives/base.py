@@ -1,0 +1,96 @@
+"""What an objective is: a frozen record of hyper-parameters that maps labels and logits to one loss per sample."""
+
+import dataclasses
+import functools
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+from keras import ops
+
+from keras_bikd import checks
+from keras_bikd.long_tail import log_priors
+from keras_bikd.losses import at_least_float32
+from keras_bikd.serialization import Serializable
+
+__all__ = ["ClassCounts", "Factor", "Objective", "PerClass", "Share", "Temperature", "log_prior"]
+
+# Types of hyper-parameters, each with its check.
+Temperature = Annotated[float, checks.positive_number]
+Factor = Annotated[float, checks.non_negative_number]
+Share = Annotated[float, checks.between_zero_and_one]
+ClassCounts = Annotated[tuple[int, ...], checks.class_counts]
+PerClass = Annotated[tuple[float, ...], checks.number_per_class]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Objective(Serializable):
+    """Base of the objectives. A subclass declares its hyper-parameters as fields and defines `call`.
+
+    Examples:
+        >>> from keras_bikd.losses import hard_loss
+        >>> @dataclasses.dataclass(frozen=True, kw_only=True)
+        ... class FocalLoss(Objective):
+        ...     gamma: Factor = 2.0
+        ...     def call(self, labels, teacher_logits, student_logits):
+        ...         loss = hard_loss(labels, student_logits)
+        ...         return (1 - ops.exp(-loss)) ** self.gamma * loss
+        >>> logits = np.array([[1.0, 0.0, -1.0]])
+        >>> np.round(FocalLoss(gamma=1.0)(np.array([0]), logits, logits), 4)
+        array([0.1364])
+    """
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value, check = getattr(self, field.name), _checks_of(type(self)).get(field.name)
+            if check is not None and not (value is None and field.default is None):
+                value = check(type(self).__name__, field.name, value)
+            if isinstance(value, list):  # as JSON stores a tuple
+                value = tuple(value)
+            object.__setattr__(self, field.name, value)
+
+    def __call__(self, labels: Any, teacher_logits: Any, student_logits: Any) -> Any:
+        """Return the loss of every sample.
+
+        Args:
+            labels: Integer ids of shape `(batch,)`, or one-hot rows.
+            teacher_logits: Float tensor of shape `(batch, classes)`.
+            student_logits: Float tensor of shape `(batch, classes)`.
+
+        Returns:
+            Float tensor of shape `(batch,)`, at least float32.
+
+        Raises:
+            ValueError: If a hyper-parameter with one number per class has another length than the student's output.
+        """
+        # A shift by log counts near 10 has no place in float16.
+        student_logits = at_least_float32(student_logits)
+        teacher_logits = ops.cast(at_least_float32(teacher_logits), student_logits.dtype)
+        classes = student_logits.shape[-1]
+        for field in dataclasses.fields(self):
+            values = getattr(self, field.name)
+            per_class = _checks_of(type(self)).get(field.name) in (checks.class_counts, checks.number_per_class)
+            if per_class and values is not None and len(values) != classes:
+                raise ValueError(
+                    f"`{type(self).__name__}({field.name}=...)` takes one number per class, and the student has "
+                    f"{classes} outputs. Received: {len(values)} numbers"
+                )
+        return self.call(labels, teacher_logits, student_logits)
+
+    def call(self, labels: Any, teacher_logits: Any, student_logits: Any) -> Any:
+        """The formula: one value per sample, from logits of at least float32."""
+        raise NotImplementedError(f"{type(self).__name__} must define `call`.")
+
+    @property
+    def ARGUMENTS(self) -> tuple[str, ...]:  # type: ignore[override]  # noqa: N802
+        return tuple(field.name for field in dataclasses.fields(self))
+
+
+@functools.cache
+def _checks_of(cls):
+    """The check of every field whose type has one, also where the field is optional."""
+    hints = {name: (hint, *get_args(hint)) for name, hint in get_type_hints(cls, include_extras=True).items()}
+    return {name: h.__metadata__[0] for name, kinds in hints.items() for h in kinds if get_origin(h) is Annotated}
+
+
+def log_prior(class_counts: ClassCounts, logits: Any) -> Any:
+    """Log share of every class, in the dtype of `logits`; a class without images counts as one."""
+    return ops.cast(log_priors(class_counts), logits.dtype)

@@ -1,4 +1,5 @@
 # Each target sets up all it needs, in .venv, on a machine with Python 3.11 and make.
+# Another Python: `make clean`, then for example `make test PYTHON=python3.13`.
 PYTHON ?= python3.11
 BIN := .venv/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 2
@@ -49,4 +50,4 @@ docs: site
 	touch $@
 
 clean:
-	rm -rf .venv site build *.egg-info
+	rm -rf .venv site build dist *.egg-info

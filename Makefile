@@ -1,4 +1,5 @@
 # Each target sets up all it needs, in .venv, on a machine with Python 3.11 and make.
+# Another Python: `make clean`, then for example `make test PYTHON=python3.13`.
 PYTHON ?= python3.11
 BIN := .venv/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 2
@@ -7,15 +8,30 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 ON_JAX := $(addprefix tests/test_,golden.py hypergradient.py bikd_model.py baselines.py saving.py resume.py \
 	comparison.py)
 
-.PHONY: quickstart test lint site docs clean
+.PHONY: quickstart test test-tensorflow test-jax test-fast test-prerelease lint site docs clean
 
 quickstart: .venv/installed-viz
 	$(BIN)/python recipes/digits_lt.py
 
+# Both parts run, also when the first one fails.
+test:
+	$(MAKE) --no-print-directory -k test-tensorflow test-jax
+
 # Three on two cores: many tests wait for processes of their own.
-test: .venv/installed-dev
+test-tensorflow: .venv/installed-dev
 	$(BIN)/python -m pytest -n 3
+
+test-jax: .venv/installed-dev
 	KERAS_BACKEND=jax $(BIN)/python -m pytest -n 3 -m "not slow" $(ON_JAX)
+
+test-fast: .venv/installed-dev
+	$(BIN)/python -m pytest -n 3 -m "not slow"
+
+# Keras' nightly build replaces the release in .venv: `make clean` brings the release back.
+test-prerelease: .venv/installed-dev
+	$(BIN)/python -m pip uninstall --quiet --yes keras
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade --pre keras-nightly
+	$(MAKE) --no-print-directory test-fast
 
 lint: .venv/installed-dev
 	$(BIN)/ruff format --check .
@@ -34,4 +50,4 @@ docs: site
 	touch $@
 
 clean:
-	rm -rf .venv site build *.egg-info
+	rm -rf .venv site build dist *.egg-info

@@ -1,9 +1,13 @@
 """The layers of the library: imports point downwards only, and TensorFlow stays where it belongs."""
 
 import ast
+import os
 import pathlib
+import re
+import shutil
 import subprocess
 import sys
+import tomllib
 
 import pytest
 
@@ -69,3 +73,25 @@ def test_importing_the_library_does_not_import_the_optional_parts():
     code = f"import sys, keras; before = {count}; import keras_bikd; print({count} - before)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert run.stdout.strip() == "0"
+
+
+def test_ci_runs_every_python_that_the_package_declares():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = [name.rpartition(" ")[2] for name in project["classifiers"] if re.search(r":: 3\.\d+$", name)]
+    matrix = re.search(r"python: \[(.+)\]", (ROOT / ".github/workflows/ci.yml").read_text()).group(1)
+    assert re.findall(r"[\d.]+", matrix) == declared
+    assert project["requires-python"] == f">={declared[0]}"
+
+
+def test_make_test_runs_jax_after_tensorflow_has_failed(tmp_path):
+    for name in ("Makefile", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    python = tmp_path / ".venv/bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text('#!/bin/sh\necho "${KERAS_BACKEND:-tensorflow}" >> calls\nexit 1\n')
+    python.chmod(0o755)
+    (tmp_path / ".venv/installed-dev").touch()
+    # Nothing of an outer `make`: its flags would be inherited.
+    run = subprocess.run([shutil.which("make"), "test"], cwd=tmp_path, env={"PATH": os.environ["PATH"]}, check=False)
+    assert run.returncode != 0
+    assert (tmp_path / "calls").read_text().split() == ["tensorflow", "jax"]

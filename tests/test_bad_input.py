@@ -260,7 +260,8 @@ def lfme(groups=((0, 1), (2, 3)), train=(X, Y), meta=(META_X, META_Y), teacher=N
     model = bikd.DistillationModel(models.perceptron(), teacher, objectives.ExpertsObjective(COUNTS, num_groups=2))
     model.compile("sgd")
     data = train if isinstance(train, tuple) else (train,)
-    model.fit(*data, callbacks=[bikd.callbacks.ExpertPacing(train, meta, **kwargs)], verbose=0)
+    pacing = bikd.callbacks.ExpertPacing(train, meta, **kwargs)
+    model.fit(*data, shuffle=False, callbacks=[pacing], verbose=0)
 
 
 @pytest.mark.parametrize("case", CASES)

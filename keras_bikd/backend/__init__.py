@@ -9,7 +9,7 @@ if keras.backend.backend() == "tensorflow":
     from keras_bikd.backend.tensorflow import *  # noqa: F403
     from keras_bikd.backend.tensorflow import __all__
 elif keras.backend.backend() == "jax":
-    from keras_bikd.backend.jax import *  # noqa: F403
+    from keras_bikd.backend.jax import *  # type: ignore[assignment]  # noqa: F403
     from keras_bikd.backend.jax import __all__  # noqa: F401
 else:
     raise ImportError(

@@ -73,9 +73,10 @@ class MetaWeightNet(Serializable, keras.layers.Layer):
             checks.between_zero_and_one("MetaWeightNet", "initial_weight", initial_weight)
         self.hidden_units = tuple(widths)
         self.num_losses = checks.positive_integer("MetaWeightNet", "num_losses", num_losses)
+        self.class_counts: list[int] | None = None
         if class_counts is not None:
-            class_counts = checks.class_counts("MetaWeightNet", "class_counts", class_counts)
-        self.class_counts, self.initial_weight = class_counts, initial_weight
+            self.class_counts = checks.class_counts("MetaWeightNet", "class_counts", class_counts)
+        self.initial_weight = initial_weight
         fan_ins = [2 if class_counts is None else 3, *widths]
         self.dense_layers = [self._dense(fan_in, units, "tanh") for fan_in, units in zip(fan_ins, widths)]
         bias = None if initial_weight is None else np.log(initial_weight / (1 - initial_weight))
@@ -99,15 +100,15 @@ class MetaWeightNet(Serializable, keras.layers.Layer):
     def call(self, losses: Any, labels: Any = None) -> Any:
         weights = losses
         if self.class_counts is not None:
-            weights = ops.concatenate([losses, self._log_prior(labels)[:, None]], axis=-1)
+            weights = ops.concatenate([losses, self._log_prior(labels, self.class_counts)[:, None]], axis=-1)
         for layer in self.dense_layers:
             weights = layer(weights)
         return weights
 
-    def _log_prior(self, labels):
-        known = ops.cast(log_priors(self.class_counts), self.compute_dtype)
+    def _log_prior(self, labels, class_counts):
+        known = ops.cast(log_priors(class_counts), self.compute_dtype)
         labels = ops.convert_to_tensor(labels)
-        if len(labels.shape) > 1 and labels.shape[-1] == len(self.class_counts):
+        if len(labels.shape) > 1 and labels.shape[-1] == len(class_counts):
             return ops.matmul(ops.cast(labels, self.compute_dtype), known)
         return ops.take(known, ops.cast(ops.reshape(labels, (-1,)), "int32"))
 

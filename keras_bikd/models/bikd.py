@@ -1,6 +1,6 @@
 """`BiKDModel`: Algorithm 1 of the paper as the `train_step` of a Keras model."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -98,7 +98,9 @@ class BiKDModel(MetaGuidedModel):
                 f"Received: a weight network with num_losses={self.weight_net.num_losses}"
             )
         self.inner_steps = checks.positive_integer("BiKDModel", "inner_steps", inner_steps)
-        self._observe = self._differentiate = None  # two compiled functions, made when they are first needed
+        # Two compiled functions, made when they are first needed.
+        self._observe: Callable | None = None
+        self._differentiate: Callable | None = None
 
     @property
     def student_optimizer(self) -> keras.optimizers.Optimizer:
@@ -261,8 +263,8 @@ class BiKDModel(MetaGuidedModel):
         if not self._prepared:
             self._prepare(batch, meta_batch)
         variables = [*self.variables, *self.optimizer.variables]
-        self._differentiate = self._differentiate or jit(self._unscaled_hypergradient, variables)
-        return self._differentiate(*tree.map_structure(ops.convert_to_tensor, (batch, meta_batch)))
+        differentiate = self._differentiate = self._differentiate or jit(self._unscaled_hypergradient, variables)
+        return differentiate(*tree.map_structure(ops.convert_to_tensor, (batch, meta_batch)))
 
     def _unscaled_hypergradient(self, batch, meta_batch):
         step = self.virtual_step(batch, meta_batch)
@@ -278,12 +280,12 @@ class BiKDModel(MetaGuidedModel):
         Returns:
             `SampleWeights` of NumPy arrays, one row per sample.
         """
-        self._observe = self._observe or jit(self._observe_batch, self.variables)
+        observe = self._observe = self._observe or jit(self._observe_batch, self.variables)
         rows = []
         for batch in batches:
             # A ready-paired data set yields ((x, y), (meta_x, meta_y)).
             x, labels = batch[0][:2] if is_pair(batch) else batch[:2]
-            observed = self._observe(tree.map_structure(ops.convert_to_tensor, x), ops.convert_to_tensor(labels))
+            observed = observe(tree.map_structure(ops.convert_to_tensor, x), ops.convert_to_tensor(labels))
             rows.append([ops.convert_to_numpy(part) for part in (labels, *observed)])
         return SampleWeights(*(np.concatenate(column) for column in zip(*rows)))
 

@@ -36,7 +36,7 @@ class Experts(Serializable, keras.Model):
 
     ARGUMENTS = ("experts", "groups")
 
-    def __init__(self, experts: Sequence[keras.Model], groups: Sequence[Sequence[int]], **kwargs: Any) -> None:
+    def __init__(self, experts: Sequence[keras.Model], groups: Sequence, **kwargs: Any) -> None:
         super().__init__(**{"autocast": False, **kwargs})  # experts cast their inputs themselves
         self.experts = list(experts)
         self.groups = [[int(label) for label in group] for group in groups]

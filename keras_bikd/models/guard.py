@@ -17,8 +17,8 @@ class WeightGuard(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         logs = logs or {}
-        means = [logs.get(tracker.name) for tracker in self.model.weight_trackers]
-        if None not in means and sum(means) < self.COLLAPSED:
+        means = [logs.get(tracker.name, float("inf")) for tracker in self.model.weight_trackers]
+        if sum(means) < self.COLLAPSED:
             self._say(
                 "collapsed",
                 f"The weights have collapsed: their sum is {sum(means):.3f} on average after epoch {epoch + 1}. This "

@@ -53,7 +53,7 @@ class MetaGuidedModel(TeacherStudentModel):
         self.student_loss_tracker = keras.metrics.Mean(name="student_loss")
         self.weight_trackers = [keras.metrics.Mean(name=f"{name}_weight") for name in self.candidate_losses]
         self.training_samples = None  # batches for callbacks to look at, while `fit` runs
-        self.num_classes: int | None = None  # known once the student has been run
+        self.num_classes = 0  # until the student has been run
         self._prepared = False
 
     @property

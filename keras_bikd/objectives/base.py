@@ -40,7 +40,7 @@ class Objective(Serializable):
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            value, check = getattr(self, field.name), _checks_of(type(self)).get(field.name)
+            value, check = getattr(self, field.name), self._checks().get(field.name)
             if check is not None and not (value is None and field.default is None):
                 value = check(type(self).__name__, field.name, value)
             if isinstance(value, list):  # as JSON stores a tuple
@@ -67,7 +67,7 @@ class Objective(Serializable):
         classes = student_logits.shape[-1]
         for field in dataclasses.fields(self):
             values = getattr(self, field.name)
-            per_class = _checks_of(type(self)).get(field.name) in (checks.class_counts, checks.number_per_class)
+            per_class = self._checks().get(field.name) in (checks.class_counts, checks.number_per_class)
             if per_class and values is not None and len(values) != classes:
                 raise ValueError(
                     f"`{type(self).__name__}({field.name}=...)` takes one number per class, and the student has "
@@ -79,16 +79,17 @@ class Objective(Serializable):
         """The formula: one value per sample, from logits of at least float32."""
         raise NotImplementedError(f"{type(self).__name__} must define `call`.")
 
-    @property
-    def ARGUMENTS(self) -> tuple[str, ...]:  # type: ignore[override]  # noqa: N802
-        return tuple(field.name for field in dataclasses.fields(self))
+    def get_config(self) -> dict[str, Any]:
+        """The hyper-parameters, ready for JSON."""
+        names = [field.name for field in dataclasses.fields(self)]
+        return {name: keras.saving.serialize_keras_object(getattr(self, name)) for name in names}
 
-
-@functools.cache
-def _checks_of(cls):
-    """The check of every field whose type has one, also where the field is optional."""
-    hints = {name: (hint, *get_args(hint)) for name, hint in get_type_hints(cls, include_extras=True).items()}
-    return {name: h.__metadata__[0] for name, kinds in hints.items() for h in kinds if get_origin(h) is Annotated}
+    @classmethod
+    @functools.cache
+    def _checks(cls):
+        """The check of every field whose type has one, also where the field is optional."""
+        hints = {name: (hint, *get_args(hint)) for name, hint in get_type_hints(cls, include_extras=True).items()}
+        return {name: h.__metadata__[0] for name, kinds in hints.items() for h in kinds if get_origin(h) is Annotated}
 
 
 def log_prior(class_counts: ClassCounts, logits: Any) -> Any:

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
+import keras
 from keras import ops
 
 from keras_bikd import checks

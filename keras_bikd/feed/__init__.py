@@ -2,7 +2,7 @@
 
 from keras_bikd.feed.batches import as_batches, batched, batches, check_length, is_dataset, require_end
 from keras_bikd.feed.fit_data import FitData, data_of_fit, example_inputs
-from keras_bikd.feed.labels import check_labels, label_errors
+from keras_bikd.feed.labels import check_labels, check_validation_labels, label_errors
 from keras_bikd.feed.pairs import PairedPyDataset, is_pair, pair, require_pair
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "batches",
     "check_labels",
     "check_length",
+    "check_validation_labels",
     "data_of_fit",
     "example_inputs",
     "is_dataset",

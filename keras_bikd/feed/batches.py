@@ -77,14 +77,20 @@ def check_length(pairs: Any, fit_arguments: dict) -> None:
     length = int(pairs.cardinality()) if isinstance(pairs, tf.data.Dataset) else pairs.num_batches
     if length == 0:
         raise ValueError("`fit` received an empty data set: there is no training batch, or no meta batch.")
-    if length == tf.data.INFINITE_CARDINALITY and not fit_arguments.get("steps_per_epoch"):
+    if _is_endless(pairs) and not fit_arguments.get("steps_per_epoch"):
         raise ValueError(
-            "The training data set never ends (it was repeated). Pass `fit(steps_per_epoch=...)`, or leave out "
-            "`.repeat()`: `fit` goes through the data once per epoch."
+            "The training data set never ends. Pass `fit(steps_per_epoch=...)`, or a data set that ends: leave out "
+            "`.repeat()`, or give the `PyDataset` a number of batches. `fit` goes through the data once per epoch."
         )
+
+
+def _is_endless(data):
+    if isinstance(data, tf.data.Dataset):
+        return data.cardinality() == tf.data.INFINITE_CARDINALITY
+    return data.num_batches is None
 
 
 def require_end(argument: str, data: Any) -> None:
     """Raise if all batches of `data` are asked for and there is no last one."""
-    if isinstance(data, tf.data.Dataset) and data.cardinality() == tf.data.INFINITE_CARDINALITY:
+    if is_dataset(data) and _is_endless(data):
         raise ValueError(f"`{argument}` received a data set that never ends. Leave out its `.repeat()`.")

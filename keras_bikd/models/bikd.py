@@ -1,5 +1,6 @@
 """`BiKDModel`: Algorithm 1 of the paper as the `train_step` of a Keras model."""
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -31,8 +32,8 @@ class BiKDModel(MetaGuidedModel):
 
     Args:
         student: `keras.Model` that outputs logits.
-        teacher: `keras.Model` that outputs logits for the same inputs and classes. It runs in inference mode and is
-            never trained.
+        teacher: `keras.Model` that outputs logits for the same inputs and classes, or the path of one
+            (`TeacherReference`). It runs in inference mode and is never trained.
         weight_net: `MetaWeightNet` with one output per candidate loss; by default two hidden layers of 64.
         temperature: Positive number, temperature of the soft loss.
         inner_steps: Number of batches between two updates of the weight network; the hypergradients of these
@@ -68,7 +69,7 @@ class BiKDModel(MetaGuidedModel):
     def __init__(
         self,
         student: keras.Model,
-        teacher: keras.Model,
+        teacher: keras.Model | str | os.PathLike,
         weight_net: MetaWeightNet | None = None,
         *,
         temperature: float = 4.0,
@@ -240,7 +241,13 @@ class BiKDModel(MetaGuidedModel):
         if self.hypergradient_layers is None:
             return None
         layers = [variable.path.rpartition("/")[0] for variable in self.student.trainable_variables]
-        last = list(dict.fromkeys(layers))[-self.hypergradient_layers :]
+        last = list(dict.fromkeys(layers))
+        if len(last) < self.hypergradient_layers:
+            raise ValueError(
+                "`compile(hypergradient_layers=...)` counts the layers with trainable weights, and the student has "
+                f"{len(last)}. Received: hypergradient_layers={self.hypergradient_layers}"
+            )
+        last = last[-self.hypergradient_layers :]
         return [i for i, layer in enumerate(layers) if layer in last]
 
     def _has_hypergradient(self):
@@ -296,6 +303,7 @@ class BiKDModel(MetaGuidedModel):
 
     def _prepare(self, batch, meta_batch):
         super()._prepare(batch, meta_batch)
+        self._moved_variables()  # raises if there are too few layers
         counts = self.weight_net.class_counts
         if counts is not None and len(counts) != self.num_classes:
             raise ValueError(

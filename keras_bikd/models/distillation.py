@@ -1,5 +1,6 @@
 """`DistillationModel`: the baselines, trained like `BiKDModel`."""
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -23,7 +24,7 @@ class DistillationModel(TeacherStudentModel):
 
     Args:
         student: `keras.Model` that outputs logits.
-        teacher: `keras.Model` that outputs logits for the same inputs and classes; never trained.
+        teacher: `keras.Model` that outputs logits for the same inputs and classes, or the path of one; never trained.
         objective: One of `keras_bikd.objectives`, or any `(labels, teacher_logits, student_logits) -> (batch,)`.
         **kwargs: Keras model arguments (`name`, ...).
 
@@ -44,7 +45,9 @@ class DistillationModel(TeacherStudentModel):
 
     ARGUMENTS = (*TeacherStudentModel.ARGUMENTS, "objective")
 
-    def __init__(self, student: keras.Model, teacher: keras.Model, objective: Callable, **kwargs: Any) -> None:
+    def __init__(
+        self, student: keras.Model, teacher: keras.Model | str | os.PathLike, objective: Callable, **kwargs: Any
+    ) -> None:
         super().__init__(student, teacher, **kwargs)
         self.objective = checks.objective("DistillationModel", "objective", objective)
 

@@ -1,5 +1,6 @@
 """What BiKD and RW-KD share as Keras models: their samples are weighed by what helps on a small balanced meta set."""
 
+import os
 from typing import Any
 
 import keras
@@ -8,7 +9,7 @@ from keras import ops, tree
 from keras_bikd import checks
 from keras_bikd.backend import num_replicas, run_step, variable_scope
 from keras_bikd.bilevel.hypergradient import VirtualStep
-from keras_bikd.feed import check_labels, data_of_fit, label_errors, require_pair
+from keras_bikd.feed import check_labels, check_validation_labels, data_of_fit, label_errors, require_pair
 from keras_bikd.models.problem import Problem, unpacked
 from keras_bikd.models.teacher_student import TeacherStudentModel
 from keras_bikd.objectives import BalancedSoftmax, CrossEntropy, SoftTargets
@@ -36,7 +37,7 @@ class MetaGuidedModel(TeacherStudentModel):
     def __init__(
         self,
         student: keras.Model,
-        teacher: keras.Model,
+        teacher: keras.Model | str | os.PathLike,
         *,
         temperature: float,
         meta_loss: str,
@@ -119,6 +120,8 @@ class MetaGuidedModel(TeacherStudentModel):
             checks.positive_integer("fit", "batch_size", batch_size)
         data = data_of_fit(x, y, meta_data, batch_size=batch_size, shuffle=shuffle, fit_arguments=kwargs)
         self._prepare(*data.example)
+        if "validation_data" in kwargs:
+            kwargs["validation_data"] = check_validation_labels(kwargs["validation_data"], self.num_classes)
         callbacks = callbacks if isinstance(callbacks, (list, tuple)) else [callbacks] if callbacks else []
         self.training_samples = data.samples
         try:

@@ -1,5 +1,6 @@
 """`RWKDModel`: the weights of every sample come straight from the meta set, in every step, without a network."""
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,7 +26,7 @@ class RWKDModel(MetaGuidedModel):
 
     Args:
         student: `keras.Model` that outputs logits.
-        teacher: `keras.Model` that outputs logits for the same inputs and classes; never trained.
+        teacher: `keras.Model` that outputs logits for the same inputs and classes, or the path of one; never trained.
         temperature: Positive number, temperature of the soft loss.
         meta_loss: As in `BiKDModel`.
         class_counts: As in `BiKDModel`.
@@ -52,7 +53,7 @@ class RWKDModel(MetaGuidedModel):
     def __init__(
         self,
         student: keras.Model,
-        teacher: keras.Model,
+        teacher: keras.Model | str | os.PathLike,
         *,
         temperature: float = 4.0,
         meta_loss: str = "hard",

@@ -1,12 +1,15 @@
 """What every distilled model has in common: it acts as its student, and leaves the teacher unchanged."""
 
-from typing import Any
+import os
+import warnings
+from typing import Any, Self
 
 import keras
 from keras import ops
 
 from keras_bikd import checks
 from keras_bikd.losses import hard_loss
+from keras_bikd.models.teacher_reference import TeacherReference
 from keras_bikd.serialization import Serializable
 
 __all__ = ["TeacherStudentModel"]
@@ -19,15 +22,17 @@ class TeacherStudentModel(Serializable, keras.Model):
 
     Args:
         student: `keras.Model` that outputs logits.
-        teacher: `keras.Model` that outputs logits for the same inputs and classes. It runs in inference mode and is
-            never trained.
+        teacher: `keras.Model` that outputs logits for the same inputs and classes, or the path of one
+            (`TeacherReference`). It runs in inference mode and is never trained.
         **kwargs: Keras model arguments.
     """
 
     ARGUMENTS: tuple[str, ...] = ("student", "teacher")
 
-    def __init__(self, student: keras.Model, teacher: keras.Model, **kwargs: Any) -> None:
+    def __init__(self, student: keras.Model, teacher: keras.Model | str | os.PathLike, **kwargs: Any) -> None:
         super().__init__(**{"autocast": False, **kwargs})  # student and teacher cast their inputs themselves
+        if isinstance(teacher, (str, os.PathLike)):
+            teacher = TeacherReference(teacher)
         for role, model in (("student", student), ("teacher", teacher)):
             if not isinstance(model, keras.Model):
                 raise ValueError(
@@ -150,6 +155,14 @@ class TeacherStudentModel(Serializable, keras.Model):
 
     def _seeds(self):
         return self._all_but(self.variables, self.weights)
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: dict | None = None) -> Self:
+        """Revive a model from what `get_config` returned."""
+        with warnings.catch_warnings():
+            # Of students that compile themselves, such as those of keras-hub: here they need not be compiled.
+            warnings.filterwarnings("ignore", message=r"`compile\(\)` was not called as part of model loading")
+            return super().from_config(config, custom_objects)
 
     # The student's own build configuration is stored with the student.
     def get_build_config(self):

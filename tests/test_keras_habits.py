@@ -1,0 +1,165 @@
+"""What users of `keras.Model` do without thinking: arguments by position, defaults, "auto" modes, other data."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_bikd as bikd
+import models
+from keras_bikd.objectives import KnowledgeDistillation
+
+KINDS = ("DistillationModel", "BiKDModel", "RWKDModel")
+
+
+def build(kind, student=None, teacher=None):
+    own = [KnowledgeDistillation()] if kind == "DistillationModel" else []
+    return getattr(bikd, kind)(student or models.perceptron(), teacher or models.perceptron(), *own)
+
+
+def guide(kind):
+    return {} if kind == "DistillationModel" else {"meta_data": models.arrays(8, seed=1)}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_compile_and_fit_by_position(kind):
+    model = build(kind)
+    model.compile("adam", bikd.losses.hard_loss, ["accuracy"])
+    history = model.fit(*models.arrays(24), 8, 2, 0, **guide(kind)).history
+    assert len(history["accuracy"]) == 2
+    assert int(model.optimizer.iterations) == 6
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_compile_without_an_optimizer_takes_that_of_keras(kind):
+    model = build(kind)
+    model.compile()
+    optimizer = model.student_optimizer if kind == "BiKDModel" else model.optimizer
+    assert isinstance(optimizer, keras.optimizers.RMSprop)
+
+
+def test_a_meta_optimizer_by_position_is_refused():
+    with pytest.raises(ValueError, match=r"as a keyword: `compile\(\.\.\., meta_optimizer=\.\.\.\)`. Received: loss=<"):
+        build("BiKDModel").compile("sgd", keras.optimizers.Adam(1e-3))
+
+
+def test_early_stopping_knows_which_way_is_better():
+    model = build("BiKDModel")
+    model.compile("sgd", metrics=[bikd.metrics.BalancedAccuracy(models.CLASSES)])
+    data = models.arrays(16)
+    stop = keras.callbacks.EarlyStopping("val_balanced_accuracy", patience=1)
+    model.fit(*data, validation_data=data, callbacks=[stop], verbose=0, **guide("BiKDModel"))
+    assert stop.monitor_op(1.0, 0.0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_teacher_may_be_a_path(kind, tmp_path):
+    teacher = models.perceptron()
+    teacher.save(tmp_path / "teacher.keras")
+    model = build(kind, teacher=str(tmp_path / "teacher.keras"))
+    x, _ = models.arrays(4)
+    np.testing.assert_allclose(model.teacher_logits(x), teacher(x))
+    assert not model.teacher.weights
+
+
+class EndlessBatches(keras.utils.PyDataset):
+    num_batches = None
+
+    def __getitem__(self, index):
+        return models.arrays(4)
+
+
+@pytest.mark.parametrize("batch_size", [0, -1, 16.0])
+def test_a_batch_size_that_is_none(batch_size):
+    model = models.compiled()
+    with pytest.raises(ValueError, match=rf"fit\(batch_size=.*at least 1. Received: batch_size={batch_size}"):
+        model.fit(*models.arrays(), batch_size=batch_size, **guide("BiKDModel"))
+
+
+def test_endless_py_datasets():
+    with pytest.raises(ValueError, match=r"never ends. Pass `fit\(steps_per_epoch"):
+        models.compiled().fit(EndlessBatches(), **guide("BiKDModel"))
+    with pytest.raises(ValueError, match=r"pair\(meta=\.\.\.\)` received a data set that never ends"):
+        models.compiled().fit(models.Batches(models.arrays()), meta_data=EndlessBatches())
+    model = models.compiled()
+    model.fit(EndlessBatches(), steps_per_epoch=3, verbose=0, **guide("BiKDModel"))
+    assert int(model.optimizer.iterations) == 3
+
+
+def wrong(samples=12):
+    x, y = models.arrays(samples)
+    return x, np.where(np.arange(samples) == 9, 4, y)
+
+
+@pytest.mark.parametrize("form", ["arrays", "tf.data", "PyDataset"])
+def test_a_label_out_of_range_in_validation_data(form):
+    validation = {"arrays": lambda d: d, "tf.data": models.dataset, "PyDataset": models.Batches}[form](wrong())
+    model = models.compiled()
+    with pytest.raises(ValueError, match=r"^The validation labels must lie in 0..3.*Received: .*4"):
+        model.fit(*models.arrays(), meta_data=models.arrays(8), validation_data=validation, verbose=0)
+    assert int(model.optimizer.iterations) == (0 if form == "arrays" else 1)
+
+
+@pytest.mark.parametrize("name", ["training", "meta"])
+def test_a_label_out_of_range_in_a_py_dataset(name):
+    train, meta = (wrong(), models.arrays(12)) if name == "training" else (models.arrays(12), wrong())
+    model = models.compiled()
+    with pytest.raises(ValueError, match=rf"^The {name} labels must lie in 0..3.*Received: labels from \d to 4$"):
+        model.fit(models.Batches(train), meta_data=models.Batches(meta), verbose=0)
+
+
+def test_more_hypergradient_layers_than_the_student_has():
+    model = models.compiled(compile_arguments={"hypergradient_layers": 99})
+    with pytest.raises(ValueError, match=r"student has 2\. Received: hypergradient_layers=99"):
+        model.fit(*models.arrays(), **guide("BiKDModel"))
+
+
+@pytest.mark.parametrize("kind", ["BiKDModel", "RWKDModel"])
+def test_auto_scale_loss(kind):
+    with pytest.raises(ValueError, match=r"takes no `auto_scale_loss`.*Received: auto_scale_loss=True"):
+        build(kind).compile("sgd", auto_scale_loss=True)
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class CompilesItself(keras.Model):
+    """As a classifier of keras-hub: its own `compile` takes other arguments."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.dense = keras.layers.Dense(models.CLASSES)
+        self.build((None, models.FEATURES))
+        self.compile()
+
+    def build(self, input_shape):
+        self.dense.build(input_shape)
+        self.built = True
+
+    def call(self, inputs):
+        return self.dense(inputs)
+
+    def compile(self, optimizer="adam", **kwargs):
+        super().compile(optimizer, loss="mse", **kwargs)
+
+
+def test_a_student_that_compiles_itself_loads_without_a_warning(tmp_path, recwarn):
+    model = build("BiKDModel", student=CompilesItself())
+    model.compile("sgd")
+    model.save(tmp_path / "model.keras")
+    keras.saving.load_model(tmp_path / "model.keras")
+    assert not [warning for warning in recwarn if "compile()" in str(warning.message)]
+
+
+@models.tensorflow_only
+def test_names_of_the_version_before_warn():
+    with pytest.warns(DeprecationWarning, match=r"keras_bikd.hypergradient.*Use `keras_bikd.bilevel.hypergradient`"):
+        assert bikd.hypergradient.one_step_hypergradient
+    with pytest.warns(DeprecationWarning, match="LFMEModel.*`ExpertPacing`"):
+        lfme = bikd.LFMEModel
+    experts = bikd.Experts([models.perceptron(classes=2) for _ in range(2)], [[0, 1], [2, 3]])
+    model = lfme(models.perceptron(), experts, [9, 7, 5, 3], num_groups=2)
+    model.compile("sgd")
+    data = tf.data.Dataset.from_tensor_slices(models.arrays()).batch(4)
+    history = model.fit(data, shuffle=False, meta_data=models.arrays(8), verbose=0).history
+    assert set(history) == {"loss", "expert_weight_0", "expert_weight_1"}
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        bikd.nothing  # noqa: B018

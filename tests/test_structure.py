@@ -9,7 +9,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 LAYERS = [
-    {"version", "backend", "checks"},
+    {"version", "backend", "checks", "files"},
     {"losses", "networks", "long_tail", "results"},
     {
         "hypergradient",

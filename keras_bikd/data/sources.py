@@ -110,13 +110,13 @@ class Arrays:
                 "`Arrays(x, y)` takes as many samples as labels, at least one of each. "
                 f"Received: x of shape {np.shape(x)}, y of shape {np.shape(y)}"
             )
-        self.num_classes = int(self.labels.max()) + 1
-        if class_names is not None and len(class_names) < self.num_classes:
+        names = range(self.labels.max() + 1) if class_names is None else class_names
+        if np.ndim(names) != 1 or len(names) <= self.labels.max():
             raise ValueError(
-                f"`Arrays(class_names=...)` takes a name for every class; `y` goes up to {self.num_classes - 1}. "
+                f"`Arrays(class_names=...)` takes one name for each of the {self.labels.max() + 1} classes. "
                 f"Received: class_names={class_names!r}"
             )
-        self.class_names = list(map(str, class_names or range(self.num_classes)))
+        self.class_names = [str(own) for own in names]
         self.num_classes = len(self.class_names)
         self.name, self.version, self.test_size = name, "1", None
 

@@ -241,8 +241,9 @@ def test_hidden_files_are_ignored_and_other_files_are_reported(tmp_path):
     for hidden in (".git", "class_0/.ipynb_checkpoints"):
         shutil.copytree(tmp_path / "images" / "class_1", tmp_path / "images" / hidden)
     shutil.copy(tmp_path / "images" / "class_1" / "000.png", tmp_path / "images" / "class_1" / "photo.webp")
-    with pytest.warns(UserWarning, match=r"1 files .* left out.*photo\.webp"):
+    with pytest.warns(UserWarning, match=r"1 files .* left out.*photo\.webp") as warned:
         data = bikd.data.load(Folder(tmp_path / "images", (8, 8)), meta_size=4, test_size=4)
+    assert warned[0].filename == __file__
     assert data.class_counts.tolist() == [16, 16]
     assert data.class_names == ["class_0", "class_1"]
 
@@ -379,7 +380,7 @@ def test_names_and_keywords_of_the_version_before(tmp_path):
     write_folder(tmp_path / "images")
     sizes = {"meta_size": 30, "test_size": 60}
     both = LongTailCut(meta_in_train=True)
-    with pytest.warns(DeprecationWarning, match=r"`data\.Cut` is deprecated. Write `data\.LongTailCut`"):
+    with pytest.warns(DeprecationWarning, match=r"`data\.Cut` is deprecated. Write `data\.LongTailCut`") as renamed:
         assert bikd.data.Cut is LongTailCut
     with pytest.warns(DeprecationWarning, match=r"Write `data\.load\(data\.Arrays\(x, y\), \.\.\.\)`"):
         old = bikd.data.make_long_tailed(x, y, 10, meta_in_train=True, name="mine", **sizes)
@@ -387,8 +388,9 @@ def test_names_and_keywords_of_the_version_before(tmp_path):
     with pytest.warns(DeprecationWarning, match=r"Write `data\.load\(data\.Folder\(path, image_size\), \.\.\.\)`"):
         old = bikd.data.load_folder(tmp_path / "images", image_size=(8, 8), meta_size=9, test_size=9)
     assert old.class_counts.tolist() == [34, 14, 6]
-    with pytest.warns(DeprecationWarning, match=r"cut=LongTailCut\(meta_in_train=True, sampling='instance'\)"):
+    with pytest.warns(DeprecationWarning, match=r"cut=LongTailCut\(meta_in_train=True, sampling='instance'\)") as moved:
         old = load(meta_in_train=True, sampling="instance")
+    assert moved[0].filename == renamed[0].filename == __file__
     assert old.manifest == load(cut=both).manifest
     with pytest.warns(
         DeprecationWarning, match=r"Write `load\(Tfds\('sklearn_digits', image_size=\(4, 4\)\), \.\.\.\)`"

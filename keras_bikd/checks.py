@@ -40,6 +40,13 @@ def positive_integer(owner, name, value):
     return int(value)
 
 
+def non_negative_integer(owner, name, value):
+    """Return `value` if it is an integer of at least 0, else raise."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
+        raise ValueError(f"`{owner}({name}=...)` takes an integer of at least 0. Received: {name}={value!r}")
+    return int(value)
+
+
 def number_per_class(owner, name, values):
     """Return `values` as a list if they are at least two finite numbers, none below 0 and not all 0, else raise."""
     array = np.asarray(values)

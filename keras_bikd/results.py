@@ -2,12 +2,13 @@
 
 import csv
 import json
-import os
 import pathlib
 import statistics
 
 import keras
 import numpy as np
+
+from keras_bikd.files import atomic_write
 
 
 def save_row(path, row):
@@ -24,11 +25,8 @@ def save_row(path, row):
         >>> load_row(path)
         {'method': 'CE', 'seed': 0}
     """
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.unfinished")
-    unfinished.write_text(json.dumps(row, indent=1) + "\n")
-    os.replace(unfinished, path)
+    with atomic_write(path) as unfinished:
+        unfinished.write_text(json.dumps(row, indent=1) + "\n")
 
 
 def load_row(path):

@@ -65,7 +65,7 @@ def main(
             bikd.callbacks.WeightHistory(folder / "weights.csv", split.class_counts, data=looked_at),
             bikd.callbacks.MetaLearningRateScheduler(),
             bikd.callbacks.WeightMap(folder, data=looked_at),
-            bikd.callbacks.PerClassReport(folder, split.test, split.manifest["class_names"]),
+            bikd.callbacks.PerClassReport(folder, split.test, split.class_names),
         ]
         callbacks = [] if keras.distribution.distribution() else watching  # they look at data of one process
         pairs = bikd.data.share_of_process(bikd.data.pair(split.train, split.meta))

@@ -26,9 +26,8 @@ def main(out, name=NAME, meta_size=META_SIZE, image_size=(224, 224), batch_size=
     out.mkdir(parents=True, exist_ok=True)
     keras.utils.set_random_seed(0)
     data = bikd.data.load(
-        name,
+        bikd.data.Tfds(name, image_size=image_size),
         meta_size=meta_size,
-        image_size=image_size,
         batch_size=batch_size,
         augment=bikd.data.pad_crop_flip(image_size[0] // 8),
     )

@@ -20,9 +20,8 @@ def main(folder, image_size=(64, 64), meta_size=100, test_size=100, steps=1000, 
     out = pathlib.Path(out)
     out.mkdir(parents=True, exist_ok=True)
     keras.utils.set_random_seed(0)
-    data = bikd.data.load_folder(
-        folder,
-        image_size=image_size,
+    data = bikd.data.load(
+        bikd.data.Folder(folder, image_size),
         meta_size=meta_size,
         test_size=test_size,
         batch_size=batch_size,
@@ -48,7 +47,7 @@ def main(folder, image_size=(64, 64), meta_size=100, test_size=100, steps=1000, 
     model.fit(data.train, meta_data=data.meta, epochs=epochs, callbacks=[bikd.callbacks.WeightMap(out)])
 
     model.student.save(out / "student.keras")
-    (out / "classes.json").write_text(json.dumps(data.manifest["class_names"]))
+    (out / "classes.json").write_text(json.dumps(data.class_names))
     bikd.data.save_manifest(out / "manifest.json", data)
     results = model.evaluate(data.test, return_dict=True, verbose=0)
     print({metric: round(value, 4) for metric, value in results.items()})

@@ -1,5 +1,7 @@
 """Bad input gets an error that names the argument and what was received, before the first step."""
 
+import pathlib
+
 import keras
 import numpy as np
 import pytest
@@ -235,11 +237,46 @@ CASES = {
         r"several to choose from.*hidden_units=\(16, 0\)",
     ),
     "wrong labels empty a class": (
-        lambda: load(imbalance_factor=100, cut=bikd.data.Cut(wrong_labels=0.9)),
+        lambda: load(imbalance_factor=100, cut=bikd.data.LongTailCut(wrong_labels=0.9)),
         "lose their last training image to a wrong label.*wrong_labels=0.9",
     ),
-    "meta_in_train=2": (lambda: load(meta_in_train=2), "meta_in_train=2"),
-    "unknown sampling": (lambda: load(sampling="balanced"), "'class_balanced'.*sampling='balanced'"),
+    "meta_in_train=2": (lambda: bikd.data.LongTailCut(meta_in_train=2), "meta_in_train=2"),
+    "unknown sampling": (lambda: bikd.data.LongTailCut(sampling="balanced"), "'class_balanced'.*sampling='balanced'"),
+    "a folder as a path": (
+        lambda: bikd.data.load(pathlib.Path("images"), meta_size=10),
+        r"load\(source=.*Folder\(path, image_size\).*Received: an object of type PosixPath",
+    ),
+    "a cut that is none": (lambda: load(cut="step"), r"load\(cut=.*LongTailCut.*Received: cut='step'"),
+    "three augmentations": (lambda: load(augment=(None,) * 3), r"load\(augment=.*pair"),
+    "seed=-1": (lambda: load(seed=-1), r"load\(seed=.*at least 0.*seed=-1"),
+    "batch_size=0": (lambda: load(batch_size=0), r"load\(batch_size=.*batch_size=0"),
+    "meta_size=15": (lambda: load(meta_size=15), r"load\(meta_size=.*multiple.*\(10\).*meta_size=15"),
+    "no test_size": (lambda: load(test_size=None), r"'sklearn_digits' has no labelled test split.*load\(test_size="),
+    "test_size for a set that has a test split": (
+        lambda: bikd.data.load("glyphs/g100", meta_size=500, test_size=100),
+        r"'glyphs/g100' has a test split of its own, of 2000 images.*Leave out.*test_size=100",
+    ),
+    "arrays of different lengths": (lambda: bikd.data.Arrays(X, Y[:5]), r"Arrays\(x, y\).*\(12, 6\).*\(5,\)"),
+    "one-hot labels of arrays": (lambda: bikd.data.Arrays(X, np.eye(4)[Y]), r"Arrays\(y=.*class ids.*\(12, 4\)"),
+    "labels of arrays below 0": (lambda: bikd.data.Arrays(X, Y - 1), r"Arrays\(y=.*from 0.*from -1 to 2"),
+    "labels of arrays between classes": (lambda: bikd.data.Arrays(X, Y + 0.5), r"Arrays\(y=.*from 0.5 to 3.5"),
+    "names of labels": (lambda: bikd.data.Arrays(X, ["cat"] * 12), r"Arrays\(y=.*dtype <U3"),
+    "too few names of classes": (
+        lambda: bikd.data.Arrays(X, Y, class_names=["a", "b"]),
+        r"Arrays\(class_names=.*4 classes.*\['a', 'b'\]",
+    ),
+    "no folder": (lambda: bikd.data.Folder("nowhere", (8, 8)), r"Folder\(path=.*Received: path='nowhere'"),
+    "one side of an image": (lambda: bikd.data.Folder("nowhere", 8), r"Folder\(image_size=.*image_size=8"),
+    "sides of an image as floats": (
+        lambda: bikd.data.Tfds("sklearn_digits", image_size=(8.0, 8.0)),
+        r"Tfds\(image_size=.*two integers.*image_size=\(8.0, 8.0\)",
+    ),
+    "an expert of unknown classes": (
+        lambda: bikd.data.only_classes(load(), [3, 10], batch_size=8),
+        r"only_classes\(classes=.*0 to 9.*Received: classes=\[3, 10\]",
+    ),
+    "an expert of a class twice": (lambda: bikd.data.only_classes(load(), [3, 3], batch_size=8), r"classes=\[3, 3\]"),
+    "noise below 0": (lambda: bikd.data.gaussian_noise(-0.1), r"gaussian_noise\(stddev=.*stddev=-0.1"),
     "imbalance empties a class": (lambda: load(imbalance_factor=1000), "imbalance_factor=1000"),
 }
 

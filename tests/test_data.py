@@ -11,7 +11,8 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 import keras_bikd as bikd
-from keras_bikd.data import digits, glyphs
+from keras_bikd.data import Arrays, Folder, LongTailCut, Tfds
+from keras_bikd.data.sets import digits, glyphs
 
 
 @pytest.fixture(autouse=True)
@@ -21,10 +22,9 @@ def quiet():
     keras.config.enable_interactive_logging()
 
 
-def load(seed=0, imbalance_factor=50, **kwargs):
-    return bikd.data.load(
-        "sklearn_digits", imbalance_factor, meta_size=100, test_size=500, batch_size=64, seed=seed, **kwargs
-    )
+def load(seed=0, imbalance_factor=50, source="sklearn_digits", **kwargs):
+    kwargs = {"meta_size": 100, "test_size": 500, "batch_size": 64, **kwargs}
+    return bikd.data.load(source, imbalance_factor, seed=seed, **kwargs)
 
 
 def images_and_labels(data_set):
@@ -45,7 +45,7 @@ def test_a_set_that_another_process_prepares_meanwhile(tmp_path, monkeypatch):
         yield from slow(self)
 
     monkeypatch.setattr(digits.SklearnDigits, "_generate_examples", overtaken)
-    data = load(data_dir=tmp_path)
+    data = load(source=Tfds("sklearn_digits", data_dir=tmp_path))
     assert data.class_counts.tolist() == load().class_counts.tolist()
     assert content(data.train) == content(load().train)
 
@@ -53,7 +53,7 @@ def test_a_set_that_another_process_prepares_meanwhile(tmp_path, monkeypatch):
 def test_a_set_that_cannot_be_written(tmp_path):
     (tmp_path / "sklearn_digits").write_text("a file in the way")
     with pytest.raises(OSError, match="sklearn_digits"):
-        load(data_dir=tmp_path)
+        Tfds("sklearn_digits", data_dir=tmp_path)
 
 
 def test_nothing_waits_for_the_tuner_of_pipelines():
@@ -149,7 +149,7 @@ def test_only_classes_numbers_them_in_the_order_given():
 
 
 def test_meta_images_are_trained_on_only_when_asked_for():
-    plain, both = load(), load(meta_in_train=True)
+    plain, both = load(), load(cut=LongTailCut(meta_in_train=True))
     assert content(both.meta) == content(plain.meta)
     assert content(both.train) == content(plain.train) | content(plain.meta)
     np.testing.assert_array_equal(both.class_counts, plain.class_counts + 10)
@@ -157,12 +157,12 @@ def test_meta_images_are_trained_on_only_when_asked_for():
 
 
 def test_profiles_sizes_and_orders():
-    step = load(cut=bikd.data.Cut(profile="step"), imbalance_factor=10)
+    step = load(cut=LongTailCut(profile="step"), imbalance_factor=10)
     assert step.class_counts.tolist() == [114] * 5 + [11] * 5
-    full = load(cut=bikd.data.Cut(head="full"), imbalance_factor=10)
+    full = load(cut=LongTailCut(head="full"), imbalance_factor=10)
     wanted = bikd.long_tail.exponential_counts(124, 10, 10)
     np.testing.assert_array_equal(full.class_counts[1:], wanted[1:])
-    shuffled = load(cut=bikd.data.Cut(class_order="shuffled"))
+    shuffled = load(cut=LongTailCut(class_order="shuffled"))
     assert sorted(shuffled.class_counts) == sorted(load().class_counts)
     assert shuffled.class_counts.tolist() != load().class_counts.tolist()
     np.testing.assert_array_equal(np.bincount(images_and_labels(shuffled.train)[1]), shuffled.class_counts)
@@ -187,14 +187,14 @@ def arrays(samples=600, classes=3):
 
 def test_arrays():
     x, y = arrays()
-    data = bikd.data.make_long_tailed(x, y, 10, meta_size=30, test_size=60, batch_size=32)
+    data = bikd.data.load(Arrays(x, y), 10, meta_size=30, test_size=60, batch_size=32)
     assert data.class_counts.tolist() == [170, 53, 17]
     known = {image.tobytes(): label for image, label in zip(x, y)}
     for part in (data.train, data.meta, data.test):
         for image, label in zip(*images_and_labels(part)):
             assert known[np.rint(image * 255).astype("uint8").tobytes()] == label
     table = np.random.default_rng(0).normal(size=(600, 5))
-    rows = images_and_labels(bikd.data.make_long_tailed(table, y, 10, meta_size=30, test_size=60).test)[0]
+    rows = images_and_labels(bikd.data.load(Arrays(table, y), 10, meta_size=30, test_size=60).test)[0]
     assert {row.tobytes() for row in rows} <= {row.tobytes() for row in table}  # tables are left as they are
 
 
@@ -209,9 +209,9 @@ def write_folder(directory, counts=(40, 20, 12), size=(10, 8)):
 
 def test_folder(tmp_path):
     write_folder(tmp_path / "images")
-    data = bikd.data.load_folder(tmp_path / "images", image_size=(8, 8), meta_size=9, test_size=9, batch_size=8)
+    data = bikd.data.load(Folder(tmp_path / "images", (8, 8)), meta_size=9, test_size=9, batch_size=8)
     assert data.class_counts.tolist() == [34, 14, 6]
-    assert data.manifest["class_names"] == ["class_0", "class_1", "class_2"]
+    assert data.class_names == data.manifest["class_names"] == ["class_0", "class_1", "class_2"]
     for part in (data.train, data.meta, data.test):
         images, labels = images_and_labels(part)
         assert images.shape[1:] == (8, 8, 3)
@@ -221,30 +221,31 @@ def test_folder(tmp_path):
 def test_a_large_set_is_streamed_and_not_kept(tmp_path, monkeypatch):
     """The same images and the same labels when the set is too large for memory."""
     write_folder(tmp_path / "images")
-    load_it = lambda: bikd.data.load_folder(tmp_path / "images", image_size=(8, 8), meta_size=9, test_size=9)
+    load_it = lambda: bikd.data.load(Folder(tmp_path / "images", (8, 8)), meta_size=9, test_size=9)
     kept = content(load_it().train)
-    monkeypatch.setattr("keras_bikd.data.sources._CACHE_BYTES", 0)
+    monkeypatch.setattr("keras_bikd.data.decoding._CACHE_BYTES", 0)
     streamed = load_it()
     assert content(streamed.train) == kept == content(streamed.train)
 
 
 def test_a_large_folder_is_shuffled_across_its_classes(tmp_path, monkeypatch):
     write_folder(tmp_path / "images", counts=(40, 40))
-    monkeypatch.setattr("keras_bikd.data.sources._CACHE_BYTES", 0)
+    monkeypatch.setattr("keras_bikd.data.decoding._CACHE_BYTES", 0)
     monkeypatch.setattr("keras_bikd.data.sources._SHUFFLE_BUFFER", 4)
-    data = bikd.data.load_folder(tmp_path / "images", image_size=(8, 8), meta_size=4, test_size=4, batch_size=19)
+    data = bikd.data.load(Folder(tmp_path / "images", (8, 8)), meta_size=4, test_size=4, batch_size=19)
     assert [set(labels.tolist()) for _, labels in data.train.as_numpy_iterator()] == [{0, 1}] * 4
 
 
-def test_hidden_files_are_not_seen_and_other_files_are_told(tmp_path):
+def test_hidden_files_are_ignored_and_other_files_are_reported(tmp_path):
     write_folder(tmp_path / "images", counts=(20, 20))
     for hidden in (".git", "class_0/.ipynb_checkpoints"):
         shutil.copytree(tmp_path / "images" / "class_1", tmp_path / "images" / hidden)
     shutil.copy(tmp_path / "images" / "class_1" / "000.png", tmp_path / "images" / "class_1" / "photo.webp")
-    with pytest.warns(UserWarning, match=r"1 files .* left out.*photo\.webp"):
-        data = bikd.data.load_folder(tmp_path / "images", image_size=(8, 8), meta_size=4, test_size=4)
+    with pytest.warns(UserWarning, match=r"1 files .* left out.*photo\.webp") as warned:
+        data = bikd.data.load(Folder(tmp_path / "images", (8, 8)), meta_size=4, test_size=4)
+    assert warned[0].filename == __file__
     assert data.class_counts.tolist() == [16, 16]
-    assert data.manifest["class_names"] == ["class_0", "class_1"]
+    assert data.class_names == ["class_0", "class_1"]
 
 
 @pytest.mark.parametrize(
@@ -262,18 +263,18 @@ def test_spoilt_folders(tmp_path, spoil, message):
     write_folder(folder)
     spoil(folder)
     with pytest.raises(ValueError, match=f"(?s){message}"):
-        bikd.data.load_folder(folder, image_size=(8, 8), meta_size=9, test_size=9)
+        Folder(folder, image_size=(8, 8))
 
 
 def test_manifest_gives_the_same_split_or_an_error(tmp_path):
-    data = load(cut=bikd.data.Cut(profile="step"), meta_in_train=True)
+    data = load(cut=LongTailCut(profile="step", meta_in_train=True))
     bikd.data.save_manifest(tmp_path / "m.json", data)
     assert [path.name for path in tmp_path.iterdir()] == ["m.json"]
     again = bikd.data.load_manifest(tmp_path / "m.json", batch_size=64)
     assert again.manifest == data.manifest
     assert content(again.train) == content(data.train)
 
-    bikd.data.check_manifest(tmp_path / "m.json", load(cut=bikd.data.Cut(profile="step"), meta_in_train=True))
+    bikd.data.check_manifest(tmp_path / "m.json", load(cut=LongTailCut(profile="step", meta_in_train=True)))
     with pytest.raises(ValueError, match=r"other data.*seed: 0 there, 1 here"):
         bikd.data.check_manifest(tmp_path / "m.json", load(seed=1))
     with pytest.raises(ValueError, match="no manifest"):
@@ -282,6 +283,123 @@ def test_manifest_gives_the_same_split_or_an_error(tmp_path):
     (tmp_path / "m.json").write_text(text.replace(data.manifest["ids_sha256"], "0" * 64))
     with pytest.raises(ValueError, match="ids_sha256"):
         bikd.data.load_manifest(tmp_path / "m.json")
+
+
+def test_manifests_of_the_first_version_are_read(tmp_path):
+    """They do not say how the images are sampled, which may differ from teacher to student anyway."""
+    data = load(cut=LongTailCut(wrong_labels=0.2))
+    recorded = {name: value for name, value in data.manifest.items() if name != "sampling"}
+    assert set(recorded) == {
+        *("data_set", "version", "imbalance_factor", "cut", "class_names", "class_counts", "meta_size", "test_size"),
+        *("seed", "meta_in_train", "validation_size", "ids_sha256"),
+    }
+    assert set(recorded["cut"]) == {"profile", "head", "class_order", "wrong_labels"}
+    (tmp_path / "m.json").write_text(json.dumps(recorded))
+    evenly = LongTailCut(wrong_labels=0.2, sampling="class_balanced")
+    bikd.data.check_manifest(tmp_path / "m.json", data)
+    bikd.data.check_manifest(tmp_path / "m.json", load(cut=evenly))
+    assert bikd.data.load_manifest(tmp_path / "m.json").manifest == data.manifest
+    bikd.data.save_manifest(tmp_path / "m.json", load(cut=evenly))
+    assert bikd.data.load_manifest(tmp_path / "m.json").split.cut == evenly
+
+
+def test_manifests_of_arrays_and_folders_are_loaded_with_their_source(tmp_path):
+    write_folder(tmp_path / "images")
+    for source in (Arrays(*arrays()), Folder(tmp_path / "images", (8, 8))):
+        data = bikd.data.load(source, 2, meta_size=9, test_size=9, cut=LongTailCut(head="full"))
+        bikd.data.save_manifest(tmp_path / "m.json", data)
+        assert bikd.data.load_manifest(tmp_path / "m.json", source).split.train.tolist() == data.split.train.tolist()
+        with pytest.raises(ValueError, match="name of a tfds data set"):
+            bikd.data.load_manifest(tmp_path / "m.json")
+
+
+RECORDED = {  # hash of the ids, and of two passes of labels under global seed 0
+    "digits": ("d94b287e591fd190", "47fc756777280507"),
+    "arrays": ("2beb65700103c013", "e9dccc78e878e941"),
+    "folder": ("7d95ffde99e1fa73", "b6742162db833488"),
+}
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_a_seed_gives_the_split_and_the_order_that_it_gave_in_the_first_version(name, tmp_path):
+    """Recorded before the loaders became one. The order is that of TensorFlow's shuffle."""
+    write_folder(tmp_path / "images", counts=(60, 30, 20))
+    loads = {
+        "digits": lambda: bikd.data.load("sklearn_digits", 50, meta_size=100, test_size=500),
+        "arrays": lambda: bikd.data.load(Arrays(*arrays()), 10, meta_size=30, test_size=60),
+        "folder": lambda: bikd.data.load(Folder(tmp_path / "images", (10, 8)), meta_size=9, test_size=9),
+    }
+    data = loads[name]()
+    labels = np.concatenate([images_and_labels(data.train)[1] for _ in range(2)])
+    order = hashlib.sha256(labels.astype("<i8").tobytes()).hexdigest()
+    assert (data.manifest["ids_sha256"][:16], order[:16]) == RECORDED[name]
+
+
+def test_labels_are_read_once_and_cannot_be_written_to(monkeypatch):
+    first = Tfds("sklearn_digits")
+    monkeypatch.setattr(tf.data.Dataset, "map", None)
+    again = Tfds("sklearn_digits")
+    assert again.labels is first.labels
+    with pytest.raises(ValueError, match="read-only"):
+        again.labels[0] = 1
+
+
+def test_labels_of_mock_data_are_not_those_of_other_mock_data():
+    sizes = []
+    for num_examples in (300, 200, 300):
+        with tfds.testing.mock_data(num_examples=num_examples):
+            sizes.append(len(Tfds("cifar10").labels))
+    assert sizes == [300, 200, 300]
+
+
+def test_a_split_with_wrong_labels_leaves_its_source_alone():
+    source = Arrays(*arrays())
+    before = source.labels.copy()
+    wrong = bikd.data.load(source, 10, meta_size=30, test_size=60, cut=LongTailCut(wrong_labels=0.3))
+    right = bikd.data.load(source, 10, meta_size=30, test_size=60)
+    np.testing.assert_array_equal(source.labels, before)
+    assert (wrong.split.labels != before).sum() == round(0.3 * len(right.split.train))
+    np.testing.assert_array_equal(np.bincount(images_and_labels(right.train)[1]), right.class_counts)
+
+
+def test_images_may_be_resized():
+    data = load(source=Tfds("sklearn_digits", image_size=(6, 4)))
+    assert next(iter(data.train))[0].shape == (64, 6, 4, 1)
+
+
+def test_names_of_the_classes(tmp_path):
+    x, y = arrays()
+    named = bikd.data.load(Arrays(x, y, class_names=["a", "b", "c"]), 10, meta_size=30, test_size=60)
+    assert named.class_names == named.manifest["class_names"] == ["a", "b", "c"]
+    assert bikd.data.only_classes(named, [2, 0], batch_size=8).class_names == ["c", "a"]
+    assert load().class_names == [str(digit) for digit in range(10)]
+
+
+def test_names_and_keywords_of_the_version_before(tmp_path):
+    x, y = arrays()
+    write_folder(tmp_path / "images")
+    sizes = {"meta_size": 30, "test_size": 60}
+    both = LongTailCut(meta_in_train=True)
+    with pytest.warns(DeprecationWarning, match=r"`data\.Cut` is deprecated. Write `data\.LongTailCut`") as renamed:
+        assert bikd.data.Cut is LongTailCut
+    with pytest.warns(DeprecationWarning, match=r"Write `data\.load\(data\.Arrays\(x, y\), \.\.\.\)`"):
+        old = bikd.data.make_long_tailed(x, y, 10, meta_in_train=True, name="mine", **sizes)
+    assert old.manifest == bikd.data.load(Arrays(x, y, name="mine"), 10, cut=both, **sizes).manifest
+    with pytest.warns(DeprecationWarning, match=r"Write `data\.load\(data\.Folder\(path, image_size\), \.\.\.\)`"):
+        old = bikd.data.load_folder(tmp_path / "images", image_size=(8, 8), meta_size=9, test_size=9)
+    assert old.class_counts.tolist() == [34, 14, 6]
+    with pytest.warns(DeprecationWarning, match=r"cut=LongTailCut\(meta_in_train=True, sampling='instance'\)") as moved:
+        old = load(meta_in_train=True, sampling="instance")
+    assert moved[0].filename == renamed[0].filename == __file__
+    assert old.manifest == load(cut=both).manifest
+    with pytest.warns(
+        DeprecationWarning, match=r"Write `load\(Tfds\('sklearn_digits', image_size=\(4, 4\)\), \.\.\.\)`"
+    ):
+        assert next(iter(load(image_size=(4, 4)).train))[0].shape == (64, 4, 4, 1)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'meta_sise'"):
+        load(meta_sise=3)
+    with pytest.raises(AttributeError, match="no attribute 'laod'"):
+        bikd.data.laod  # noqa: B018
 
 
 def test_unknown_names_are_answered_with_the_nearest():
@@ -337,7 +455,13 @@ def test_pad_crop_flip_against_slicing():
 
 def test_class_balanced_sampling_draws_every_class_evenly():
     data = bikd.data.load(
-        "sklearn_digits", 50, meta_size=100, test_size=500, sampling="class_balanced", batch_size=157, seed=1
+        "sklearn_digits",
+        50,
+        meta_size=100,
+        test_size=500,
+        batch_size=157,
+        seed=1,
+        cut=LongTailCut(sampling="class_balanced"),
     )
     labels = np.concatenate([y for _ in range(10) for _, y in data.train.as_numpy_iterator()])
     assert len(labels) == 10 * data.class_counts.sum()
@@ -362,7 +486,7 @@ def test_two_processes_share_each_batch(monkeypatch, devices, rows):
 
 def test_meta_images_in_training_with_a_probability():
     load = lambda **kwargs: bikd.data.load("sklearn_digits", 50, meta_size=100, test_size=500, batch_size=1, **kwargs)
-    plain, mixed = load(), load(meta_in_train=0.5)
+    plain, mixed = load(), load(cut=LongTailCut(meta_in_train=0.5))
     meta = {image.tobytes() for image, _ in plain.meta.as_numpy_iterator()}
     train = {image.tobytes() for image, _ in plain.train.as_numpy_iterator()}
     drawn = [image.tobytes() for image, _ in mixed.train.as_numpy_iterator()]
@@ -403,13 +527,15 @@ def test_a_validation_set_shares_no_image_and_stands_in_the_manifest(tmp_path):
 def test_wrong_labels_are_in_the_training_set_alone(source, meta_in_train, tmp_path):
     x, y = arrays()
     write_folder(tmp_path / "images", counts=(60, 60, 60))
-    sizes = {"meta_size": 30, "test_size": 60, "meta_in_train": meta_in_train}
+    sizes = {"meta_size": 30, "test_size": 60}
     loads = {
-        "tfds": lambda cut: load(cut=cut, meta_in_train=meta_in_train),
-        "arrays": lambda cut: bikd.data.make_long_tailed(x, y, 10, cut=cut, **sizes),
-        "folder": lambda cut: bikd.data.load_folder(tmp_path / "images", 5, image_size=(10, 8), cut=cut, **sizes),
+        "tfds": lambda **cut: load(cut=LongTailCut(**cut)),
+        "arrays": lambda **cut: bikd.data.load(Arrays(x, y), 10, cut=LongTailCut(**cut), **sizes),
+        "folder": lambda **cut: bikd.data.load(
+            Folder(tmp_path / "images", (10, 8)), 5, cut=LongTailCut(**cut), **sizes
+        ),
     }
-    right, wrong = loads[source](bikd.data.Cut()), loads[source](bikd.data.Cut(wrong_labels=0.3))
+    right, wrong = (loads[source](wrong_labels=share, meta_in_train=meta_in_train) for share in (0.0, 0.3))
 
     def labels_of(data_set):
         return {image.tobytes(): label for image, label in zip(*images_and_labels(data_set))}
@@ -425,4 +551,4 @@ def test_wrong_labels_are_in_the_training_set_alone(source, meta_in_train, tmp_p
     assert wrong.class_counts.tolist() == counts.tolist() != right.class_counts.tolist()
     assert wrong.manifest["ids_sha256"] == right.manifest["ids_sha256"]
     with pytest.raises(ValueError, match=r"wrong_labels=1\.5"):
-        bikd.data.Cut(wrong_labels=1.5)
+        LongTailCut(wrong_labels=1.5)

@@ -295,7 +295,7 @@ def test_learned_weights_in_mixed_precision(policy):
 def test_wrong_labels_get_small_weights_and_rare_classes_do_not():
     """What `LearnedWeights` is for, on digits of which four labels in ten are wrong."""
     keras.utils.set_random_seed(0)
-    cut = bikd.data.Cut(wrong_labels=0.4)
+    cut = bikd.data.LongTailCut(wrong_labels=0.4)
     load = lambda **kwargs: bikd.data.load(
         "sklearn_digits", 10, meta_size=100, test_size=500, batch_size=64, seed=0, **kwargs
     )

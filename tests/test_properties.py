@@ -106,25 +106,24 @@ def test_class_balanced_weights_favour_the_rare_and_sum_to_the_classes(class_cou
     st.integers(0, 99),
 )
 def test_splits_are_disjoint_balanced_and_reproducible(sizes, factor, per_class, meta_in_train, seed):
-    from keras_bikd.data import Cut
     from keras_bikd.data.split import make_split
 
     y, classes = np.repeat(np.arange(len(sizes)), sizes), len(sizes)
+    source = bikd.data.Arrays(np.zeros((len(y), 1)), y)
     arguments = {
         "meta_size": classes,
         "validation_size": per_class * classes or None,
         "test_size": 2 * classes,
         "seed": seed,
-        "cut": Cut(),
-        "meta_in_train": meta_in_train,
+        "cut": bikd.data.LongTailCut(meta_in_train=meta_in_train),
     }
-    split = make_split(y, classes, factor, **arguments)
+    split = make_split(source, factor, **arguments)
     train = set(split.train) - set(split.meta) if meta_in_train else set(split.train)
     parts = [train, set(split.meta), set(split.test), set() if split.validation is None else set(split.validation)]
     assert len(set.union(*parts)) == sum(map(len, parts))
     np.testing.assert_array_equal(np.bincount(y[split.train], minlength=classes), split.class_counts)
     assert set(np.bincount(y[split.meta], minlength=classes)) == {1}
-    assert make_split(y, classes, factor, **arguments).sha256() == split.sha256()
+    assert make_split(source, factor, **arguments).ids_sha256 == split.ids_sha256
 
 
 nonsense = st.one_of(
@@ -150,8 +149,9 @@ CONSTRUCTORS = {
     "MetaWeightNet": bikd.MetaWeightNet,
     "WeightedSoftLabels": objectives.WeightedSoftLabels,
     "BalancedSoftmax": objectives.BalancedSoftmax,
-    "Cut": bikd.data.Cut,
-    "make_long_tailed": lambda **kwargs: bikd.data.make_long_tailed(X, Y, **{**SIZES, **kwargs}),
+    "LongTailCut": bikd.data.LongTailCut,
+    "Arrays": lambda **kwargs: bikd.data.Arrays(**{"x": X, "y": Y, **kwargs}),
+    "load": lambda **kwargs: bikd.data.load(bikd.data.Arrays(X, Y), **{**SIZES, **kwargs}),
 }
 ARGUMENTS = {
     "BiKDModel": ("temperature", "inner_steps", "meta_loss", "class_counts", "candidate_losses"),
@@ -159,8 +159,9 @@ ARGUMENTS = {
     "MetaWeightNet": ("hidden_units", "num_losses", "class_counts", "initial_weight"),
     "WeightedSoftLabels": ("temperature",),
     "BalancedSoftmax": ("class_counts",),
-    "Cut": ("profile", "head", "class_order"),
-    "make_long_tailed": (*SIZES, "validation_size", "batch_size", "seed", "meta_in_train"),
+    "LongTailCut": ("profile", "head", "class_order", "wrong_labels", "meta_in_train", "sampling"),
+    "Arrays": ("x", "y", "class_names"),
+    "load": (*SIZES, "validation_size", "batch_size", "seed", "augment", "cut"),
 }
 
 

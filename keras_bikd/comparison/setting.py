@@ -32,7 +32,7 @@ class Setting:
         student_widths: Hidden units, or channels as in `keras_bikd.networks.cifar_resnet`.
         teacher_widths: Likewise.
         augment: `("noise", standard deviation)`, `("shift", pixels)` or `("flip", pixels)`: shift and mirror.
-        wrong_labels: As in `keras_bikd.data.Cut`.
+        wrong_labels: As in `keras_bikd.data.LongTailCut`.
     """
 
     name: str
@@ -66,8 +66,8 @@ class Method:
         before: Another method, which is trained first, with all that its own row would have.
         budget: Steps, as a multiple of the setting's.
         teacher: `"ce"`, `"balanced_softmax"`, or `"experts"`.
-        sampling: As in `keras_bikd.data.load`.
-        meta_in_train: As in `keras_bikd.data.load`; the teacher then sees the meta images too.
+        sampling: As in `keras_bikd.data.LongTailCut`.
+        meta_in_train: As in `keras_bikd.data.LongTailCut`; the teacher then sees the meta images too.
         train_on: `"train"`, or `"meta"`: the meta images alone.
         meta_learning_rate: Of the weight network.
         meta_images: Images per class of an un-augmented meta set; by default all, augmented as the training images.
@@ -134,7 +134,7 @@ def config_of(cell, setting, method):
 
 
 def load_data(setting, cell, *, augmented=True, **options):
-    """The images of a cell; `options` are those of `keras_bikd.data.load`. Sets the global seed."""
+    """The images of a cell; `options` are those of `keras_bikd.data.LongTailCut`. Sets the global seed."""
     # The order of a tf.data pipeline depends on the global seed as well, at the time when it is made.
     keras.utils.set_random_seed(cell.seed)
     kind, strength = setting.augment
@@ -151,8 +151,7 @@ def load_data(setting, cell, *, augmented=True, **options):
         batch_size=setting.batch_size,
         seed=cell.seed,
         augment=augment if augmented else None,
-        cut=long_tailed.Cut(wrong_labels=setting.wrong_labels),
-        **options,
+        cut=long_tailed.LongTailCut(wrong_labels=setting.wrong_labels, **options),
     )
 
 

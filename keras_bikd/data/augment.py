@@ -1,13 +1,21 @@
-"""Augmentations for `keras_bikd.data.load(augment=...)`: functions of a batch of images and a seed."""
+"""Augmentations for `load(augment=...)`: functions of a batch of images and a seed."""
+
+from collections.abc import Callable
 
 import tensorflow as tf
 
+from keras_bikd import checks
 
-def gaussian_noise(stddev):
+__all__ = ["Augmentation", "gaussian_noise", "pad_crop_flip"]
+
+Augmentation = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+
+
+def gaussian_noise(stddev: float) -> Augmentation:
     """Add independent normal noise to every pixel.
 
     Args:
-        stddev: Standard deviation, in units of an image scaled to 0..1.
+        stddev: Standard deviation, at least 0, for images scaled to 0..1.
 
     Returns:
         A function `(images, seed) -> images`, `seed` being an integer tensor of shape `(2,)`.
@@ -17,6 +25,7 @@ def gaussian_noise(stddev):
         >>> noisy.shape
         TensorShape([2, 8, 8, 1])
     """
+    checks.non_negative_number("gaussian_noise", "stddev", stddev)
 
     def augment(images, seed):
         return images + stddev * tf.random.stateless_normal(tf.shape(images), seed, dtype=images.dtype)
@@ -24,12 +33,12 @@ def gaussian_noise(stddev):
     return augment
 
 
-def pad_crop_flip(padding=4, *, flip=True):
-    """Pad with zeros, crop back at a random place, and mirror every second image: the CIFAR augmentation.
+def pad_crop_flip(padding: int = 4, *, flip: bool = True) -> Augmentation:
+    """Pad with zeros, crop at a random place, and mirror with probability 1/2: the CIFAR augmentation.
 
     Args:
         padding: Pixels on every side.
-        flip: Whether to mirror; not for digits and letters.
+        flip: Whether to mirror; leave it out for digits and letters.
 
     Returns:
         A function `(images, seed) -> images`, `seed` being an integer tensor of shape `(2,)`.
@@ -40,6 +49,7 @@ def pad_crop_flip(padding=4, *, flip=True):
 
     Reference: He et al., arXiv 1512.03385, section 4.2.
     """
+    checks.non_negative_integer("pad_crop_flip", "padding", padding)
 
     def augment(images, seed):
         batch, height, width, _ = tf.unstack(tf.shape(images))

@@ -1,155 +1,181 @@
-"""Where images come from: tfds, arrays, a folder. Each knows its labels, and streams the images of chosen ids.
+"""Where images come from: a tfds set, arrays, or a folder. Each knows its labels and streams the images of given ids.
 
-A stream takes its labels from the attribute `labels`, which a split may have changed. It yields `(image, label)` with
-uint8 or float images; what follows (shuffling, batches) is the same for all.
+All three have the attributes `name`, `version`, `labels` (the label of every id, not to be written to), `num_classes`,
+`class_names` and `test_size` (images of a labelled test split of its own; `None` if there is none). Their method
+`images(ids, labels, seed)` streams `(image, label)` with uint8 or float images; shuffling and batching follow the same
+rules for all.
 """
 
-import difflib
+import os
 import pathlib
-import warnings
+from collections.abc import Sequence
+from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
-_CACHE_BYTES = 2**30  # a chosen set of at most this size is decoded once and kept in memory
-_SHUFFLE_BUFFER = 20_000  # records, where the set is too large to keep
+from keras_bikd.data.decoding import checked_size, resized, shuffled_and_decoded
+from keras_bikd.data.image_files import check_readable, image_files, is_hidden
+from keras_bikd.data.tfds_records import Records, prepared_builder, train_labels
+
+__all__ = ["Arrays", "Folder", "Source", "Tfds"]
+
+_SHUFFLE_BUFFER = 20_000  # records of a tfds set that is too large to keep in memory
 
 
-class TfdsSource:
-    """A tfds classification set; the ids number the records of its split `train`."""
+class Tfds:
+    """A classification set of TensorFlow Datasets, which is downloaded and prepared if need be.
 
-    def __init__(self, name, data_dir, image_size=None):
-        self.builder = _builder(name, data_dir)
-        self.image_size = image_size
-        if self.builder.info.supervised_keys is None:
-            raise ValueError(f"`load(name=...)` takes a classification set with supervised keys. Received: {name!r}")
-        self.image_key, self.label_key = self.builder.info.supervised_keys[:2]
-        self.name, self.version = self.builder.info.full_name.rsplit("/", 1)
-        self.num_classes = self.builder.info.features[self.label_key].num_classes
-        self.class_names = self.builder.info.features[self.label_key].names
-        # iNaturalist and the like test on what they call validation.
-        self.test_split = next((split for split in ("test", "validation") if self._has_labels(split)), None)
-        labels = self._records("train").map(lambda record: record[self.label_key])
-        self.labels = np.concatenate(list(labels.batch(1024).as_numpy_iterator()))
+    The ids number the records of the split `train`. A labelled split `test`, or else `validation`, is the test set.
 
-    def images(self, ids, seed):
+    Args:
+        name: Name of the set (`"cifar100"`, ...), or of one that needs no download: `"sklearn_digits"`, `"glyphs/h"`,
+            `"glyphs/g100"`.
+        image_size: `(height, width)` to resize to; needed where the images differ in size.
+        data_dir: Folder of the prepared sets; by default that of tfds.
+
+    Raises:
+        ValueError: If there is no such set, if it is not for classification, or if its images differ in size and
+            `image_size` is not given.
+
+    Examples:
+        >>> Tfds("sklearn_digits").num_classes
+        10
+    """
+
+    def __init__(
+        self, name: str, *, image_size: Sequence[int] | None = None, data_dir: str | os.PathLike | None = None
+    ) -> None:
+        self.image_size = None if image_size is None else checked_size("Tfds", image_size)
+        builder = prepared_builder(name, data_dir)
+        self._records = Records.of(builder)
+        self._feature, labels = (builder.info.features[key] for key in builder.info.supervised_keys[:2])
+        self.name, self.version = builder.info.full_name.rsplit("/", 1)
+        if self.image_size is None and None in self._feature.shape:
+            raise ValueError(
+                f"The images of {self.name!r} differ in size: {self._feature.shape}. "
+                f"Pass `Tfds({name!r}, image_size=(height, width))`."
+            )
+        self.num_classes, self.class_names = labels.num_classes, list(labels.names)
+        self.labels = train_labels(self._records)
+        # iNaturalist and the like publish the labels of their validation split alone.
+        self._test_split = next((split for split in ("test", "validation") if self._records.has_labels(split)), "")
+        self.test_size = len(self._records.split(self._test_split)) if self._test_split else None
+
+    def images(self, ids: np.ndarray, labels: np.ndarray, seed: int | None) -> tf.data.Dataset:
         """Stream the records of `ids`; in random order on every pass unless `seed` is None."""
-        chosen = np.zeros(len(self.labels), dtype=bool)
-        chosen[ids] = True
-        chosen, labels = tf.constant(chosen), tf.constant(self.labels)
-        records = self._records("train").enumerate().filter(lambda i, _: chosen[i])
-        records = records.map(lambda i, record: {**record, self.label_key: labels[i]})
+        mask = np.zeros(len(labels), dtype=bool)
+        mask[ids] = True
+        chosen, label_of, label_key = tf.constant(mask), tf.constant(labels), self._records.label_key
+        records = self._records.split("train").enumerate().filter(lambda i, _: chosen[i])
+        records = records.map(lambda i, record: {**record, label_key: label_of[i]})
         return self._stream(records.apply(tf.data.experimental.assert_cardinality(len(ids))), len(ids), seed)
 
-    def test_images(self):
-        """Stream the test split, in its own order."""
-        return self._stream(self._records(self.test_split), self.test_size, None)
-
-    @property
-    def test_size(self):
-        """Images of the data set's own test split."""
-        return int(self._records(self.test_split).cardinality())
-
-    def _has_labels(self, split):
-        """Some test splits are published without labels, which tfds marks with -1."""
-        try:
-            records = self._records(split)
-        except ValueError:  # no such split
-            return False
-        return int(next(iter(records.take(1)))[self.label_key]) >= 0
-
-    def _records(self, split):
-        """Records in a fixed order, with their images still encoded."""
-        import tensorflow_datasets as tfds
-
-        return self.builder.as_dataset(
-            split=split,
-            shuffle_files=False,
-            read_config=tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False),
-            decoders={self.image_key: tfds.decode.SkipDecoding()},
-        )
+    def test_images(self) -> tf.data.Dataset:
+        """Stream the set's own test split, in its own order."""
+        return self._stream(self._records.split(self._test_split), self.test_size, None)
 
     def _stream(self, records, count, seed):
-        feature = self.builder.info.features[self.image_key]
-        shape = feature.shape if self.image_size is None else (*self.image_size, feature.shape[-1])
-        if None in shape:
-            raise ValueError(
-                f"The images of {self.name} differ in size: {feature.shape}. Pass `load(image_size=(height, width))`."
-            )
+        image_key, label_key, size = self._records.image_key, self._records.label_key, self.image_size
+        shape = self._feature.shape if size is None else (*size, self._feature.shape[-1])
 
         def decode(record):
-            image = feature.decode_example(record[self.image_key])
-            return (image if self.image_size is None else resized(image, self.image_size)), record[self.label_key]
+            image = self._feature.decode_example(record[image_key])
+            return (image if size is None else resized(image, size)), record[label_key]
 
-        return shuffled_and_decoded(records, decode, count, shape, seed, buffer=_SHUFFLE_BUFFER)
+        return shuffled_and_decoded(records, decode, count=count, shape=shape, seed=seed, buffer=_SHUFFLE_BUFFER)
 
 
-class ArraySource:
-    """Images and labels in memory; the ids are row numbers."""
+class Arrays:
+    """Images, or the rows of a table, and their labels in memory. The ids are row numbers.
 
-    def __init__(self, x, y, name):
-        self.x, self.labels = np.asarray(x), np.asarray(y).reshape(-1).astype("int64")
-        if len(self.x) != len(self.labels) or not len(self.x):
+    Args:
+        x: Images (uint8 in 0..255, or floats, which are left as they are) or rows of a table, one per sample.
+        y: Class ids from 0, integers of shape `(samples,)` or `(samples, 1)`.
+        name: Name of the data set in the manifest.
+        class_names: Names of the classes; by default their ids as strings.
+
+    Raises:
+        ValueError: If `x` and `y` do not belong together or `y` holds no class ids.
+
+    Examples:
+        >>> Arrays(np.zeros((4, 8, 8, 1), "uint8"), [0, 1, 2, 1]).class_names
+        ['0', '1', '2']
+    """
+
+    def __init__(self, x: Any, y: Any, *, name: str = "arrays", class_names: Sequence[str] | None = None) -> None:
+        self.x, self.labels = np.asarray(x), _class_ids(y)
+        if np.shape(self.x)[:1] != self.labels.shape or not len(self.labels):
             raise ValueError(
-                "`make_long_tailed(x, y)` takes as many images as labels, at least one. "
-                f"Received: x of shape {self.x.shape}, y of shape {np.shape(y)}"
+                "`Arrays(x, y)` takes as many samples as labels, at least one of each. "
+                f"Received: x of shape {np.shape(x)}, y of shape {np.shape(y)}"
             )
-        if self.labels.min() < 0:
-            raise ValueError(f"`make_long_tailed(y=...)` takes class ids from 0. Received: {self.labels.min()}")
-        self.name, self.version = name, "1"
-        self.num_classes = int(self.labels.max()) + 1
-        self.class_names = [str(label) for label in range(self.num_classes)]
-        self.test_split = None
+        names = range(self.labels.max() + 1) if class_names is None else class_names
+        if np.ndim(names) != 1 or len(names) <= self.labels.max():
+            raise ValueError(
+                f"`Arrays(class_names=...)` takes one name for each of the {self.labels.max() + 1} classes. "
+                f"Received: class_names={class_names!r}"
+            )
+        self.class_names = [str(own) for own in names]
+        self.num_classes = len(self.class_names)
+        self.name, self.version, self.test_size = name, "1", None
 
-    def images(self, ids, seed):
+    def images(self, ids: np.ndarray, labels: np.ndarray, seed: int | None) -> tf.data.Dataset:
         """Stream the rows `ids`; in random order on every pass unless `seed` is None."""
-        rows = tf.data.Dataset.from_tensor_slices((self.x[ids], self.labels[ids]))
+        rows = tf.data.Dataset.from_tensor_slices((self.x[ids], labels[ids]))
         return rows if seed is None else rows.shuffle(len(ids), seed=seed)
 
 
-class FolderSource:
-    """A folder with one sub-folder of images per class; the ids number the files in alphabetical order."""
+class Folder:
+    """A folder with one sub-folder of images per class. The ids number the files in alphabetical order.
 
-    def __init__(self, directory, image_size):
-        self.directory, self.image_size = pathlib.Path(directory), tuple(image_size)
-        if not self.directory.is_dir():
-            raise ValueError(f"`load_folder(directory=...)` takes a folder. Received: {str(directory)!r}")
-        classes = sorted(path.name for path in self.directory.iterdir() if path.is_dir() and not _is_hidden(path.name))
-        if len(classes) < 2:
+    JPEG, PNG, GIF and BMP files are read. Other files are left out, with a warning; names that begin with a dot are
+    ignored. Only names and first bytes are read at first, images when they are needed.
+
+    Args:
+        path: The folder.
+        image_size: `(height, width)` to resize to.
+
+    Raises:
+        ValueError: If there are fewer than two classes, a class without images, or files that are not images although
+            their names say so.
+
+    Examples:
+        >>> import keras, tempfile
+        >>> folder = pathlib.Path(tempfile.mkdtemp(), "pets")
+        >>> for name, count in (("cat", 3), ("dog", 2)):
+        ...     (folder / name).mkdir(parents=True)
+        ...     for i in range(count):
+        ...         keras.utils.save_img(folder / name / f"{i}.png", np.full((9, 9, 3), i))
+        >>> Folder(folder, image_size=(8, 8)).class_names
+        ['cat', 'dog']
+    """
+
+    def __init__(self, path: str | os.PathLike, image_size: Sequence[int]) -> None:
+        path, self.image_size = pathlib.Path(path), checked_size("Folder", image_size)
+        if not path.is_dir():
+            raise ValueError(f"`Folder(path=...)` takes a folder that exists. Received: path={str(path)!r}")
+        self.class_names = sorted(own.name for own in path.iterdir() if own.is_dir() and not is_hidden(own.name))
+        if len(self.class_names) < 2:
             raise ValueError(
-                f"`load_folder(directory=...)` needs one sub-folder per class, at least two. Received: {classes} in "
-                f"{str(directory)!r}"
+                "`Folder(path=...)` takes a folder with one sub-folder per class, at least two. Received: "
+                f"{self.class_names} in path={str(path)!r}"
             )
-        listing = keras.utils.image_dataset_from_directory(
-            self.directory, class_names=classes, shuffle=False, verbose=False
-        )
-        inside = {file: pathlib.Path(file).relative_to(self.directory).parts for file in listing.file_paths}
-        inside = {file: parts for file, parts in inside.items() if not any(map(_is_hidden, parts))}
-        self.files = np.array(list(inside))
-        self._tell_of_other_files(classes)
-        _check_readable(self.files)
-        index = {name: label for label, name in enumerate(classes)}
-        self.labels = np.array([index[parts[0]] for parts in inside.values()])
+        self.files = image_files(path, self.class_names)
+        check_readable(self.files)
+        index = {name: label for label, name in enumerate(self.class_names)}
+        self.labels = np.array([index[pathlib.Path(file).relative_to(path).parts[0]] for file in self.files])
+        self.labels.setflags(write=False)
         if empty := [name for name, label in index.items() if label not in self.labels]:
-            raise ValueError(f"`load_folder` found no JPEG, PNG, GIF or BMP image in {empty} of {str(directory)!r}.")
-        self.class_names, self.num_classes = classes, len(classes)
-        self.name, self.version = self.directory.name, "1"
-        self.test_split = None
-
-    def _tell_of_other_files(self, classes):
-        paths = [path for name in classes for path in (self.directory / name).rglob("*") if path.is_file()]
-        paths = [path for path in paths if not any(map(_is_hidden, path.relative_to(self.directory).parts))]
-        if others := sorted({*map(str, paths)} - {*self.files}):
-            warnings.warn(
-                f"{len(others)} files of {str(self.directory)!r} are left out, because their names do not end in .jpg, "
-                f".jpeg, .png, .gif or .bmp: {', '.join(others[:5])}{', ...' if len(others) > 5 else ''}.",
-                stacklevel=4,  # where `load_folder` was called
+            raise ValueError(
+                f"`Folder(path=...)` found no JPEG, PNG, GIF or BMP image of {empty}. Received: path={str(path)!r}"
             )
+        self.num_classes = len(self.class_names)
+        self.name, self.version, self.test_size = path.absolute().name, "1", None
 
-    def images(self, ids, seed):
+    def images(self, ids: np.ndarray, labels: np.ndarray, seed: int | None) -> tf.data.Dataset:
         """Stream the files `ids`; in random order on every pass unless `seed` is None."""
-        files = tf.data.Dataset.from_tensor_slices((self.files[ids], self.labels[ids]))
+        files = tf.data.Dataset.from_tensor_slices((self.files[ids], labels[ids]))
 
         def decode(file, label):
             image = tf.io.decode_image(tf.io.read_file(file), channels=3, expand_animations=False)
@@ -157,70 +183,26 @@ class FolderSource:
             return resized(image, self.image_size), label
 
         # Names are small, and stand in the order of the classes: a buffer of a part would train class after class.
-        return shuffled_and_decoded(files, decode, len(ids), (*self.image_size, 3), seed, buffer=len(ids))
+        shape = (*self.image_size, 3)
+        return shuffled_and_decoded(files, decode, count=len(ids), shape=shape, seed=seed, buffer=len(ids))
 
 
-def _is_hidden(name):
-    return name.startswith(".")
-
-
-def resized(image, image_size):
-    """A uint8 image at another size; uint8 again, because a decoded set may be kept in memory."""
-    image = tf.image.resize(image, image_size, antialias=True)
-    return tf.cast(tf.clip_by_value(tf.round(image), 0, 255), "uint8")
-
-
-def shuffled_and_decoded(records, decode, count, shape, seed, buffer):
-    """Decode records in parallel: once, into memory, if the set is small; else on every pass, after shuffling.
-
-    `buffer` is how many records are shuffled at a time before they are decoded.
-    """
-    small = count * int(np.prod(shape)) <= _CACHE_BYTES
-    if small:
-        records = records.map(decode, num_parallel_calls=tf.data.AUTOTUNE).cache()
-        return records if seed is None else records.shuffle(count, seed=seed)
-    if seed is not None:
-        records = records.shuffle(min(count, buffer), seed=seed)
-    return records.map(decode, num_parallel_calls=tf.data.AUTOTUNE)
-
-
-def _builder(name, data_dir):
-    import tensorflow_datasets as tfds
-
-    from keras_bikd.data import digits, glyphs  # noqa: F401 (registers the offline sets)
-
-    tfds.disable_progress_bar()
-    try:
-        builder = tfds.builder(name, data_dir=data_dir)
-    except tfds.core.registered.DatasetNotFoundError:
-        nearest = difflib.get_close_matches(name, tfds.list_builders(with_community_datasets=False), n=3)
-        hint = f" Did you mean {' or '.join(repr(other) for other in nearest)}?" if nearest else ""
-        raise ValueError(f"`load(name=...)` takes the name of a tfds data set. Received: {name!r}.{hint}") from None
-    try:
-        builder.download_and_prepare()
-    except OSError:  # of two processes that prepare a set, one cannot move its files into place
-        builder = tfds.builder(name, data_dir=data_dir)
-        if not builder.is_prepared():
-            raise
-    return builder
-
-
-_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM")
-
-
-def _check_readable(files):
-    """Look at the first bytes of every file: a hundred thousand take seconds."""
-    unreadable = []
-    for file in files:
-        try:
-            with open(file, "rb") as opened:
-                if not opened.read(8).startswith(_SIGNATURES):
-                    unreadable.append(file)
-        except OSError:
-            unreadable.append(file)
-    if unreadable:
-        shown = ", ".join(str(file) for file in unreadable[:5])
+def _class_ids(y):
+    """Class ids as a read-only integer array of shape `(samples,)`."""
+    given = np.asarray(y)
+    flat = given.reshape(-1)
+    if given.shape[1:] not in ((), (1,)) or given.dtype.kind not in "biuf":
         raise ValueError(
-            f"{len(unreadable)} of {len(files)} files are no readable JPEG, PNG, GIF or BMP images: {shown}"
-            f"{', ...' if len(unreadable) > 5 else ''}. Remove or replace them."
+            "`Arrays(y=...)` takes class ids, integers of shape (samples,) or (samples, 1). "
+            f"Received: y of shape {given.shape} and dtype {given.dtype}"
         )
+    if len(flat) and (flat.min() < 0 or (flat % 1).any()):
+        raise ValueError(
+            f"`Arrays(y=...)` takes class ids, integers from 0. Received: y from {flat.min()} to {flat.max()}"
+        )
+    ids = flat.astype("int64")
+    ids.setflags(write=False)
+    return ids
+
+
+Source = Tfds | Arrays | Folder

@@ -1,34 +1,49 @@
-"""Which images are trained on, which guide the weight network, which test: ids, chosen from labels alone."""
+"""Which images are trained on, guide the weight network or are held out: a split, chosen from the labels alone."""
 
 import dataclasses
+import functools
 import hashlib
+import json
+from typing import Any
 
 import numpy as np
 
 from keras_bikd import checks
+from keras_bikd.data.sources import Source
 from keras_bikd.long_tail import exponential_counts, step_counts
+
+__all__ = ["LongTailCut", "Split", "make_split"]
 
 PROFILES = {"exponential": exponential_counts, "step": step_counts}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Cut:
-    """How a balanced data set is cut to a long tail.
+class LongTailCut:
+    """How the long-tailed training set is cut out of a data set, and how images are drawn from it.
 
     Args:
-        profile: `"exponential"` (CIFAR-LT) or `"step"` (the second half of the classes is small).
-        head: Size of the largest class. `"after_meta"`: what the smallest class has left once the meta set is held
-            out (CIFAR-10 with 1,000 meta images: 4,900; the paper). `"full"`: what it has before, with the meta
-            images taken from those that the tail leaves over where there are any (5,000 for classes that can spare
-            them; the head class then has `5,000 - meta`).
-        class_order: Which class is the head: `"index"` (class 0) or `"shuffled"` by the seed.
-        wrong_labels: Share of the training images that get the label of another class, drawn in proportion to the
-            class counts (Wei et al., arXiv 2108.11569), as in images collected from the web. The class counts are
-            those of the labels, and a class that would be left without any is an error. All other sets keep their
-            labels, as do meta images that are trained on.
+        profile: How the class counts fall: `"exponential"` (CIFAR-LT), or `"step"`, where the second half of the
+            classes is small.
+        head: Size of the largest class. `"after_meta"`: what the smallest class has once the meta set is held out
+            (4,900 for CIFAR-10 with 1,000 meta images, as in the paper). `"full"`: what it has before the meta set is
+            held out (5,000); a class that cannot provide its count any more, as here the largest, keeps what is left.
+        class_order: Which classes are large: `"index"`, where class 0 is the largest and the last class the smallest,
+            or `"shuffled"`, an order that the seed decides.
+        wrong_labels: Share of the training images, at least 0 and below 1, that get the label of another class, drawn
+            in proportion to the class counts (Wei et al., arXiv 2108.11569), as in images collected from the web. The
+            class counts are then those of the changed labels. Meta, validation and test images keep their labels, and
+            so do meta images that are trained on.
+        meta_in_train: Whether to train on the meta images as well; the class counts then include them. A number
+            between 0 and 1 is the probability that a training image is drawn from the meta set; the class counts are
+            then what one pass holds on average.
+        sampling: `"instance"`, where every training image is drawn once per pass; or `"class_balanced"`, where a pass
+            has the same length, every class is equally likely, and the decoded images are kept in memory.
+
+    Raises:
+        ValueError: If an argument is none of these.
 
     Examples:
-        >>> Cut(profile="step").class_order
+        >>> LongTailCut(profile="step").class_order
         'index'
     """
 
@@ -36,138 +51,217 @@ class Cut:
     head: str = "after_meta"
     class_order: str = "index"
     wrong_labels: float = 0.0
+    meta_in_train: bool | float = False
+    sampling: str = "instance"
 
-    def __post_init__(self):
-        checks.one_of("Cut", "profile", self.profile, tuple(PROFILES))
-        checks.one_of("Cut", "head", self.head, ("after_meta", "full"))
-        checks.one_of("Cut", "class_order", self.class_order, ("index", "shuffled"))
+    def __post_init__(self) -> None:
+        owner = "LongTailCut"
+        checks.one_of(owner, "profile", self.profile, tuple(PROFILES))
+        checks.one_of(owner, "head", self.head, ("after_meta", "full"))
+        checks.one_of(owner, "class_order", self.class_order, ("index", "shuffled"))
+        checks.one_of(owner, "sampling", self.sampling, ("instance", "class_balanced"))
         if self.wrong_labels != 0:
-            checks.between_zero_and_one("Cut", "wrong_labels", self.wrong_labels)
+            checks.between_zero_and_one(owner, "wrong_labels", self.wrong_labels)
+        is_probability = checks.is_number(self.meta_in_train) and 0 < self.meta_in_train < 1
+        if not (isinstance(self.meta_in_train, bool) or is_probability):
+            raise ValueError(
+                f"`{owner}(meta_in_train=...)` takes True, False, or the probability between 0 and 1 that a training "
+                f"image is drawn from the meta set. Received: meta_in_train={self.meta_in_train!r}"
+            )
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Split:
-    """Ids of the sets, and the label of every id; `test` is `None` where there is a test split elsewhere."""
+    """One split of a data set: what it was made from, and the ids that were chosen.
 
+    Attributes:
+        data_set: Name of the data set.
+        version: Version of the data set.
+        class_names: Names of the classes, a list of strings.
+        imbalance_factor: As passed to `load`.
+        cut: As passed to `load`.
+        seed: As passed to `load`.
+        labels: The label of every id, wrong labels included; integer array.
+        train: Ids of the training images. Meta images are among them only if `cut.meta_in_train` is `True`.
+        meta: Ids of the meta images.
+        validation: Ids of the validation images; `None` if there are none.
+        test: Ids of the test images; `None` if the data set has a test split of its own.
+        test_size: Number of test images.
+        class_counts: Training images per class, integer array of shape `(num_classes,)`.
+    """
+
+    data_set: str
+    version: str
+    class_names: list[str]
+    imbalance_factor: float | None
+    cut: LongTailCut
+    seed: int
     labels: np.ndarray
     train: np.ndarray
     meta: np.ndarray
     validation: np.ndarray | None
     test: np.ndarray | None
+    test_size: int
     class_counts: np.ndarray
 
-    def sha256(self):
-        """Hash of the chosen ids, which tells two splits apart."""
+    @functools.cached_property
+    def ids_sha256(self) -> str:
+        """Hash of the chosen ids, which differs between different splits."""
         digest = hashlib.sha256()
         held_out = [] if self.validation is None else [self.validation]
         for ids in (self.train, self.meta, np.zeros(0) if self.test is None else self.test, *held_out):
             digest.update(np.sort(np.asarray(ids, dtype="<i8")).tobytes() + b"|")
         return digest.hexdigest()
 
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """The facts without the ids, as a dict that JSON can hold."""
+        cut = dataclasses.asdict(self.cut)
+        drawn = {name: cut.pop(name) for name in ("meta_in_train", "sampling")}
+        facts = {
+            "data_set": self.data_set,
+            "version": self.version,
+            "imbalance_factor": self.imbalance_factor,
+            "cut": cut,
+            **drawn,
+            "class_names": self.class_names,
+            "class_counts": self.class_counts.tolist(),
+            "meta_size": len(self.meta),
+            "validation_size": None if self.validation is None else len(self.validation),
+            "test_size": self.test_size,
+            "seed": self.seed,
+            "ids_sha256": self.ids_sha256,
+        }
+        return json.loads(json.dumps(facts, default=lambda number: number.item()))
+
 
 def make_split(
-    labels, num_classes, imbalance_factor, *, meta_size, validation_size, test_size, seed, cut, meta_in_train
-):
+    source: Source,
+    imbalance_factor: float | None,
+    *,
+    meta_size: int,
+    validation_size: int | None,
+    test_size: int | None,
+    seed: int,
+    cut: LongTailCut,
+) -> Split:
     """Choose balanced test, validation and meta sets and a long-tailed training set that share no image.
 
     Args:
-        labels: Integer array, the class of every id.
-        num_classes: Number of classes.
-        imbalance_factor: Largest class count over smallest; `None` keeps every image that is left.
-        meta_size: Images of the meta set, a multiple of `num_classes`.
-        validation_size: Images of the validation set, likewise; `None` for none.
-        test_size: Images of the test set, likewise; `None` if there is a test split elsewhere.
+        source: A `Tfds`, `Arrays` or `Folder`.
+        imbalance_factor: As in `load`.
+        meta_size: As in `load`.
+        validation_size: As in `load`.
+        test_size: As in `load`; `None` if the source has a test split of its own.
         seed: Seed of the choice.
-        cut: A `Cut`.
-        meta_in_train: Whether the meta images are trained on as well, or with what probability an image is drawn
-            from them; `train` holds them only if it is `True`.
+        cut: A `LongTailCut`.
 
     Returns:
         A `Split`.
+
+    Raises:
+        ValueError: If a size does not fit the data set, or a class would be left without a training image.
     """
     generator = np.random.default_rng(seed)
-    rest = [generator.permutation(np.where(labels == label)[0]) for label in range(num_classes)]
-    empty = [label for label, ids in enumerate(rest) if not len(ids)]
-    if empty:
-        raise ValueError(f"{len(empty)} of {num_classes} classes have no image at all: classes {empty[:10]}.")
-    test = None
-    if test_size is not None:
+    rest = _shuffled_ids(source, generator)
+    test, num_test = None, source.test_size
+    if num_test is None:
         test, rest = _take_balanced(rest, test_size, "test_size")
+        num_test = len(test)
     validation = None
     if validation_size is not None:
         validation, rest = _take_balanced(rest, validation_size, "validation_size")
-    before = min(len(ids) for ids in rest)
+    before_meta = min(len(ids) for ids in rest)
     meta, rest = _take_balanced(rest, meta_size, "meta_size")
-    counts = _long_tail(rest, before, imbalance_factor, cut, generator)
-    if counts.min() < 1:
-        raise ValueError(
-            f"{(counts < 1).sum()} of {num_classes} classes would have no training image. Received: "
-            f"imbalance_factor={imbalance_factor!r}, with {counts.max()} images of the largest class. "
-            f"Take a factor of at most {counts.max()}."
-        )
+    counts = _long_tail(rest, before_meta, imbalance_factor, cut, generator)
     train = np.concatenate([ids[:count] for ids, count in zip(rest, counts)])
-    if cut.wrong_labels:
-        labels, counts = _partly_wrong(labels, train, num_classes, cut.wrong_labels, generator)
-    if meta_in_train is True:
-        train, counts = np.concatenate([train, meta]), counts + meta_size // num_classes
-    elif meta_in_train is not False:
-        counts = _expected_counts(counts, meta_size, _probability(meta_in_train))
-    return Split(labels, train, meta, validation, test, counts)
-
-
-def _long_tail(ids_by_class, before, imbalance_factor, cut, generator):
-    """How many of its ids each class keeps; `before` is what the smallest class had before the meta set was taken."""
-    sizes = np.array([len(ids) for ids in ids_by_class])
-    if imbalance_factor is None:
-        return sizes
-    n_max = sizes.min() if cut.head == "after_meta" else before
-    counts = PROFILES[cut.profile](n_max, imbalance_factor, len(sizes))
-    if cut.class_order == "shuffled":
-        counts = counts[generator.permutation(len(sizes))]
-    return np.minimum(counts, sizes)
-
-
-def _partly_wrong(labels, ids, num_classes, share, generator):
-    """The labels, but for a share of `ids` those of other classes; and what each class has of `ids` then."""
-    counts = np.bincount(labels[ids], minlength=num_classes)
-    labels = labels.copy()
-    for i in generator.choice(ids, round(share * len(ids)), replace=False):
-        others = np.where(np.arange(num_classes) == labels[i], 0, counts)
-        labels[i] = generator.choice(num_classes, p=others / others.sum())
-    counts = np.bincount(labels[ids], minlength=num_classes)
-    if counts.min() < 1:
-        raise ValueError(
-            f"{(counts < 1).sum()} of {num_classes} classes would lose their last training image to a wrong label. "
-            f"Received: wrong_labels={share!r}. Take a smaller share, a smaller imbalance factor, or another seed."
-        )
-    return labels, counts
-
-
-def _expected_counts(counts, meta_size, probability):
-    """What one pass holds of every class, when each image is drawn from the meta set with a probability."""
-    shares = (1 - probability) * counts / counts.sum() + probability / len(counts)
-    return np.maximum(np.round((counts.sum() + meta_size) * shares).astype(int), 1)
-
-
-def _probability(meta_in_train):
-    if isinstance(meta_in_train, float) and 0 < meta_in_train < 1:
-        return meta_in_train
-    raise ValueError(
-        "`meta_in_train` is True, False, or the probability between 0 and 1 that a training image is drawn from the "
-        f"meta set. Received: meta_in_train={meta_in_train!r}"
+    labels = _partly_wrong(source, train, cut.wrong_labels, generator)
+    train, counts = _with_meta(train, meta, np.bincount(labels[train], minlength=source.num_classes), cut.meta_in_train)
+    return Split(
+        data_set=source.name,
+        version=source.version,
+        class_names=source.class_names,
+        imbalance_factor=imbalance_factor,
+        cut=cut,
+        seed=seed,
+        labels=labels,
+        train=train,
+        meta=meta,
+        validation=validation,
+        test=test,
+        test_size=num_test,
+        class_counts=counts,
     )
+
+
+def _shuffled_ids(source, generator):
+    """The ids of every class, in random order."""
+    ids = [generator.permutation(np.where(source.labels == label)[0]) for label in range(source.num_classes)]
+    empty = [label for label, own in enumerate(ids) if not len(own)]
+    if empty:
+        raise ValueError(
+            f"{len(empty)} of the {source.num_classes} classes of {source.name!r} have no image: classes {empty[:10]}"
+            f"{', ...' if len(empty) > 10 else ''}."
+        )
+    return ids
 
 
 def _take_balanced(ids_by_class, size, argument):
     """Split off `size` ids, the same number of every class."""
     num_classes = len(ids_by_class)
     smallest = min(len(ids) for ids in ids_by_class)
-    is_integer = isinstance(size, (int, np.integer)) and not isinstance(size, bool)
-    per_class, odd = divmod(size, num_classes) if is_integer else (0, 1)
+    per_class, odd = divmod(checks.positive_integer("load", argument, size), num_classes)
     if odd or not 0 < per_class < smallest:
         raise ValueError(
-            f"`{argument}` must be a multiple of the number of classes ({num_classes}) that leaves images in every "
-            f"class (the smallest has {smallest}). Received: {argument}={size!r}"
+            f"`load({argument}=...)` takes a multiple of the number of classes ({num_classes}) that leaves images in "
+            f"every class, of which the smallest has {smallest}. Received: {argument}={size!r}"
         )
     taken = np.concatenate([ids[:per_class] for ids in ids_by_class])
     return taken, [ids[per_class:] for ids in ids_by_class]
+
+
+def _long_tail(ids_by_class, before_meta, imbalance_factor, cut, generator):
+    """How many of its ids each class keeps; `before_meta` is what the smallest class had before the meta set."""
+    sizes = np.array([len(ids) for ids in ids_by_class])
+    if imbalance_factor is None:
+        return sizes
+    n_max = sizes.min() if cut.head == "after_meta" else before_meta
+    counts = PROFILES[cut.profile](n_max, imbalance_factor, len(sizes))
+    if cut.class_order == "shuffled":
+        counts = counts[generator.permutation(len(sizes))]
+    counts = np.minimum(counts, sizes)
+    if counts.min() < 1:
+        raise ValueError(
+            f"{(counts < 1).sum()} of {len(counts)} classes would have no training image. Received: "
+            f"imbalance_factor={imbalance_factor!r}, with {counts.max()} images of the largest class. "
+            f"Take a factor of at most {counts.max()}."
+        )
+    return counts
+
+
+def _partly_wrong(source, train, share, generator):
+    """The labels of all ids, a share of those of the training ids changed to other classes."""
+    if not share:
+        return source.labels
+    counts = np.bincount(source.labels[train], minlength=source.num_classes)
+    labels = source.labels.copy()
+    for i in generator.choice(train, round(share * len(train)), replace=False):
+        others = np.where(np.arange(len(counts)) == labels[i], 0, counts)
+        labels[i] = generator.choice(len(counts), p=others / others.sum())
+    left = np.bincount(labels[train], minlength=source.num_classes)
+    if left.min() < 1:
+        raise ValueError(
+            f"{(left < 1).sum()} of {len(left)} classes would lose their last training image to a wrong label. "
+            f"Received: wrong_labels={share!r}. Take a smaller share, a smaller imbalance factor, or another seed."
+        )
+    return labels
+
+
+def _with_meta(train, meta, counts, meta_in_train):
+    """Training ids and class counts once the meta images are trained on as well."""
+    if meta_in_train is False:
+        return train, counts
+    if meta_in_train is True:
+        return np.concatenate([train, meta]), counts + len(meta) // len(counts)
+    shares = (1 - meta_in_train) * counts / counts.sum() + meta_in_train / len(counts)
+    return train, np.maximum(np.round((counts.sum() + len(meta)) * shares).astype(int), 1)

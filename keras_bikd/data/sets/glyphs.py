@@ -1,16 +1,19 @@
 """Glyphs: drawn, CIFAR-shaped images of characters that are easily confused. No download, any number of images.
 
-A warped, coloured character on a smooth background, with fragments of others beside it and noise on top, in ten fonts
-that matplotlib ships. It is always brighter than the background: with random polarity a long-tailed set of this kind
-cannot be learnt at all.
+Each image shows a warped, coloured character in one of ten fonts that come with matplotlib, on a smooth background,
+with fragments of other characters around it and noise on top. The character is always brighter than the background:
+with random polarity, a long-tailed set of this kind cannot be learnt at all.
 """
 
 import dataclasses
 import functools
 import pathlib
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow_datasets as tfds
+
+__all__ = ["FONTS", "HUNDRED", "TEN", "Glyphs", "GlyphsConfig", "Style", "draw"]
 
 # Head to tail; every tail class looks like one of the head classes.
 TEN = "BSGOZ2Q658"
@@ -48,7 +51,7 @@ class Style:
     noise: float
 
 
-def draw(labels, style, seed, size=32):
+def draw(labels: Sequence[int] | np.ndarray, style: Style, seed: int, size: int = 32) -> np.ndarray:
     """Draw one image per label.
 
     Args:
@@ -77,7 +80,7 @@ def _draw_chunk(labels, characters, style, generator, size):
     images = _background(count, level, generator, size)
     for _ in range(style.distractors):
         matrix, _ = _affine(count, generator, rotation=np.pi, scale=(0.5, 1.1), shear=0.3)
-        # Pushed off the centre, so that mostly parts of it are seen.
+        # Pushed off the centre, so that mostly parts of it are visible.
         angle, distance = uniform(0, 2 * np.pi, count), uniform(0.75, 1.2, count)
         place = np.stack([np.cos(angle), np.sin(angle)], axis=-1) * distance[:, None]
         which = generator.integers(0, len(characters), count), generator.integers(0, len(FONTS), count)

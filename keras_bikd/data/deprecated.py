@@ -1,0 +1,75 @@
+"""Names and keywords of the version before. They work for one more release, with a warning that says what to write."""
+
+import dataclasses
+import warnings
+from typing import Any
+
+from keras_bikd.data.loader import LongTailedData, load
+from keras_bikd.data.sources import Arrays, Folder, Source, Tfds
+from keras_bikd.data.split import LongTailCut
+
+__all__ = ["REPLACEMENTS", "Cut", "load_folder", "make_long_tailed", "moved_keywords", "renamed"]
+
+REPLACEMENTS = {
+    "Cut": "data.LongTailCut",
+    "make_long_tailed": "data.load(data.Arrays(x, y), ...)",
+    "load_folder": "data.load(data.Folder(path, image_size), ...)",
+}
+Cut = LongTailCut
+_OF_TFDS = ("image_size", "data_dir")
+_OF_CUT = ("meta_in_train", "sampling")
+
+
+def renamed(name: str) -> Any:
+    """What `keras_bikd.data.<name>` was, with a warning."""
+    if name not in REPLACEMENTS:
+        raise AttributeError(f"module 'keras_bikd.data' has no attribute {name!r}")
+    _warn(f"`data.{name}`", REPLACEMENTS[name])
+    return globals()[name]
+
+
+def make_long_tailed(x: Any, y: Any, imbalance_factor: float | None = None, **options: Any) -> LongTailedData:
+    """Deprecated: `load(Arrays(x, y), ...)`."""
+    source = Arrays(x, y, name=options.pop("name", "arrays"))
+    return load(source, imbalance_factor, **_with_cut(options))
+
+
+def load_folder(directory: Any, imbalance_factor: float | None = None, **options: Any) -> LongTailedData:
+    """Deprecated: `load(Folder(path, image_size), ...)`."""
+    source = Folder(directory, options.pop("image_size"))
+    return load(source, imbalance_factor, **_with_cut(options))
+
+
+def moved_keywords(
+    function: str, source: str | Source, cut: LongTailCut, moved: dict[str, Any]
+) -> tuple[str | Source, LongTailCut]:
+    """Source and cut that say what old keywords said, with a warning."""
+    for name in moved:
+        if name not in _OF_TFDS + _OF_CUT:
+            raise TypeError(f"{function}() got an unexpected keyword argument {name!r}")
+    for_tfds = {name: moved[name] for name in _OF_TFDS if name in moved}
+    for_cut = {name: moved[name] for name in _OF_CUT if name in moved}
+    if for_tfds:
+        if not isinstance(source, str):
+            raise TypeError(f"{function}() takes {', '.join(for_tfds)} with the name of a tfds set alone")
+        _warn(f"`{function}({_equations(for_tfds)})`", f"{function}(Tfds({source!r}, {_equations(for_tfds)}), ...)")
+        source = Tfds(source, **for_tfds)
+    if for_cut:
+        _warn(f"`{function}({_equations(for_cut)})`", f"{function}(..., cut=LongTailCut({_equations(for_cut)}))")
+        cut = dataclasses.replace(cut, **for_cut)
+    return source, cut
+
+
+def _with_cut(options):
+    cut = options.pop("cut", LongTailCut())
+    drawn = {name: options.pop(name) for name in _OF_CUT if name in options}
+    return {**options, "cut": dataclasses.replace(cut, **drawn)}
+
+
+def _equations(options):
+    return ", ".join(f"{name}={value!r}" for name, value in options.items())
+
+
+def _warn(old, new):
+    # Above this function: the one that warns, then the public one, then the caller's line.
+    warnings.warn(f"{old} is deprecated. Write `{new}`.", DeprecationWarning, stacklevel=4)

@@ -1,0 +1,240 @@
+"""Long-tailed training data, with a balanced meta set and a balanced test set."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_bikd import checks
+from keras_bikd.data.augment import Augmentation
+from keras_bikd.data.pipeline import batches, training_images
+from keras_bikd.data.sources import Source, Tfds
+from keras_bikd.data.split import LongTailCut, Split, make_split
+
+__all__ = ["LongTailedData", "load", "only_classes"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LongTailedData:
+    """What `load` returns.
+
+    Attributes:
+        train: Long-tailed `tf.data.Dataset` of batches `(image, label)`, in another order on every pass.
+        meta: Balanced set for the weight network. It shares no image with the test set, and none with the training
+            set unless `LongTailCut(meta_in_train=...)` says so.
+        validation: Balanced set for choosing, in fixed order, never augmented; `None` unless it was asked for.
+        test: Test set, in fixed order, never augmented.
+        class_counts: Training images per class, integer array of shape `(num_classes,)`.
+        class_names: Names of the classes, a list of strings.
+        split: The `Split` that all this was made from.
+    """
+
+    train: tf.data.Dataset
+    meta: tf.data.Dataset
+    validation: tf.data.Dataset | None
+    test: tf.data.Dataset
+    class_counts: np.ndarray
+    class_names: list[str]
+    split: Split
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_counts)
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """Where the split came from, as a dict that JSON can hold; see `save_manifest`."""
+        return self.split.manifest
+
+    def __str__(self) -> str:
+        split, counts = self.split, self.class_counts
+        also = " (also trained on)" if split.cut.meta_in_train else ""
+        return (
+            f"{split.data_set} {split.version}: {counts.sum()} training images in {self.num_classes} classes of "
+            f"{counts.max()} to {counts.min()}, {len(split.meta)} meta images{also}, {split.test_size} test images"
+        )
+
+
+def load(
+    source: str | Source,
+    imbalance_factor: float | None = None,
+    *,
+    meta_size: int,
+    validation_size: int | None = None,
+    test_size: int | None = None,
+    batch_size: int = 100,
+    seed: int = 0,
+    augment: Augmentation | tuple[Augmentation | None, Augmentation | None] | None = None,
+    cut: LongTailCut = LongTailCut(),  # noqa: B008 (frozen)
+    **moved: Any,
+) -> LongTailedData:
+    """Load a data set and cut it to a long tail, next to balanced meta, validation and test sets.
+
+    The balanced sets are held out first. Then class `c` of `C` keeps `n_max * imbalance_factor ** (-c / (C - 1))`
+    images, where `n_max` is what the smallest class has left; `cut` changes this rule. Images come as float32 in 0..1.
+
+    The same seed gives the same split, and a larger factor gives a subset of the training images of a smaller one. The
+    order of the batches depends on TensorFlow's global seed too, so call `keras.utils.set_random_seed` first. Every
+    pass over `train` has its own order, and an endless stream (`train.repeat()`) reads ahead. To train a second time on
+    the same batches, set the seed and load again.
+
+    Args:
+        source: Name of a tfds data set, such as `"cifar100"`, `"sklearn_digits"` or `"glyphs/h"`; or a `Tfds`,
+            `Arrays` or `Folder`.
+        imbalance_factor: Largest class count over smallest, at least 1. `None` keeps all training images, for data
+            that are long-tailed already (`"imagenet_lt"`, `"i_naturalist2018"`, most folders).
+        meta_size: Images of the meta set, a multiple of the number of classes.
+        validation_size: Images of a balanced validation set, a multiple of the number of classes: for early stopping
+            and for choosing hyper-parameters, which neither the meta set nor the test set is for. `None` for none.
+        test_size: Images of the test set, a multiple of the number of classes. Only for sources without a labelled
+            test split of their own: arrays, folders and some tfds sets.
+        batch_size: Images per batch, in all sets.
+        seed: Seed of the split, of the order and of the augmentation; an integer of at least 0.
+        augment: Function `(images, seed) -> images` of a batch, for the training and the meta images, such as
+            `pad_crop_flip()`. A pair is one function for each, of which either may be `None`.
+        cut: A `LongTailCut`: how the class counts fall, and how training images are drawn.
+        **moved: Keywords of the version before, with a `DeprecationWarning` that says where they have moved.
+
+    Returns:
+        A `LongTailedData`, which is also reported in one line.
+
+    Raises:
+        ValueError: If the source is unknown, a size does not fit it, or a class would be left without an image.
+
+    Examples:
+        >>> data = load("sklearn_digits", imbalance_factor=50, meta_size=100, test_size=500)
+        sklearn_digits 1.0.0: 314 training images in 10 classes of 114 to 2, 100 meta images, 500 test images
+        >>> data.class_counts.tolist()
+        [114, 73, 47, 30, 20, 12, 8, 5, 3, 2]
+
+        >>> from keras_bikd.data import Arrays
+        >>> x, y = np.zeros((300, 8, 8, 1), "uint8"), np.arange(300) % 3
+        >>> data = load(Arrays(x, y), imbalance_factor=10, meta_size=30, test_size=60)
+        arrays 1: 99 training images in 3 classes of 70 to 7, 30 meta images, 60 test images
+    """
+    if moved:
+        from keras_bikd.data.deprecated import moved_keywords
+
+        source, cut = moved_keywords("load", source, cut, moved)
+    images = _opened(source)
+    batch_size = checks.positive_integer("load", "batch_size", batch_size)
+    seed = checks.non_negative_integer("load", "seed", seed)
+    augments = _augmentations(augment)
+    if not isinstance(cut, LongTailCut):
+        raise ValueError(f"`load(cut=...)` takes a `LongTailCut`. Received: cut={cut!r}")
+    _check_test_size(images, test_size)
+    split = make_split(
+        images,
+        imbalance_factor,
+        meta_size=meta_size,
+        validation_size=validation_size,
+        test_size=test_size,
+        seed=seed,
+        cut=cut,
+    )
+    data = _pipelines(images, split, batch_size, *augments)
+    if keras.config.is_interactive_logging_enabled():
+        print(data)
+    return data
+
+
+def only_classes(data: LongTailedData, classes: Sequence[int], batch_size: int) -> LongTailedData:
+    """Training data of some classes alone, renumbered in the order given: what an expert learns from.
+
+    Args:
+        data: A `LongTailedData`.
+        classes: Class ids, none twice.
+        batch_size: Images per batch.
+
+    Returns:
+        A `LongTailedData` with `train`, `class_counts`, `class_names` and `num_classes` of these classes; the other
+        sets are unchanged.
+
+    Raises:
+        ValueError: If `classes` are not ids of classes of `data`.
+
+    Examples:
+        >>> from keras_bikd.data import Arrays
+        >>> x, y = np.zeros((300, 2), "float32"), np.arange(300) % 3
+        >>> data = load(Arrays(x, y), imbalance_factor=10, meta_size=30, test_size=60, batch_size=50)
+        arrays 1: 99 training images in 3 classes of 70 to 7, 30 meta images, 60 test images
+        >>> part = only_classes(data, [2, 1], batch_size=50)
+        >>> [np.bincount(labels).tolist() for _, labels in part.train.as_numpy_iterator()]
+        [[7, 22]]
+    """
+    chosen = list(classes)
+    if not chosen or len(set(chosen)) < len(chosen) or not set(chosen) <= set(range(data.num_classes)):
+        raise ValueError(
+            f"`only_classes(classes=...)` takes different class ids from 0 to {data.num_classes - 1}, at least one. "
+            f"Received: classes={classes!r}"
+        )
+    batch_size = checks.positive_integer("only_classes", "batch_size", batch_size)
+    place = np.full(data.num_classes, -1)
+    place[chosen] = np.arange(len(chosen))
+
+    def own(x, labels):
+        places = tf.gather(place, labels)
+        return x[places >= 0], places[places >= 0]
+
+    return dataclasses.replace(
+        data,
+        train=data.train.map(own).rebatch(batch_size),
+        class_counts=data.class_counts[chosen],
+        class_names=[data.class_names[label] for label in chosen],
+    )
+
+
+def _opened(source):
+    if isinstance(source, str):
+        return Tfds(source)
+    if isinstance(source, Source):
+        return source
+    raise ValueError(
+        "`load(source=...)` takes the name of a tfds data set, `Tfds(name)`, `Arrays(x, y)` or "
+        f"`Folder(path, image_size)`. Received: an object of type {type(source).__name__}"
+    )
+
+
+def _augmentations(augment):
+    """The functions for the training and for the meta images."""
+    pair = augment if isinstance(augment, tuple) else (augment, augment)
+    if len(pair) != 2 or not all(own is None or callable(own) for own in pair):
+        raise ValueError(
+            "`load(augment=...)` takes a function `(images, seed) -> images`, or a pair of them for training and meta "
+            f"images. Received: augment={augment!r}"
+        )
+    return pair
+
+
+def _check_test_size(source, test_size):
+    if source.test_size is None and test_size is None:
+        raise ValueError(
+            f"{source.name!r} has no labelled test split. Say with `load(test_size=...)` how many images to hold out."
+        )
+    if source.test_size is not None and test_size is not None:
+        raise ValueError(
+            f"{source.name!r} has a test split of its own, of {source.test_size} images. Leave out "
+            f"`load(test_size=...)`. Received: test_size={test_size!r}"
+        )
+
+
+def _pipelines(source, split, batch_size, train_augment, meta_augment):
+    train = training_images(source, split)
+    meta = source.images(split.meta, split.labels, split.seed + 1)
+    test = source.test_images() if split.test is None else source.images(split.test, split.labels, None)
+    validation = None
+    if split.validation is not None:
+        validation = batches(source.images(split.validation, split.labels, None), batch_size)
+    return LongTailedData(
+        train=batches(train, batch_size, seed=split.seed, augment=train_augment),
+        meta=batches(meta, batch_size, seed=split.seed + 1, augment=meta_augment),
+        validation=validation,
+        test=batches(test, batch_size),
+        class_counts=split.class_counts,
+        class_names=split.class_names,
+        split=split,
+    )

@@ -1,0 +1,5 @@
+"""Data sets that need no download. Importing this package registers them with tfds."""
+
+from keras_bikd.data.sets import digits, glyphs
+
+__all__ = ["digits", "glyphs"]

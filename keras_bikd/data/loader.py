@@ -142,7 +142,7 @@ def load(
     return data
 
 
-def only_classes(data: LongTailedData, classes: Sequence[int], batch_size: int) -> LongTailedData:
+def only_classes(data: LongTailedData, classes: Sequence[int] | np.ndarray, batch_size: int) -> LongTailedData:
     """Training data of some classes alone, renumbered in the order given: what an expert learns from.
 
     Args:

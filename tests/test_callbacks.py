@@ -218,7 +218,7 @@ BATTERY = {
 }
 
 
-STEERING = {"DeferredObjective", "ExactBackup"}  # `test_baselines.py`, `test_resume.py`
+STEERING = {"DeferredObjective", "ExactBackup", "ExpertPacing"}  # `test_baselines.py`, `test_resume.py`
 
 
 def test_the_battery_is_complete():

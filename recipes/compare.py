@@ -1,4 +1,4 @@
-"""All methods beside each other: same data, same network, same budget, one table.
+"""All methods side by side: same data, same network, same budget, one table.
 
     python recipes/compare.py digits-noise                          # imbalance 10, 50, 100; six seeds
     python recipes/compare.py glyphs/g100 glyphs/h                  # their own imbalance; three seeds
@@ -7,14 +7,15 @@
     python recipes/compare.py glyphs/g100-wrong-labels --study wrong-labels --folder runs/wrong_labels
     python recipes/compare.py --paper                               # Table 1: CIFAR-10 and CIFAR-100; wants a GPU
 
-Every cell (data set, imbalance, method, seed) is written to `runs/compare/` when it is done and skipped afterwards:
-a killed run goes on where it was, a failed cell is reported and tried again next time. `--workers 2` runs two at a
-time, each on one core. Written: `results.md`, `results.csv` and a plot per data set and imbalance.
+Every cell (data set, imbalance, method, seed) is written to `runs/compare/` when it is done and skipped afterwards: a
+killed run resumes where it stopped, a failed cell is reported and run again the next time, and so is one whose setting
+or method has been changed. `--workers 2` runs two at a time, each on one core. The results are in `results.md`,
+`results.csv` and a plot per data set and imbalance.
 
-One protocol for all. The teacher is in inference mode; it was trained on the same long-tailed images. Accuracy is
-balanced accuracy on test images that are not augmented, after the last step; beside it, that of the epoch which was
-best on the (un-augmented) meta set. The test set is read once per cell, at the end. `+meta` trains on the meta images
-as well, the teacher too: BiKD sees them, so the others should.
+There is one protocol for all. The teacher is in inference mode; it was trained on the same long-tailed images. Accuracy
+is balanced accuracy on test images that are not augmented, after the last step. The table also has that of the epoch
+which was best on the un-augmented meta set. The test set is used once per cell, at the end. `+meta` also trains on the
+meta images, the teacher too: BiKD sees them, so the others should.
 """
 
 import argparse

@@ -8,61 +8,14 @@ import os
 import pathlib
 import traceback
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import keras
 
 from keras_bikd import plots, results
-from keras_bikd.comparison.calls import config_of
-from keras_bikd.comparison.method import Method
 from keras_bikd.comparison.protocol import train
-from keras_bikd.comparison.setting import Setting
+from keras_bikd.comparison.setting import Cell
 
-__all__ = ["Cell", "row_of", "run_cells"]
-
-
-class Cell(NamedTuple):
-    """One training: a setting, an imbalance, a method and a seed.
-
-    Attributes:
-        setting: Name of the setting.
-        imbalance_factor: Largest class count over smallest.
-        method: Name of the method.
-        seed: Seed of split, teacher and student.
-        quick: Whether to take a hundredth of the steps, to see that everything runs.
-
-    Examples:
-        >>> Cell("glyphs/h", 100.0, "BiKD, k=1", 0).path("runs").as_posix()
-        'runs/glyphs_h_100/BiKD__k_1_0.json'
-    """
-
-    setting: str
-    imbalance_factor: float
-    method: str
-    seed: int
-    quick: bool = False
-
-    def folder(self, folder: str | pathlib.Path) -> pathlib.Path:
-        """Return the folder of all cells of the same table and of their teachers."""
-        return pathlib.Path(folder) / f"{self.setting.replace('/', '_')}_{self.imbalance_factor:g}"
-
-    def path(self, folder: str | pathlib.Path) -> pathlib.Path:
-        """Return the file of this cell."""
-        name = "".join(c if c.isalnum() else "_" for c in self.method)
-        return self.folder(folder) / f"{name}_{self.seed}{'_quick' if self.quick else ''}.json"
-
-    def config(self, setting: Setting, method: Method) -> dict:
-        """Describe all that a result of this cell depends on. A stored row counts only if it has the same description.
-
-        Args:
-            setting: What the name of the setting stands for.
-            method: What the name of the method stands for.
-
-        Returns:
-            What JSON can hold.
-        """
-        own = {"imbalance_factor": self.imbalance_factor, "seed": self.seed, "quick": self.quick}
-        return config_of(own | {"setting": setting.config(), "method": method})
+__all__ = ["row_of", "run_cells"]
 
 
 def run_cells(cells: Sequence[Cell], lookup: Callable, folder: str | pathlib.Path, workers: int = 1) -> None:

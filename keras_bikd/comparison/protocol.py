@@ -3,7 +3,7 @@
 import contextlib
 import pathlib
 import time
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import keras
 from keras import ops
@@ -11,7 +11,7 @@ from keras import ops
 from keras_bikd import results
 from keras_bikd.comparison.calls import Parts, make
 from keras_bikd.comparison.method import Method
-from keras_bikd.comparison.setting import EPOCHS, Setting, load_data, network, sgd, steps_of
+from keras_bikd.comparison.setting import EPOCHS, Cell, Setting, load_data, network, sgd, steps_of
 from keras_bikd.comparison.teachers import teacher_of
 from keras_bikd.data import LongTailedData
 from keras_bikd.data.pairing import batches
@@ -19,7 +19,7 @@ from keras_bikd.data.pairing import batches
 __all__ = ["train"]
 
 
-def train(cell: Any, setting: Setting, method: Method, folder: pathlib.Path) -> dict:
+def train(cell: Cell, setting: Setting, method: Method, folder: pathlib.Path) -> dict:
     """Train the student of one cell and test it.
 
     Args:

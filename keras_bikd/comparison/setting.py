@@ -1,15 +1,17 @@
-"""A data set with its protocol: what all methods of a table share."""
+"""A data set with its protocol, which all methods of a table share, and the cells of that table."""
 
 import dataclasses
+import pathlib
 from collections.abc import Callable
-from typing import Any
+from typing import NamedTuple
 
 import keras
 
 from keras_bikd import data as long_tailed
 from keras_bikd.comparison.calls import Call, config_of, make
+from keras_bikd.comparison.method import Method
 
-__all__ = ["EPOCHS", "Setting", "load_data", "network", "sgd", "steps_of"]
+__all__ = ["EPOCHS", "Cell", "Setting", "load_data", "network", "sgd", "steps_of"]
 
 EPOCHS = 10  # the student is evaluated on the meta set after each
 
@@ -75,9 +77,53 @@ class Setting:
         return config_of({name: getattr(self, name) for name in shared})
 
 
+class Cell(NamedTuple):
+    """One training: a setting, an imbalance, a method and a seed.
+
+    Attributes:
+        setting: Name of the setting.
+        imbalance_factor: Largest class count over smallest.
+        method: Name of the method.
+        seed: Seed of split, teacher and student.
+        quick: Whether to take a hundredth of the steps, to see that everything runs.
+
+    Examples:
+        >>> Cell("glyphs/h", 100.0, "BiKD, k=1", 0).path("runs").as_posix()
+        'runs/glyphs_h_100/BiKD__k_1_0.json'
+    """
+
+    setting: str
+    imbalance_factor: float
+    method: str
+    seed: int
+    quick: bool = False
+
+    def folder(self, folder: str | pathlib.Path) -> pathlib.Path:
+        """Return the folder of all cells of the same table and of their teachers."""
+        return pathlib.Path(folder) / f"{self.setting.replace('/', '_')}_{self.imbalance_factor:g}"
+
+    def path(self, folder: str | pathlib.Path) -> pathlib.Path:
+        """Return the file of this cell."""
+        name = "".join(c if c.isalnum() else "_" for c in self.method)
+        return self.folder(folder) / f"{name}_{self.seed}{'_quick' if self.quick else ''}.json"
+
+    def config(self, setting: Setting, method: Method) -> dict:
+        """Describe all that a result of this cell depends on. A stored row counts only if it has the same description.
+
+        Args:
+            setting: What the name of the setting stands for.
+            method: What the name of the method stands for.
+
+        Returns:
+            What JSON can hold.
+        """
+        own = {"imbalance_factor": self.imbalance_factor, "seed": self.seed, "quick": self.quick}
+        return config_of(own | {"setting": setting.config(), "method": method})
+
+
 def load_data(
     setting: Setting,
-    cell: Any,
+    cell: Cell,
     *,
     sampling: str = "instance",
     meta_in_train: bool | float = False,
@@ -108,7 +154,7 @@ def load_data(
     )
 
 
-def steps_of(setting: Setting, data: long_tailed.LongTailedData, cell: Any) -> int:
+def steps_of(setting: Setting, data: long_tailed.LongTailedData, cell: Cell) -> int:
     """Number of training steps, the same for every method of a cell: a multiple of the number of epochs."""
     merged = data.manifest["meta_in_train"] is not False
     images = data.class_counts.sum() - (setting.meta_size if merged else 0)

@@ -5,7 +5,8 @@ import statistics
 from collections.abc import Callable, Sequence
 
 from keras_bikd import plots, results
-from keras_bikd.comparison.cells import Cell, row_of
+from keras_bikd.comparison.cells import row_of
+from keras_bikd.comparison.setting import Cell
 
 __all__ = ["report"]
 

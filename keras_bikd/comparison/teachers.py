@@ -2,14 +2,13 @@
 
 import os
 import pathlib
-from typing import Any
 
 import keras
 
 from keras_bikd import data as long_tailed
 from keras_bikd import results
 from keras_bikd.comparison.method import Method
-from keras_bikd.comparison.setting import Setting, load_data, network, sgd, steps_of
+from keras_bikd.comparison.setting import Cell, Setting, load_data, network, sgd, steps_of
 from keras_bikd.lfme_model import Experts, class_groups
 from keras_bikd.losses import BalancedSoftmaxLoss, hard_loss
 
@@ -17,7 +16,7 @@ __all__ = ["teacher_of"]
 
 
 def teacher_of(
-    cell: Any, setting: Setting, method: Method, data: long_tailed.LongTailedData, folder: pathlib.Path
+    cell: Cell, setting: Setting, method: Method, data: long_tailed.LongTailedData, folder: pathlib.Path
 ) -> tuple[keras.Model, list]:
     """Load the teacher of a cell, or train it if it is not there yet.
 

@@ -218,8 +218,8 @@ CASES = {
         r"meta=.*never ends.*repeat",
     ),
     "metrics in a row of a table": (
-        lambda: comparison.Method(make=model, compile_arguments={"metrics": [keras.metrics.Mean()]}),
-        "compile_arguments=.*JSON can hold.*Mean",
+        lambda: comparison.Method(model=comparison.Call(model), compile_arguments={"metrics": [keras.metrics.Mean()]}),
+        r"compile_arguments=.*made of data.*Call\(Mean, \.\.\.\)",
     ),
     "two meta optimizers": (
         lambda: (built := models.compiled()).compile(built.optimizer, meta_optimizer=keras.optimizers.Adam(1e-4)),

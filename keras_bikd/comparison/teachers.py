@@ -1,21 +1,38 @@
-"""Teachers of a comparison: each is trained once, on the images that its students see, and kept."""
+"""Teachers of a comparison: each is trained once, on the same images as its students, and kept on disk."""
 
-import os
+import pathlib
 
 import keras
 
 from keras_bikd import data as long_tailed
 from keras_bikd import results
-from keras_bikd.comparison.setting import load_data, network, sgd, steps_of
+from keras_bikd.comparison.method import Method
+from keras_bikd.comparison.setting import Cell, Setting, load_data, network, sgd, steps_of
+from keras_bikd.files import atomic_write
 from keras_bikd.long_tail import class_groups
 from keras_bikd.losses import BalancedSoftmaxLoss, hard_loss
 from keras_bikd.models.experts import Experts
 
+__all__ = ["teacher_of"]
 
-def teacher_of(cell, setting, method, data, folder):
-    """The teacher for a cell, trained once and kept, and its class counts. It sees the images that its students see."""
+
+def teacher_of(
+    cell: Cell, setting: Setting, method: Method, data: long_tailed.LongTailedData, folder: pathlib.Path
+) -> tuple[keras.Model, list]:
+    """Load the teacher of a cell, or train it if it is not there yet.
+
+    Args:
+        cell: The `Cell`.
+        setting: Its `Setting`.
+        method: Its `Method`.
+        data: The images of the student; the teacher is trained on the same.
+        folder: Where teachers are kept.
+
+    Returns:
+        `(teacher, class_counts)`: the model, and how many images of each class it was trained on.
+    """
     in_train = bool(method.meta_in_train)
-    if method.meta_in_train != in_train:  # the student draws more of the meta images
+    if method.meta_in_train != in_train:  # a share is for the student; the teacher sees every image once per pass
         data = load_data(setting, cell, meta_in_train=in_train)
     counts = data.class_counts.tolist()
     name = f"teacher_{method.teacher}{'_meta' if in_train else ''}_{cell.seed}{'_quick' if cell.quick else ''}"
@@ -28,13 +45,12 @@ def teacher_of(cell, setting, method, data, folder):
         teacher = _train_experts(cell, setting, counts)
     else:
         losses = {"ce": hard_loss, "balanced_softmax": BalancedSoftmaxLoss(counts)}
-        own = load_data(setting, cell, meta_in_train=in_train)  # nobody may have drawn from the student's own stream
+        own = load_data(setting, cell, meta_in_train=in_train)  # the student's stream must stay at its beginning
         teacher = _train_teacher(cell, setting, own, losses[method.teacher], steps_of(setting, own, cell))
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.with_suffix(".json").unlink(missing_ok=True)  # it would vouch for another teacher
-    unfinished = path.with_name(f"unfinished_{os.getpid()}_{path.name}")
-    teacher.save(unfinished)
-    os.replace(unfinished, path)
+    path.with_suffix(".json").unlink(missing_ok=True)  # it belongs to the teacher before
+    with atomic_write(path) as unfinished:
+        teacher.save(unfinished)
     results.save_row(protocol, setting.config())
     long_tailed.save_manifest(path.with_suffix(".json"), data)
     return teacher, counts
@@ -42,7 +58,7 @@ def teacher_of(cell, setting, method, data, folder):
 
 def _train_teacher(cell, setting, data, loss, steps):
     keras.utils.set_random_seed(cell.seed + 500)
-    teacher = network(setting.teacher, setting.teacher_widths, data)
+    teacher = network(setting.teacher, data)
     teacher.compile(sgd(setting.learning_rate, steps), loss)
     teacher.fit(data.train.repeat(), shuffle=False, epochs=1, steps_per_epoch=steps, verbose=0)
     return teacher

@@ -1,0 +1,67 @@
+"""Students and teachers of a comparison: frozen records that make a network for any images."""
+
+import dataclasses
+
+import keras
+
+from keras_bikd import networks
+
+__all__ = ["CifarResNet", "Perceptron"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Perceptron:
+    """Dense layers on flattened images, with logits as outputs.
+
+    Args:
+        units: Widths of the hidden layers.
+        l2: Factor of the squared weights in the network's own losses.
+
+    Examples:
+        >>> Perceptron((12,))((8, 8, 1), 10).output_shape
+        (None, 10)
+    """
+
+    units: tuple
+    l2: float = 2.5e-4
+
+    def __call__(self, input_shape: tuple, num_classes: int) -> keras.Model:
+        """Make an untrained network.
+
+        Args:
+            input_shape: Shape of an image.
+            num_classes: Number of logits.
+        """
+        decay = {
+            "kernel_regularizer": keras.regularizers.L2(self.l2),
+            "bias_regularizer": keras.regularizers.L2(self.l2),
+        }
+        hidden = [keras.layers.Dense(n, "relu", kernel_initializer="he_normal", **decay) for n in self.units]
+        logits = keras.layers.Dense(num_classes, kernel_initializer="he_normal", **decay)
+        return keras.Sequential([keras.Input(input_shape), keras.layers.Flatten(), *hidden, logits])
+
+
+@dataclasses.dataclass(frozen=True)
+class CifarResNet:
+    """`keras_bikd.networks.cifar_resnet`, with the weight decay of the paper.
+
+    Args:
+        depth: As in `cifar_resnet`.
+        widths: As in `cifar_resnet`.
+        stem_stride: As in `cifar_resnet`.
+        l2: As in `cifar_resnet`.
+
+    Examples:
+        >>> CifarResNet(8, (4, 4, 8, 16), stem_stride=2)((16, 16, 1), 5).output_shape
+        (None, 5)
+    """
+
+    depth: int
+    widths: tuple
+    stem_stride: int = 1
+    l2: float = 2.5e-4
+
+    def __call__(self, input_shape: tuple, num_classes: int) -> keras.Model:
+        """Make an untrained network; the arguments are those of `Perceptron`."""
+        arguments = {"input_shape": input_shape, "stem_stride": self.stem_stride, "l2": self.l2}
+        return networks.cifar_resnet(self.depth, self.widths, num_classes, **arguments)

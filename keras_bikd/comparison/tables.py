@@ -1,0 +1,94 @@
+"""Tables of a comparison: means over seeds, differences seed by seed, stability of the upper level."""
+
+import pathlib
+import statistics
+from collections.abc import Callable, Sequence
+
+from keras_bikd import plots, results
+from keras_bikd.comparison.cells import row_of
+from keras_bikd.comparison.setting import Cell
+
+__all__ = ["report"]
+
+COLUMNS = {
+    "overall": "overall",
+    "many": "many",
+    "medium": "medium",
+    "few": "few",
+    "best on meta": "best_on_meta",
+    "seconds": "seconds",
+    "peak MiB": "memory",
+}
+
+
+def report(cells: Sequence[Cell], lookup: Callable, folder: str | pathlib.Path, reference: str) -> list[dict]:
+    """Print and write the tables, one per setting and imbalance, and list the cells that are missing.
+
+    Args:
+        cells: As in `run_cells`.
+        lookup: As in `run_cells`.
+        folder: As in `run_cells`; `results.md`, `results.csv` and a plot per table are written there.
+        reference: Name of the method with which the others are compared, seed by seed.
+
+    Returns:
+        The rows, a list of dicts.
+    """
+    found = {cell: row_of(cell, lookup, folder) for cell in cells}
+    rows, sections = [row for row in found.values() if row], []
+    for name, factor in dict.fromkeys((cell.setting, cell.imbalance_factor) for cell, row in found.items() if row):
+        own = {
+            cell: row for cell, row in found.items() if row and (cell.setting, cell.imbalance_factor) == (name, factor)
+        }
+        sections += [f"## {name}, imbalance {factor:g}", *_sections([*own.values()], reference)]
+        figure = plots.method_bars([*own.values()], ("overall", "few"))
+        figure.savefig(next(iter(own)).folder(folder) / "methods.png", dpi=150)
+    missing = [cell for cell, row in found.items() if not row]
+    if missing:
+        sections += ["Failed or missing:", "\n".join(f"- {cell}" for cell in missing)]
+    text = "\n\n".join(sections)
+    print(f"\n{text}")
+    if rows:
+        (pathlib.Path(folder) / "results.md").write_text(text + "\n")
+        results.write_csv(pathlib.Path(folder) / "results.csv", rows)
+    return rows
+
+
+def _sections(rows, reference):
+    """The tables of one setting and imbalance."""
+    yield results.markdown_table(rows, COLUMNS)
+    if any(row["method"] == reference for row in rows):
+        yield f"Paired with {reference}:"
+        yield _differences(rows, reference)
+    if stability := _stability(rows):
+        yield "Stability of the outer loop, after the first, the fifth and the last epoch:"
+        yield stability
+
+
+def _stability(rows):
+    """How much the updates of the weight network vary: means over seeds; empty if no method has one."""
+    lines = []
+    for method in dict.fromkeys(row["method"] for row in rows):
+        histories = [row["history"] for row in rows if row["method"] == method]
+        if "hypergradient_cosine" not in histories[0]:
+            continue
+        cells = [
+            f"{statistics.mean(history[key][min(epoch, len(history[key]) - 1)] for history in histories):.2g}"
+            for key in ("hypergradient_cosine", "hypergradient_norm")
+            for epoch in (0, 4, len(histories[0][key]) - 1)
+        ]
+        lines.append(f"| {method} | {' | '.join(cells)} |")
+    headings = [
+        f"{what}, {when}" for what in ("cosine to the one before", "norm") for when in ("first", "fifth", "last")
+    ]
+    return "\n".join([f"| method | {' | '.join(headings)} |", "|---|" + "---:|" * 6, *lines]) if lines else ""
+
+
+def _differences(rows, reference):
+    """Every other method against the reference, over the seeds that both have."""
+    lines = ["| method | difference | worst seed | wins | p |", "|---|---:|---:|---:|---:|"]
+    for method in dict.fromkeys(row["method"] for row in rows if row["method"] != reference):
+        if pair := results.paired(rows, method, reference, "overall"):
+            p = "–" if pair["p"] is None else f"{pair['p']:.2g}"
+            wins = f"{pair['wins']}/{pair['seeds']}"
+            lines.append(f"| {method} | {pair['difference']:+.1f} | {pair['worst']:+.1f} | {wins} | {p} |")
+    return "\n".join(lines)

@@ -73,7 +73,7 @@ class LFMEModel(DistillationModel):
         self.class_counts, self.num_groups = list(class_counts), num_groups
         self.temperature, self.threshold = temperature, threshold
 
-    def fit(  # type: ignore[override]
+    def fit(
         self, x: Any = None, y: Any = None, *, meta_data: Any, callbacks: Any = None, **kwargs: Any
     ) -> keras.callbacks.History:
         train = x if y is None else (x, y)

@@ -1,4 +1,4 @@
-"""The meta-weight network `f_phi`: from what is known of a sample to the weights of its losses."""
+"""The meta-weight network `f_phi`, which turns the losses of a sample into weights."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,25 +10,27 @@ from keras import initializers, ops
 from keras_bikd import checks
 from keras_bikd.long_tail import log_priors
 from keras_bikd.serialization import Serializable
+from keras_bikd.types import Tensor
 
 __all__ = ["MetaWeightNet"]
 
 
 @keras.saving.register_keras_serializable(package="keras_bikd")
 class MetaWeightNet(Serializable, keras.layers.Layer):
-    """The teacher's and the student's cross-entropy of a sample in, one weight per candidate loss out.
+    """Maps the cross-entropies of teacher and student on a sample to one weight per candidate loss.
 
     A perceptron with tanh hidden layers and sigmoid outputs: each weight lies in (0, 1), and they need not sum
     to one. Its variables exist from the start, so that optimizers, checkpoints and the training step find them.
-    It computes in full precision also under a mixed-precision policy; it is tiny, and its gradient is second order.
+    It computes in full precision even under a mixed-precision policy: it is tiny, and its gradient is second order.
 
     Args:
         hidden_units: Widths of the hidden layers, a sequence of positive integers.
         num_losses: Number of weights; 2 in the paper (hard, soft).
-        class_counts: Training images per class, to show the network the log prior of each label's class as a third
-            input: once a sample is fitted, its two losses no longer tell head from tail. By default not.
-        initial_weight: Number in (0, 1) near which all weights start, through the output bias; by default the bias is
-            random, as in the authors' code, and the weights start near one half.
+        class_counts: Training images per class. With them, the log prior of the label's class is a third input: once
+            the student has fitted a sample, its two losses no longer distinguish head from tail. By default there
+            are two inputs.
+        initial_weight: Number in (0, 1). The output bias is set so that all weights start near it. By default the
+            bias is random, as in the authors' code, and the weights start near one half.
         **kwargs: Keras layer arguments (`name`, `dtype`, ...).
 
     Call arguments:
@@ -83,7 +85,7 @@ class MetaWeightNet(Serializable, keras.layers.Layer):
         self.dense_layers.append(self._dense(fan_ins[-1], self.num_losses, "sigmoid", bias))
         self.built = True
 
-    def _dense(self, fan_in, units, activation, bias=None):
+    def _dense(self, fan_in: int, units: int, activation: str, bias: float | None = None) -> keras.layers.Dense:
         # U(-1/sqrt(fan_in), 1/sqrt(fan_in)) for kernel and bias, as in the authors' code.
         limit = fan_in**-0.5
         uniform = initializers.RandomUniform(-limit, limit)
@@ -97,7 +99,7 @@ class MetaWeightNet(Serializable, keras.layers.Layer):
         layer.build((None, fan_in))
         return layer
 
-    def call(self, losses: Any, labels: Any = None) -> Any:
+    def call(self, losses: Tensor, labels: Tensor | None = None) -> Tensor:
         weights = losses
         if self.class_counts is not None:
             weights = ops.concatenate([losses, self._log_prior(labels, self.class_counts)[:, None]], axis=-1)
@@ -105,12 +107,14 @@ class MetaWeightNet(Serializable, keras.layers.Layer):
             weights = layer(weights)
         return weights
 
-    def _log_prior(self, labels, class_counts):
+    def _log_prior(self, labels: Tensor, class_counts: list[int]) -> Tensor:
         known = ops.cast(log_priors(class_counts), self.compute_dtype)
         labels = ops.convert_to_tensor(labels)
         if len(labels.shape) > 1 and labels.shape[-1] == len(class_counts):
             return ops.matmul(ops.cast(labels, self.compute_dtype), known)
         return ops.take(known, ops.cast(ops.reshape(labels, (-1,)), "int32"))
 
-    def compute_output_shape(self, losses_shape, labels_shape=None):
+    def compute_output_shape(
+        self, losses_shape: tuple[int | None, ...], labels_shape: tuple[int | None, ...] | None = None
+    ) -> tuple[int | None, ...]:
         return (*losses_shape[:-1], self.num_losses)

@@ -1,5 +1,6 @@
 """One Keras optimizer that owns the two of a bilevel problem, the summed hypergradients and the batch counter."""
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -65,7 +66,7 @@ class BilevelOptimizer(Serializable, keras.optimizers.Optimizer):
         self.overflow = self.add_variable((), dtype="bool", name="overflow")
         self.last_overflow = self.add_variable((), dtype="bool", name="last_overflow")
         # The optimizer tracks and saves variables that it holds in a list; these belong to the weight network.
-        self._meta_variables = lambda: meta_variables
+        self._meta_variables: Callable[[], list[keras.Variable]] = lambda: meta_variables
         super().build([*variables, *meta_variables])
 
     def accumulate(self, hypergradient: list[Tensor], inner_steps: int) -> Tensor:

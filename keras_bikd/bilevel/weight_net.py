@@ -65,22 +65,22 @@ class MetaWeightNet(Serializable, keras.layers.Layer):
     ) -> None:
         kwargs.setdefault("dtype", keras.config.floatx())
         super().__init__(**kwargs)
-        widths = list(hidden_units) if isinstance(hidden_units, (list, tuple)) else [None]
-        if not all(isinstance(units, int) and units > 0 for units in widths):
+        are_widths = isinstance(hidden_units, (list, tuple))
+        if not are_widths or not all(isinstance(units, int) and units > 0 for units in hidden_units):
             raise ValueError(
                 "`MetaWeightNet(hidden_units=...)` takes a sequence of positive integers, such as (64, 64). "
                 f"Received: hidden_units={hidden_units!r}"
             )
         if initial_weight is not None:
             checks.between_zero_and_one("MetaWeightNet", "initial_weight", initial_weight)
-        self.hidden_units = tuple(widths)
+        self.hidden_units = tuple(hidden_units)
         self.num_losses = checks.positive_integer("MetaWeightNet", "num_losses", num_losses)
         self.class_counts: list[int] | None = None
         if class_counts is not None:
             self.class_counts = checks.class_counts("MetaWeightNet", "class_counts", class_counts)
         self.initial_weight = initial_weight
-        fan_ins = [2 if class_counts is None else 3, *widths]
-        self.dense_layers = [self._dense(fan_in, units, "tanh") for fan_in, units in zip(fan_ins, widths)]
+        fan_ins = [2 if class_counts is None else 3, *hidden_units]
+        self.dense_layers = [self._dense(fan_in, units, "tanh") for fan_in, units in zip(fan_ins, hidden_units)]
         bias = None if initial_weight is None else np.log(initial_weight / (1 - initial_weight))
         self.dense_layers.append(self._dense(fan_ins[-1], self.num_losses, "sigmoid", bias))
         self.built = True

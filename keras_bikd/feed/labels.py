@@ -1,4 +1,4 @@
-"""Class ids that come out of a `tf.data` pipeline are checked when they come."""
+"""Checks of the class ids in a `tf.data` pipeline, while it runs."""
 
 import contextlib
 import re
@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import tensorflow as tf
+
+from keras_bikd.types import Batch
 
 __all__ = ["check_labels", "label_errors"]
 
@@ -15,7 +17,7 @@ def check_labels(pairs: Any, num_classes: int) -> Any:
     if not isinstance(pairs, tf.data.Dataset):
         return pairs
 
-    def check(batch, meta_batch, *rest):
+    def check(batch: Batch, meta_batch: Batch, *rest: Any) -> Any:
         assertions = []
         for name, labels in (("training", batch[1]), ("meta", meta_batch[1])):
             if labels.dtype.is_integer and (labels.shape.rank == 1 or labels.shape[-1] == 1):
@@ -32,7 +34,7 @@ def check_labels(pairs: Any, num_classes: int) -> Any:
 
 @contextlib.contextmanager
 def label_errors() -> Iterator[None]:
-    """Turn what `check_labels` makes TensorFlow say into a `ValueError` of one sentence."""
+    """Turn the TensorFlow error from `check_labels` into a `ValueError` of one sentence."""
     try:
         yield
     except tf.errors.InvalidArgumentError as error:

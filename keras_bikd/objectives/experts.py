@@ -80,7 +80,7 @@ class ExpertsObjective(Serializable, keras.layers.Layer):
         return loss
 
     def instance_weights(self, labels: Tensor, expert_logits: Tensor) -> Tensor:
-        """Weight of every sample at the current progress, shape `(batch,)`: linear from its start value to 1 and beyond."""
+        """Weight of every sample at the current progress, shape `(batch,)`: from its start value to 1 and beyond."""
         ids = class_ids(labels, len(self.class_counts))
         low, high = (ops.take(self.confidence_range[i], ids) for i in (0, 1))
         relative = (self.confidences(ids, expert_logits) - low) / ops.maximum(high - low, 1e-6)

@@ -2,7 +2,6 @@
 
 import importlib
 import warnings
-from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -10,6 +9,7 @@ import keras
 from keras_bikd.callbacks.pacing import ExpertPacing
 from keras_bikd.models.distillation import DistillationModel
 from keras_bikd.objectives.experts import ExpertsObjective
+from keras_bikd.types import Counts
 
 __all__ = ["LFMEModel", "attribute", "warn"]
 
@@ -62,7 +62,7 @@ class LFMEModel(DistillationModel):
         self,
         student: keras.Model,
         teacher: keras.Model,
-        class_counts: Sequence[int],
+        class_counts: Counts,
         *,
         num_groups: int = 3,
         temperature: float = 2.0,

@@ -1,10 +1,9 @@
 """Class counts of long-tailed data: counts to aim for, priors, weights, and groups of classes. Plain NumPy."""
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from keras_bikd import checks
+from keras_bikd.types import Counts
 
 __all__ = [
     "class_balanced_weights",
@@ -69,7 +68,7 @@ def step_counts(n_max: int, imbalance_factor: float, num_classes: int) -> np.nda
     return np.where(small, _floor(n_max / imbalance_factor), _floor(n_max))
 
 
-def priors(class_counts: Sequence[int]) -> np.ndarray:
+def priors(class_counts: Counts) -> np.ndarray:
     """Share of each class in the training set, float array of shape `(num_classes,)` that sums to 1.
 
     Examples:
@@ -80,7 +79,7 @@ def priors(class_counts: Sequence[int]) -> np.ndarray:
     return counts / counts.sum()
 
 
-def class_balanced_weights(class_counts: Sequence[int], beta: float = 0.9999) -> np.ndarray:
+def class_balanced_weights(class_counts: Counts, beta: float = 0.9999) -> np.ndarray:
     """Class weights by the effective number of samples, scaled so that they sum to the number of classes.
 
     Args:
@@ -105,7 +104,7 @@ def class_balanced_weights(class_counts: Sequence[int], beta: float = 0.9999) ->
     return len(effective) / effective / (1 / effective).sum()
 
 
-def log_priors(class_counts: Sequence[int]) -> np.ndarray:
+def log_priors(class_counts: Counts) -> np.ndarray:
     """Log share of each class, float array of shape `(num_classes,)`; a class without images counts as one.
 
     Examples:
@@ -116,7 +115,7 @@ def log_priors(class_counts: Sequence[int]) -> np.ndarray:
     return np.log(np.maximum(counts, 1) / counts.sum())
 
 
-def shot_groups(class_counts: Sequence[int], many_above: int = 100, few_below: int = 20) -> dict[str, np.ndarray]:
+def shot_groups(class_counts: Counts, many_above: int = 100, few_below: int = 20) -> dict[str, np.ndarray]:
     """Split the classes into many, medium and few by their training counts.
 
     Args:
@@ -145,7 +144,7 @@ def shot_groups(class_counts: Sequence[int], many_above: int = 100, few_below: i
     return {"many": np.where(many)[0], "medium": np.where(~many & ~few)[0], "few": np.where(few)[0]}
 
 
-def class_groups(class_counts: Sequence[int], num_groups: int = 3) -> list[np.ndarray]:
+def class_groups(class_counts: Counts, num_groups: int = 3) -> list[np.ndarray]:
     """Split the classes into groups of (nearly) as many classes each, largest classes first: one group per LFME expert.
 
     The thresholds of the paper, 100 and 20 images, would leave groups empty on CIFAR-10.

@@ -4,14 +4,12 @@ Every function returns shape `(batch,)`. Means are taken once, where samples are
 Half-precision logits are cast to float32 first, because float16 is too coarse for a softmax of logits near 60.
 """
 
-from collections.abc import Sequence
-
 import keras
 from keras import ops
 
 from keras_bikd import checks
 from keras_bikd.serialization import Serializable
-from keras_bikd.types import Tensor
+from keras_bikd.types import Counts, Tensor
 
 __all__ = [
     "BalancedSoftmaxLoss",
@@ -131,7 +129,7 @@ def class_ids(labels: Tensor, num_classes: int) -> Tensor:
     return ops.cast(ops.argmax(labels, axis=-1) if are_rows else ops.reshape(labels, (-1,)), "int32")
 
 
-def balanced_softmax_loss(labels: Tensor, logits: Tensor, class_counts: Sequence[int]) -> Tensor:
+def balanced_softmax_loss(labels: Tensor, logits: Tensor, class_counts: Counts) -> Tensor:
     """Cross-entropy under the class frequencies of the training set, one value per sample.
 
     Adds `log(class_counts)` to the logits, so that the logits themselves model balanced classes. Predict with
@@ -177,7 +175,7 @@ class BalancedSoftmaxLoss(Serializable, keras.losses.Loss):
 
     def __init__(
         self,
-        class_counts: Sequence[int],
+        class_counts: Counts,
         reduction: str | None = "sum_over_batch_size",
         name: str = "balanced_softmax_loss",
         dtype: str | None = None,

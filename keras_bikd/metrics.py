@@ -10,7 +10,7 @@ from keras_bikd import checks
 from keras_bikd.long_tail import shot_groups
 from keras_bikd.losses import class_ids
 from keras_bikd.serialization import Serializable
-from keras_bikd.types import Tensor
+from keras_bikd.types import Counts, Tensor
 
 __all__ = [
     "BalancedAccuracy",
@@ -199,7 +199,7 @@ class ShotAccuracy(_PerClassMetric):
 
     def __init__(
         self,
-        class_counts: Sequence[int],
+        class_counts: Counts,
         many_above: int = 100,
         few_below: int = 20,
         name: str = "shot_accuracy",

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from keras_bikd.types import Counts
+
 if TYPE_CHECKING:  # an optional dependency
     from matplotlib.figure import Figure
 
@@ -140,7 +142,7 @@ def inner_steps_curve(
 
 def class_accuracy_bars(
     accuracies: Mapping[str, Sequence[float]],
-    class_counts: Sequence[int],
+    class_counts: Counts,
     class_names: Sequence[str] | None = None,
 ) -> "Figure":
     """Bars of the accuracy of every class, largest class first, one per method, above the class counts.

@@ -10,7 +10,7 @@ from keras import initializers, ops
 from keras_bikd import checks
 from keras_bikd.long_tail import log_priors
 from keras_bikd.serialization import Serializable
-from keras_bikd.types import Tensor
+from keras_bikd.types import Counts, Tensor
 
 __all__ = ["MetaWeightNet"]
 
@@ -59,7 +59,7 @@ class MetaWeightNet(Serializable, keras.layers.Layer):
         hidden_units: Sequence[int] = (64, 64),
         *,
         num_losses: int = 2,
-        class_counts: Sequence[int] | None = None,
+        class_counts: Counts | None = None,
         initial_weight: float | None = None,
         **kwargs: Any,
     ) -> None:

@@ -15,7 +15,7 @@ from keras_bikd.feed import batches
 from keras_bikd.long_tail import shot_groups
 from keras_bikd.losses import class_ids
 from keras_bikd.models.bikd import BiKDModel, SampleWeights
-from keras_bikd.types import Logs
+from keras_bikd.types import Counts, Logs
 
 __all__ = ["HypergradientMonitor", "PerClassReport", "TensorBoard", "WeightHistory", "WeightMap"]
 
@@ -53,7 +53,7 @@ class _OfWeights(keras.callbacks.Callback):
     def on_train_begin(self, logs: Logs | None = None) -> None:
         if not isinstance(self.model, BiKDModel):
             raise ValueError(
-                f"`{type(self).__name__}` observes the weights of a `BiKDModel`. Received: a model of type "
+                f"`{type(self).__name__}` looks at the weights of a `BiKDModel`. Received: a model of type "
                 f"{type(self.model).__name__}. Leave the callback out."
             )
         super().on_train_begin(logs)
@@ -131,7 +131,7 @@ class WeightHistory(_OfWeights, _AtEpochs):
     def __init__(
         self,
         path: str | os.PathLike[str],
-        class_counts: Sequence[int],
+        class_counts: Counts,
         data: Iterable[Any] | None = None,
         every: int | None = 1,
         many_above: int = 100,

@@ -1,6 +1,6 @@
 """`BiKDModel`: Algorithm 1 of the paper as the `train_step` of a Keras model."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import keras
@@ -17,7 +17,7 @@ from keras_bikd.losses import hard_loss
 from keras_bikd.models.guard import WeightGuard
 from keras_bikd.models.meta_guided import MetaGuidedModel
 from keras_bikd.models.problem import Forward
-from keras_bikd.types import Batch, Logs, Tensor
+from keras_bikd.types import Batch, Counts, Logs, Tensor
 
 __all__ = ["BiKDModel", "SampleWeights"]
 
@@ -75,7 +75,7 @@ class BiKDModel(MetaGuidedModel):
         temperature: float = 4.0,
         inner_steps: int = 5,
         meta_loss: str = "hard",
-        class_counts: Sequence[int] | None = None,
+        class_counts: Counts | None = None,
         candidate_losses: dict[str, Callable[..., Tensor]] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -295,7 +295,7 @@ class BiKDModel(MetaGuidedModel):
         student = hard_loss(labels, self.student(x, training=False))
         return teacher, student, self.weight_net(ops.stack([teacher, student], axis=-1), labels)
 
-    def _prepare(self, batch: Batch, meta_batch: Batch | None) -> None:
+    def _prepare(self, batch: Batch, meta_batch: Any) -> None:
         super()._prepare(batch, meta_batch)
         counts = self.weight_net.class_counts
         if counts is not None and len(counts) != self.num_classes:

@@ -1,6 +1,6 @@
 """`Experts`: the teacher of LFME, one network per group of classes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
@@ -37,7 +37,7 @@ class Experts(Serializable, keras.Model):
 
     ARGUMENTS = ("experts", "groups")
 
-    def __init__(self, experts: Sequence[keras.Model], groups: Sequence[Sequence[int]], **kwargs: Any) -> None:
+    def __init__(self, experts: Sequence[keras.Model], groups: Iterable[Iterable[int]], **kwargs: Any) -> None:
         super().__init__(**{"autocast": False, **kwargs})  # experts cast their inputs themselves
         self.experts = list(experts)
         self.groups = [[int(label) for label in group] for group in groups]

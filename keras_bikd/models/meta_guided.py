@@ -1,6 +1,6 @@
 """Base of BiKD and RW-KD: Keras models whose samples are weighted by what helps on a small balanced meta set."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -13,7 +13,7 @@ from keras_bikd.feed import check_labels, data_of_fit, label_errors, require_pai
 from keras_bikd.models.problem import Problem, unpacked
 from keras_bikd.models.teacher_student import TeacherStudentModel
 from keras_bikd.objectives import BalancedSoftmax, CrossEntropy, SoftTargets
-from keras_bikd.types import Batch, Logs, Tensor
+from keras_bikd.types import Batch, Counts, Logs, Tensor
 
 __all__ = ["MetaGuidedModel"]
 
@@ -42,7 +42,7 @@ class MetaGuidedModel(TeacherStudentModel):
         *,
         temperature: float,
         meta_loss: str,
-        class_counts: Sequence[int] | None,
+        class_counts: Counts | None,
         candidate_losses: dict[str, Callable[..., Tensor]] | None,
         **kwargs: Any,
     ) -> None:
@@ -146,7 +146,7 @@ class MetaGuidedModel(TeacherStudentModel):
             self._prepare(x, y)
         return super().train_on_batch(x, y, return_dict=return_dict)
 
-    def _prepare(self, batch: Batch, meta_batch: Batch | None) -> None:
+    def _prepare(self, batch: Batch, meta_batch: Any) -> None:
         """Check the first batches, and create all that training needs, before the first step."""
         require_pair((batch, meta_batch))
         checks.batched("training", batch[1])
@@ -200,12 +200,12 @@ class MetaGuidedModel(TeacherStudentModel):
 def _candidates(
     owner: str,
     candidate_losses: dict[str, Callable[..., Tensor]] | None,
-    class_counts: Sequence[int] | None,
+    class_counts: Counts | None,
     temperature: float,
 ) -> dict[str, Callable[..., Tensor]]:
-    if candidate_losses is None and class_counts is None:
-        return {"hard": CrossEntropy(), "soft": SoftTargets(temperature=temperature)}
     if candidate_losses is None:
+        if class_counts is None:
+            return {"hard": CrossEntropy(), "soft": SoftTargets(temperature=temperature)}
         soft = SoftTargets(temperature=temperature, class_counts=class_counts)
         return {"hard": BalancedSoftmax(class_counts=class_counts), "soft": soft}
     if class_counts is not None:

@@ -1,6 +1,6 @@
 """`RWKDModel`: the weights of every sample come from the meta loss directly, in every step, without a network."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -10,7 +10,7 @@ from keras_bikd.backend import apply_gradients, snapshot
 from keras_bikd.bilevel.hypergradient import one_step_hypergradient
 from keras_bikd.bilevel.optimizer import loss_scale, with_loss_scale
 from keras_bikd.models.meta_guided import MetaGuidedModel
-from keras_bikd.types import Batch, Logs, Tensor
+from keras_bikd.types import Batch, Counts, Logs, Tensor
 
 __all__ = ["RWKDModel"]
 
@@ -57,7 +57,7 @@ class RWKDModel(MetaGuidedModel):
         *,
         temperature: float = 4.0,
         meta_loss: str = "hard",
-        class_counts: Sequence[int] | None = None,
+        class_counts: Counts | None = None,
         candidate_losses: dict[str, Callable[..., Tensor]] | None = None,
         **kwargs: Any,
     ) -> None:

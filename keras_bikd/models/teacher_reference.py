@@ -48,7 +48,7 @@ class TeacherReference(keras.Model):
             path, found = os.fspath(teacher), _sha256(teacher)
             if sha256 not in (None, found):
                 raise ValueError(
-                    f"The teacher {path!r} is not the expected file: its SHA-256 is {found}, expected {sha256}. "
+                    f"The teacher {path!r} is not the file that was meant: its SHA-256 is {found}, expected {sha256}. "
                     "Restore the file, or build the model again with the teacher that you want."
                 )
             teacher = keras.saving.load_model(path)

@@ -11,7 +11,7 @@ from keras_bikd import checks
 from keras_bikd.long_tail import log_priors
 from keras_bikd.losses import at_least_float32
 from keras_bikd.serialization import Serializable
-from keras_bikd.types import Tensor
+from keras_bikd.types import Counts, Tensor
 
 __all__ = ["ClassCounts", "Factor", "Objective", "PerClass", "Share", "Temperature", "log_prior"]
 
@@ -22,7 +22,7 @@ Factor = Annotated[float, checks.non_negative_number]
 """A number of at least 0."""
 Share = Annotated[float, checks.between_zero_and_one]
 """A number between 0 and 1, both excluded."""
-ClassCounts = Annotated[tuple[int, ...], checks.class_counts]
+ClassCounts = Annotated[Counts, checks.class_counts]
 """Training images per class."""
 PerClass = Annotated[tuple[float, ...], checks.number_per_class]
 """One number per class, none negative."""

@@ -1,6 +1,5 @@
 """LFME as an objective: experts of many, medium and few classes, and a curriculum from easy samples to hard ones."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -11,7 +10,7 @@ from keras_bikd import checks
 from keras_bikd.long_tail import class_groups
 from keras_bikd.losses import at_least_float32, class_ids, hard_loss, soft_loss
 from keras_bikd.serialization import Serializable
-from keras_bikd.types import Tensor
+from keras_bikd.types import Counts, Tensor
 
 __all__ = ["ExpertsObjective", "expert_weight"]
 
@@ -44,9 +43,7 @@ class ExpertsObjective(Serializable, keras.layers.Layer):
 
     ARGUMENTS = ("class_counts", "num_groups", "temperature")
 
-    def __init__(
-        self, class_counts: Sequence[int], num_groups: int = 3, temperature: float = 2.0, **kwargs: Any
-    ) -> None:
+    def __init__(self, class_counts: Counts, num_groups: int = 3, temperature: float = 2.0, **kwargs: Any) -> None:
         kwargs.setdefault("dtype", keras.config.floatx())
         super().__init__(**{"autocast": False, **kwargs})  # labels and logits come as they are
         self.class_counts = checks.class_counts("ExpertsObjective", "class_counts", class_counts)

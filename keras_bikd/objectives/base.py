@@ -33,6 +33,7 @@ class Objective(Serializable):
     """Base of the objectives. A subclass declares its hyper-parameters as fields and defines `call`.
 
     Examples:
+        >>> import numpy as np
         >>> from keras_bikd.losses import hard_loss
         >>> @dataclasses.dataclass(frozen=True, kw_only=True)
         ... class FocalLoss(Objective):

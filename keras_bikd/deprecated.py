@@ -1,4 +1,4 @@
-"""Names of the version before. Each works for one release, with a warning that says what to write instead."""
+"""Names of the previous version. Each works for one more release, with a warning that says what to use instead."""
 
 import importlib
 import warnings
@@ -32,7 +32,7 @@ def warn(old: str, new: str) -> None:
 
 
 def attribute(name: str) -> Any:
-    """`keras_bikd.<name>` of the version before; raise an `AttributeError` if there was none."""
+    """`keras_bikd.<name>` of the previous version; raise an `AttributeError` if there was none."""
     if name in _MODULES:
         warn(f"keras_bikd.{name}", f"`keras_bikd.{_MODULES[name]}`")
         return importlib.import_module(f"keras_bikd.{_MODULES[name]}")
@@ -44,7 +44,7 @@ def attribute(name: str) -> Any:
 
 @keras.saving.register_keras_serializable(package="keras_bikd")
 class LFMEModel(DistillationModel):
-    """LFME as it was called before. Registered, so that saved models load.
+    """LFME as in the previous version. Registered, so that saved models load.
 
     Args:
         student: `keras.Model` that outputs logits.

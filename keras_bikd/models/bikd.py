@@ -40,8 +40,8 @@ class BiKDModel(MetaGuidedModel):
             batches are summed. The count of batches is not reset between epochs.
         meta_loss: What the virtual student is judged by on the meta batch: `"hard"` (the paper), `"soft"`, or
             `"mixed"` (their sum).
-        class_counts: Training images per class. With them the two losses know the long tail: the hard one becomes the
-            balanced softmax, and the teacher of the soft one is corrected by the class prior. Recommended, although
+        class_counts: Training images per class. With them both losses account for the long tail: the hard one becomes
+            the balanced softmax, and the teacher of the soft one is corrected by the class prior. Recommended, although
             published BiKD does without. For a teacher that was trained on other class counts than the student, pass
             `candidate_losses`, each with its own counts.
         candidate_losses: Dict of name to objective (`keras_bikd.objectives`) to weigh instead, one or more.
@@ -190,7 +190,7 @@ class BiKDModel(MetaGuidedModel):
 
     def bilevel_step(self, batch: Batch, meta_batch: Batch) -> Logs:
         """Algorithm 1 for one training batch. Returns the logs."""
-        # Lower level, virtual: one plain step under the current weights, judged on the meta batch (lines 5-11).
+        # Lower level, virtual: one plain step under the current weights, evaluated on the meta batch (lines 5-11).
         has_hypergradient = self._has_hypergradient()
         step = self.virtual_step(batch, meta_batch, has_hypergradient)
 
@@ -273,7 +273,7 @@ class BiKDModel(MetaGuidedModel):
         return step.meta_loss / scale, [gradient / scale for gradient in step.hypergradient]
 
     def sample_weights(self, batches: Iterable[Any]) -> "SampleWeights":
-        """Losses and weights of samples as the weight network sees them, with the student in inference mode.
+        """Losses and weights of samples as the weight network sees them; the student runs in inference mode.
 
         Args:
             batches: Iterable of `(x, y)`.

@@ -32,7 +32,7 @@ class WeightGuard(keras.callbacks.Callback):
                 "fitted",
                 "The weight network can no longer tell samples apart: the student has fitted its training set "
                 f"(cross-entropy {logs['student_loss']:.4f} after epoch {epoch + 1}), so the weights hardly matter. "
-                "Use stronger augmentation, or let the losses or the network know the classes: "
+                "Use stronger augmentation, or give the class counts to the losses or to the weight network: "
                 "`BiKDModel(class_counts=...)`, `MetaWeightNet(class_counts=...)`.",
             )
 

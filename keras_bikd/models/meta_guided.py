@@ -210,7 +210,7 @@ def _candidates(
         return {"hard": BalancedSoftmax(class_counts=class_counts), "soft": soft}
     if class_counts is not None:
         raise ValueError(
-            f"`{owner}(class_counts=...)` chooses the two losses that know the class counts, and "
+            f"`{owner}(class_counts=...)` selects the two losses that use class counts, and "
             "`candidate_losses` names losses of your own: pass one of them. "
             f"Received: class_counts={class_counts!r} and candidate_losses={candidate_losses!r}"
         )

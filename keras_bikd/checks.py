@@ -1,54 +1,78 @@
-"""Checks at the boundary: what was received, what is expected, how to mend it. Never called inside a step."""
+"""Checks of arguments and data. The errors say what was received, what is expected, and how to mend it.
+
+`owner` and `name` are the function and its argument, for the message.
+"""
+
+from collections.abc import Callable, Collection
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops, tree
 
-ROWS = 8  # samples used to look at the outputs of a model
+from keras_bikd.types import Tensor
+
+__all__ = [
+    "batched",
+    "between_zero_and_one",
+    "class_counts",
+    "is_number",
+    "labels_match",
+    "logits_of",
+    "non_negative_number",
+    "number_per_class",
+    "objective",
+    "one_of",
+    "positive_integer",
+    "positive_number",
+    "same_structure",
+]
+
+_ROWS = 8  # samples, to check the outputs of a model
 
 
-def is_number(value):
-    """Whether `value` is a real number; truth values are none."""
+def is_number(value: Any) -> bool:
+    """Whether `value` is a real number; booleans do not count."""
     return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
 
 
-def positive_number(owner, name, value):
+def positive_number(owner: str, name: str, value: Any) -> float:
     """Return `value` if it is a finite number above 0, else raise."""
     if not is_number(value) or not 0 < value < float("inf"):
         raise ValueError(f"`{owner}({name}=...)` takes a number above 0. Received: {name}={value!r}")
     return value
 
 
-def non_negative_number(owner, name, value):
+def non_negative_number(owner: str, name: str, value: Any) -> float:
     """Return `value` if it is a finite number of at least 0, else raise."""
     if not is_number(value) or not 0 <= value < float("inf"):
         raise ValueError(f"`{owner}({name}=...)` takes a number of at least 0. Received: {name}={value!r}")
     return value
 
 
-def between_zero_and_one(owner, name, value):
+def between_zero_and_one(owner: str, name: str, value: Any) -> float:
     """Return `value` if it is a number in (0, 1), else raise."""
     if not is_number(value) or not 0 < value < 1:
         raise ValueError(f"`{owner}({name}=...)` takes a number between 0 and 1. Received: {name}={value!r}")
     return value
 
 
-def positive_integer(owner, name, value):
+def positive_integer(owner: str, name: str, value: Any) -> int:
     """Return `value` if it is an integer of at least 1, else raise."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
         raise ValueError(f"`{owner}({name}=...)` takes an integer of at least 1. Received: {name}={value!r}")
     return int(value)
 
 
-def non_negative_integer(owner, name, value):
+def non_negative_integer(owner: str, name: str, value: Any) -> int:
     """Return `value` if it is an integer of at least 0, else raise."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
         raise ValueError(f"`{owner}({name}=...)` takes an integer of at least 0. Received: {name}={value!r}")
     return int(value)
 
 
-def number_per_class(owner, name, values):
-    """Return `values` as a list if they are at least two finite numbers, none below 0 and not all 0, else raise."""
+def number_per_class(owner: str, name: str, values: Any) -> list[float]:
+    """Return `values` as a list if they are two or more finite numbers, none negative and not all 0, else raise."""
     array = np.asarray(values)
     numbers = array.ndim == 1 and len(array) > 1 and np.issubdtype(array.dtype, np.number)
     if not numbers or not np.isfinite(array).all() or array.min() < 0 or array.max() == 0:
@@ -58,15 +82,16 @@ def number_per_class(owner, name, values):
     return array.tolist()
 
 
-def class_counts(owner, name, values):
+def class_counts(owner: str, name: str, values: Any) -> list[int]:
     """Return training images per class as a list of integers, else raise."""
-    counts = number_per_class(owner, name, values)
-    if counts != [round(count) for count in counts]:
+    numbers = number_per_class(owner, name, values)
+    counts = [round(number) for number in numbers]
+    if counts != numbers:
         raise ValueError(f"`{owner}({name}=...)` takes numbers of images, not shares. Received: {name}={values!r}")
-    return [round(count) for count in counts]
+    return counts
 
 
-def objective(owner, name, value):
+def objective(owner: str, name: str, value: Any) -> Callable[..., Tensor]:
     """Return `value` if it can be called as an objective, else raise."""
     if not callable(value):
         raise ValueError(
@@ -76,7 +101,7 @@ def objective(owner, name, value):
     return value
 
 
-def one_of(owner, name, value, choices):
+def one_of(owner: str, name: str, value: Any, choices: Collection[Any]) -> Any:
     """Return `value` if it is one of `choices`, else raise."""
     if value not in choices:
         allowed = ", ".join(repr(choice) for choice in choices)
@@ -84,7 +109,7 @@ def one_of(owner, name, value, choices):
     return value
 
 
-def logits_of(role, model, inputs):
+def logits_of(role: str, model: keras.Model, inputs: Any) -> np.ndarray:
     """Run a model on a few samples and return its logits; raise if they cannot be logits.
 
     Args:
@@ -95,7 +120,7 @@ def logits_of(role, model, inputs):
     Returns:
         Array of shape `(rows, classes)`.
     """
-    outputs = model(tree.map_structure(lambda tensor: tensor[:ROWS], inputs), training=False)
+    outputs = model(tree.map_structure(lambda tensor: tensor[:_ROWS], inputs), training=False)
     if isinstance(outputs, (dict, list, tuple)) or len(outputs.shape) != 2:
         shapes = tree.map_structure(lambda tensor: tuple(tensor.shape), outputs)
         raise ValueError(
@@ -105,23 +130,23 @@ def logits_of(role, model, inputs):
     if np.all(logits >= 0) and np.allclose(logits.sum(axis=-1), 1.0, atol=1e-3):
         raise ValueError(
             f"The {role} must return logits, but its outputs are probabilities: every row is non-negative and sums "
-            f"to 1. Received: {np.round(logits[0], 4).tolist()} for the first sample. Remove the softmax at its end, "
+            f"to 1. Received: {np.round(logits[0], 4).tolist()} for the first sample. Remove the softmax at the end, "
             "for instance with `activation=None` in its last layer."
         )
     return logits
 
 
-def batched(name, labels):
-    """Raise if a "batch" is a single sample."""
+def batched(name: str, labels: Tensor) -> None:
+    """Raise if the labels of a batch are those of a single sample: the data set is not batched."""
     if np.ndim(labels) == 0:
         raise ValueError(f"The {name} data set is not batched: a label has shape (). Call `.batch(...)` on it.")
 
 
-def labels_match(name, labels, num_classes):
+def labels_match(name: str, labels: Tensor, num_classes: int) -> None:
     """Raise unless `labels` are integer ids below `num_classes` or rows of `num_classes` entries that sum to 1.
 
     Args:
-        name: What the labels belong to, for the message.
+        name: Data set of the labels, for the message.
         labels: Labels of one batch.
         num_classes: Width of the student's output.
     """
@@ -152,15 +177,15 @@ def labels_match(name, labels, num_classes):
         )
 
 
-def same_structure(train_inputs, meta_inputs):
-    """Raise unless the inputs of the meta set look like those of the training set.
+def same_structure(train_inputs: Any, meta_inputs: Any) -> None:
+    """Raise unless the inputs of the meta set have structure, shape and dtype of those of the training set.
 
     Args:
         train_inputs: Inputs of a training batch, a tensor or a structure of tensors.
         meta_inputs: Inputs of a meta batch.
     """
 
-    def look(inputs):
+    def look(inputs: Any) -> Any:
         return tree.map_structure(lambda tensor: (tuple(tensor.shape)[1:], _dtype(tensor)), inputs)
 
     try:
@@ -175,5 +200,5 @@ def same_structure(train_inputs, meta_inputs):
         )
 
 
-def _dtype(tensor):
+def _dtype(tensor: Tensor) -> str:
     return keras.backend.standardize_dtype(tensor.dtype)

@@ -1,8 +1,7 @@
-"""Names of the version before. Each works for one release, with a warning that says what to write instead."""
+"""Names of the previous version. Each works for one more release, with a warning that says what to use instead."""
 
 import importlib
 import warnings
-from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -10,6 +9,7 @@ import keras
 from keras_bikd.callbacks.pacing import ExpertPacing
 from keras_bikd.models.distillation import DistillationModel
 from keras_bikd.objectives.experts import ExpertsObjective
+from keras_bikd.types import Counts
 
 __all__ = ["LFMEModel", "attribute", "warn"]
 
@@ -32,7 +32,7 @@ def warn(old: str, new: str) -> None:
 
 
 def attribute(name: str) -> Any:
-    """`keras_bikd.<name>` of the version before; raise an `AttributeError` if there was none."""
+    """`keras_bikd.<name>` of the previous version; raise an `AttributeError` if there was none."""
     if name in _MODULES:
         warn(f"keras_bikd.{name}", f"`keras_bikd.{_MODULES[name]}`")
         return importlib.import_module(f"keras_bikd.{_MODULES[name]}")
@@ -44,7 +44,7 @@ def attribute(name: str) -> Any:
 
 @keras.saving.register_keras_serializable(package="keras_bikd")
 class LFMEModel(DistillationModel):
-    """LFME as it was called before. Registered, so that saved models load.
+    """LFME as in the previous version. Registered, so that saved models load.
 
     Args:
         student: `keras.Model` that outputs logits.
@@ -62,7 +62,7 @@ class LFMEModel(DistillationModel):
         self,
         student: keras.Model,
         teacher: keras.Model,
-        class_counts: Sequence[int],
+        class_counts: Counts,
         *,
         num_groups: int = 3,
         temperature: float = 2.0,
@@ -73,7 +73,7 @@ class LFMEModel(DistillationModel):
         self.class_counts, self.num_groups = list(class_counts), num_groups
         self.temperature, self.threshold = temperature, threshold
 
-    def fit(  # type: ignore[override]
+    def fit(
         self, x: Any = None, y: Any = None, *, meta_data: Any, callbacks: Any = None, **kwargs: Any
     ) -> keras.callbacks.History:
         train = x if y is None else (x, y)

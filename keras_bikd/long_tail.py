@@ -1,24 +1,33 @@
-"""Long-tailed class counts: how many images each class keeps, and which classes are many, medium and few."""
-
-from collections.abc import Sequence
+"""Class counts of long-tailed data: counts to aim for, priors, weights, and groups of classes. Plain NumPy."""
 
 import numpy as np
 
 from keras_bikd import checks
+from keras_bikd.types import Counts
+
+__all__ = [
+    "class_balanced_weights",
+    "class_groups",
+    "exponential_counts",
+    "log_priors",
+    "priors",
+    "shot_groups",
+    "step_counts",
+]
 
 
-def exponential_counts(n_max, imbalance_factor, num_classes):
-    """Images per class when the counts fall off exponentially from the first class to the last.
+def exponential_counts(n_max: int, imbalance_factor: float, num_classes: int) -> np.ndarray:
+    """Images per class when the counts decrease exponentially from the first class to the last.
 
     `n_c = floor(n_max * imbalance_factor ** (-c / (num_classes - 1)))`, the rule of the paper and of CIFAR-LT.
 
     Args:
         n_max: Images of the largest class, class 0.
-        imbalance_factor: Largest count over smallest count, at least 1; 1 keeps all classes alike.
+        imbalance_factor: Largest count over smallest count, at least 1; at 1 all classes are equally large.
         num_classes: Number of classes, at least 2.
 
     Returns:
-        Integer array of shape `(num_classes,)`. A class may be left with none if the factor exceeds `n_max`.
+        Integer array of shape `(num_classes,)`. A class may be left without images if the factor exceeds `n_max`.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -34,13 +43,13 @@ def exponential_counts(n_max, imbalance_factor, num_classes):
     return _floor(n_max * (1 / imbalance_factor) ** position)
 
 
-def step_counts(n_max, imbalance_factor, num_classes):
-    """Images per class when the second half of the classes is small.
+def step_counts(n_max: int, imbalance_factor: float, num_classes: int) -> np.ndarray:
+    """Images per class when the first half of the classes is large and the second half small.
 
     Args:
         n_max: Images of each class of the first half.
         imbalance_factor: Largest count over smallest count, at least 1.
-        num_classes: Number of classes, at least 2; with an odd number the larger half is the small one.
+        num_classes: Number of classes, at least 2; if it is odd, there is one more small class than large ones.
 
     Returns:
         Integer array of shape `(num_classes,)`.
@@ -56,10 +65,10 @@ def step_counts(n_max, imbalance_factor, num_classes):
     """
     _check_counts(imbalance_factor, num_classes)
     small = np.arange(num_classes) >= num_classes // 2
-    return np.where(small, _floor(n_max / imbalance_factor), n_max).astype(int)
+    return np.where(small, _floor(n_max / imbalance_factor), _floor(n_max))
 
 
-def priors(class_counts):
+def priors(class_counts: Counts) -> np.ndarray:
     """Share of each class in the training set, float array of shape `(num_classes,)` that sums to 1.
 
     Examples:
@@ -70,12 +79,12 @@ def priors(class_counts):
     return counts / counts.sum()
 
 
-def class_balanced_weights(class_counts, beta=0.9999):
-    """Weights of the classes by their effective numbers of samples, scaled to sum to the number of classes.
+def class_balanced_weights(class_counts: Counts, beta: float = 0.9999) -> np.ndarray:
+    """Class weights by the effective number of samples, scaled so that they sum to the number of classes.
 
     Args:
         class_counts: Training images per class. A class without images counts as one.
-        beta: In (0, 1); towards 1 the weights become inverse frequencies.
+        beta: In (0, 1); the closer to 1, the closer the weights are to inverse frequencies.
 
     Returns:
         Float array of shape `(num_classes,)`.
@@ -95,7 +104,7 @@ def class_balanced_weights(class_counts, beta=0.9999):
     return len(effective) / effective / (1 / effective).sum()
 
 
-def log_priors(class_counts):
+def log_priors(class_counts: Counts) -> np.ndarray:
     """Log share of each class, float array of shape `(num_classes,)`; a class without images counts as one.
 
     Examples:
@@ -106,21 +115,7 @@ def log_priors(class_counts):
     return np.log(np.maximum(counts, 1) / counts.sum())
 
 
-def _floor(counts):
-    return np.floor(counts + 1e-9).astype(int)  # 49 * (1 / 49) is 0.9999999999999999
-
-
-def _check_counts(imbalance_factor, num_classes):
-    if not checks.is_number(imbalance_factor) or not imbalance_factor >= 1:
-        raise ValueError(
-            "`imbalance_factor` is the largest class count over the smallest, at least 1. "
-            f"Received: imbalance_factor={imbalance_factor!r}. For a smallest-over-largest ratio pass its inverse."
-        )
-    if num_classes < 2:
-        raise ValueError(f"`num_classes` must be at least 2. Received: num_classes={num_classes!r}")
-
-
-def shot_groups(class_counts, many_above=100, few_below=20):
+def shot_groups(class_counts: Counts, many_above: int = 100, few_below: int = 20) -> dict[str, np.ndarray]:
     """Split the classes into many, medium and few by their training counts.
 
     Args:
@@ -149,8 +144,8 @@ def shot_groups(class_counts, many_above=100, few_below=20):
     return {"many": np.where(many)[0], "medium": np.where(~many & ~few)[0], "few": np.where(few)[0]}
 
 
-def class_groups(class_counts: Sequence[int], num_groups: int = 3) -> list[np.ndarray]:
-    """Split the classes into groups of similar size with equally many classes, largest first: one per expert of LFME.
+def class_groups(class_counts: Counts, num_groups: int = 3) -> list[np.ndarray]:
+    """Split the classes into groups of (nearly) as many classes each, largest classes first: one group per LFME expert.
 
     The thresholds of the paper, 100 and 20 images, would leave groups empty on CIFAR-10.
 
@@ -169,3 +164,17 @@ def class_groups(class_counts: Sequence[int], num_groups: int = 3) -> list[np.nd
     """
     order = np.argsort(-np.asarray(class_counts), kind="stable")
     return np.array_split(order, num_groups)
+
+
+def _floor(counts: float | np.ndarray) -> np.ndarray:
+    return np.floor(counts + 1e-9).astype(int)  # 49 * (1 / 49) is 0.9999999999999999
+
+
+def _check_counts(imbalance_factor: float, num_classes: int) -> None:
+    if not checks.is_number(imbalance_factor) or not imbalance_factor >= 1:
+        raise ValueError(
+            "`imbalance_factor` is the largest class count divided by the smallest, at least 1. "
+            f"Received: imbalance_factor={imbalance_factor!r}. If this is smallest over largest, pass its inverse."
+        )
+    if num_classes < 2:
+        raise ValueError(f"`num_classes` must be at least 2. Received: num_classes={num_classes!r}")

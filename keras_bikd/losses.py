@@ -1,20 +1,32 @@
 """Per-sample losses: what BiKD weighs, before anything is averaged.
 
 Every function returns shape `(batch,)`. Means are taken once, where samples are weighted.
-Half-precision logits are lifted to float32, because a softmax of logits near 60 has no place in float16.
+Half-precision logits are cast to float32 first, because float16 is too coarse for a softmax of logits near 60.
 """
 
 import keras
 from keras import ops
 
 from keras_bikd import checks
+from keras_bikd.serialization import Serializable
+from keras_bikd.types import Counts, Tensor
+
+__all__ = [
+    "BalancedSoftmaxLoss",
+    "at_least_float32",
+    "balanced_softmax_loss",
+    "class_ids",
+    "hard_loss",
+    "soft_cross_entropy",
+    "soft_loss",
+]
 
 
 @keras.saving.register_keras_serializable(package="keras_bikd")
-def hard_loss(labels, logits):
+def hard_loss(labels: Tensor, logits: Tensor) -> Tensor:
     """Cross-entropy of the labels, one value per sample.
 
-    The hard loss of the paper, and the number by which the weight network knows a sample.
+    The hard loss of the paper. Of teacher and student, it is also what the weight network sees of a sample.
 
     Args:
         labels: Integer class ids of shape `(batch,)`, or one-hot rows of shape `(batch, classes)`.
@@ -35,11 +47,11 @@ def hard_loss(labels, logits):
     labels = ops.convert_to_tensor(labels)
     if len(labels.shape) == len(logits.shape) and labels.shape[-1] == logits.shape[-1]:
         return ops.categorical_crossentropy(ops.cast(labels, logits.dtype), logits, from_logits=True)
-    # On JAX with 64 bits, Keras multiplies by a one-hot of float64.
+    # On JAX with 64 bits, Keras multiplies by a float64 one-hot.
     return ops.cast(ops.sparse_categorical_crossentropy(labels, logits, from_logits=True), logits.dtype)
 
 
-def soft_loss(teacher_logits, student_logits, temperature):
+def soft_loss(teacher_logits: Tensor, student_logits: Tensor, temperature: float) -> Tensor:
     """Divergence of the student from the teacher at a temperature, one value per sample.
 
     `temperature ** 2 * KL(softmax(teacher / temperature) || softmax(student / temperature))`. The factor
@@ -65,11 +77,11 @@ def soft_loss(teacher_logits, student_logits, temperature):
     return temperature**2 * ops.sum(ops.exp(teacher) * (teacher - student), axis=-1)
 
 
-def soft_cross_entropy(teacher_logits, student_logits, temperature):
+def soft_cross_entropy(teacher_logits: Tensor, student_logits: Tensor, temperature: float) -> Tensor:
     """Cross-entropy of the student under the teacher's soft labels, one value per sample.
 
-    `soft_loss` plus `temperature ** 2` times the entropy of the teacher, which the student cannot change: other
-    values, the same gradients.
+    `soft_loss` plus `temperature ** 2` times the entropy of the teacher, which does not depend on the student. The
+    values differ from those of `soft_loss`; the gradients do not.
 
     Args:
         teacher_logits: Float tensor of shape `(batch, classes)`.
@@ -91,21 +103,21 @@ def soft_cross_entropy(teacher_logits, student_logits, temperature):
     return -(temperature**2) * ops.sum(ops.exp(teacher) * student, axis=-1)
 
 
-def _log_probabilities(teacher_logits, student_logits, temperature):
+def _log_probabilities(teacher_logits: Tensor, student_logits: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     student = at_least_float32(student_logits)
     teacher = ops.cast(at_least_float32(teacher_logits), student.dtype)
     return ops.log_softmax(teacher / temperature), ops.log_softmax(student / temperature)
 
 
-def class_ids(labels, num_classes):
-    """Class ids of shape `(batch,)`, int32, from ids, a column of ids, or one-hot rows.
+def class_ids(labels: Tensor, num_classes: int) -> Tensor:
+    """Convert ids, a column of ids, or one-hot rows to class ids.
 
     Args:
         labels: Labels in any of these forms.
         num_classes: Number of classes.
 
     Returns:
-        Integer tensor of shape `(batch,)`.
+        Int32 tensor of shape `(batch,)`.
 
     Examples:
         >>> forms = [2, 0], [[2], [0]], [[0, 0, 1], [1, 0, 0]]
@@ -117,7 +129,7 @@ def class_ids(labels, num_classes):
     return ops.cast(ops.argmax(labels, axis=-1) if are_rows else ops.reshape(labels, (-1,)), "int32")
 
 
-def balanced_softmax_loss(labels, logits, class_counts):
+def balanced_softmax_loss(labels: Tensor, logits: Tensor, class_counts: Counts) -> Tensor:
     """Cross-entropy under the class frequencies of the training set, one value per sample.
 
     Adds `log(class_counts)` to the logits, so that the logits themselves model balanced classes. Predict with
@@ -145,7 +157,7 @@ def balanced_softmax_loss(labels, logits, class_counts):
 
 
 @keras.saving.register_keras_serializable(package="keras_bikd")
-class BalancedSoftmaxLoss(keras.losses.Loss):
+class BalancedSoftmaxLoss(Serializable, keras.losses.Loss):
     """`balanced_softmax_loss` for `compile(loss=...)` of any Keras classifier that outputs logits.
 
     Args:
@@ -159,21 +171,27 @@ class BalancedSoftmaxLoss(keras.losses.Loss):
         4.173937...
     """
 
-    def __init__(self, class_counts, reduction="sum_over_batch_size", name="balanced_softmax_loss", dtype=None):
+    ARGUMENTS = ("class_counts",)
+
+    def __init__(
+        self,
+        class_counts: Counts,
+        reduction: str | None = "sum_over_batch_size",
+        name: str = "balanced_softmax_loss",
+        dtype: str | None = None,
+    ) -> None:
         super().__init__(name=name, reduction=reduction, dtype=dtype)
         self.class_counts = checks.class_counts("BalancedSoftmaxLoss", "class_counts", class_counts)
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        """The loss of every sample, shape `(batch,)`; arguments as in `balanced_softmax_loss`."""
         shape, classes = ops.shape(y_true), len(self.class_counts)
         is_rows = len(shape) > 1 and shape[-1] == classes
-        labels = y_true if is_rows else ops.cast(y_true, "int32")  # Keras hands over class ids as floats
+        labels = y_true if is_rows else ops.cast(y_true, "int32")  # Keras passes class ids as floats
         return balanced_softmax_loss(labels, y_pred, self.class_counts)
 
-    def get_config(self):
-        return {**super().get_config(), "class_counts": self.class_counts}
 
-
-def at_least_float32(x):
-    """`x` as a tensor, lifted to float32 if it is in half precision."""
+def at_least_float32(x: Tensor) -> Tensor:
+    """`x` as a tensor, cast to float32 if it is in half precision."""
     x = ops.convert_to_tensor(x)
     return ops.cast(x, "float32") if keras.backend.standardize_dtype(x.dtype) in ("float16", "bfloat16") else x

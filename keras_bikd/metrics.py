@@ -1,4 +1,6 @@
-"""Accuracy where classes differ in size, and calibration. For any Keras classifier, in `compile(metrics=[...])`."""
+"""Metrics for imbalanced classes, and calibration: for any Keras classifier, in `compile(metrics=[...])`."""
+
+from collections.abc import Sequence
 
 import keras
 import numpy as np
@@ -7,25 +9,48 @@ from keras import ops
 from keras_bikd import checks
 from keras_bikd.long_tail import shot_groups
 from keras_bikd.losses import class_ids
+from keras_bikd.serialization import Serializable
+from keras_bikd.types import Counts, Tensor
+
+__all__ = [
+    "BalancedAccuracy",
+    "ExpectedCalibrationError",
+    "PerClassAccuracy",
+    "ShotAccuracy",
+    "WorstClassAccuracy",
+]
 
 
-class _PerClassMetric(keras.metrics.Metric):
-    """Counts the (weighted) samples of every class, and how many of them were right."""
+class _PerClassMetric(Serializable, keras.metrics.Metric):
+    """Counts the (weighted) samples of every class, and how many of them were classified correctly."""
 
-    def __init__(self, num_classes, name, dtype=None):
+    ARGUMENTS: tuple[str, ...] = ("num_classes",)
+    _direction = "up"  # read by Keras' callbacks in mode "auto"
+
+    def __init__(self, num_classes: int, name: str, dtype: str | None = None) -> None:
         super().__init__(name=name, dtype=dtype)
         self.num_classes = num_classes
         self.correct = self.add_variable((num_classes,), initializer="zeros", name="correct")
         self.total = self.add_variable((num_classes,), initializer="zeros", name="total")
 
-    def update_state(self, y_true, y_pred, sample_weight=None):
+    def update_state(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None) -> None:
         """Add a batch.
 
         Args:
             y_true: Integer ids of shape `(batch,)`, or one-hot rows of shape `(batch, classes)`.
             y_pred: Logits or probabilities of shape `(batch, classes)`.
             sample_weight: Optional weights of shape `(batch,)`.
+
+        Raises:
+            ValueError: If `y_pred` has another number of classes than the metric.
         """
+        y_pred = ops.convert_to_tensor(y_pred)
+        if y_pred.shape[-1] not in (None, self.num_classes):
+            raise ValueError(
+                f"`{type(self).__name__}` was created for {self.num_classes} classes, but the model has "
+                f"{y_pred.shape[-1]} outputs. Create the metric for as many classes as the model has outputs. "
+                f"Received: y_pred of shape {tuple(y_pred.shape)}"
+            )
         ids = class_ids(y_true, self.num_classes)
         members = ops.one_hot(ids, self.num_classes, dtype=self.dtype)
         if sample_weight is not None:
@@ -34,23 +59,20 @@ class _PerClassMetric(keras.metrics.Metric):
         self.total.assign_add(ops.sum(members, axis=0))
         self.correct.assign_add(ops.sum(members * right[:, None], axis=0))
 
-    def _recalls(self):
-        """Accuracy of every class; not a number where a class has no samples."""
+    def _recalls(self) -> Tensor:
+        """Accuracy of every class; NaN where a class has no samples."""
         return ops.convert_to_tensor(self.correct) / ops.convert_to_tensor(self.total)
 
-    def _mean_recall(self, mask):
-        """Mean accuracy of the classes in `mask` that have samples; not a number if none has."""
+    def _mean_recall(self, mask: np.ndarray) -> Tensor:
+        """Mean accuracy of the classes in `mask` that have samples; NaN if none has."""
         seen = ops.logical_and(self.total > 0, ops.convert_to_tensor(mask))
         recalls = ops.where(seen, self._recalls(), 0.0)
         return ops.sum(recalls) / ops.sum(ops.cast(seen, self.dtype))
 
-    def get_config(self):
-        return {**super().get_config(), "num_classes": self.num_classes}
-
 
 @keras.saving.register_keras_serializable(package="keras_bikd")
 class BalancedAccuracy(_PerClassMetric):
-    """Mean over the classes of the accuracy in each class; classes without samples are left out.
+    """Mean of the accuracies of the classes; classes without samples are left out.
 
     Args:
         num_classes: Number of classes.
@@ -62,18 +84,22 @@ class BalancedAccuracy(_PerClassMetric):
         >>> metric.update_state([0, 0, 0, 1], [[1.0, 0.0], [1.0, 0.0], [1.0, 0.0], [1.0, 0.0]])
         >>> float(metric.result())
         0.5
+
+    To keep the best epoch: `keras.callbacks.ModelCheckpoint("best.keras", "val_balanced_accuracy",
+    save_best_only=True)`.
     """
 
-    def __init__(self, num_classes, name="balanced_accuracy", dtype=None):
+    def __init__(self, num_classes: int, name: str = "balanced_accuracy", dtype: str | None = None) -> None:
         super().__init__(num_classes, name, dtype)
 
-    def result(self):
+    def result(self) -> Tensor:
+        """Mean accuracy, a scalar in 0..1."""
         return self._mean_recall(np.ones(self.num_classes, dtype=bool))
 
 
 @keras.saving.register_keras_serializable(package="keras_bikd")
 class WorstClassAccuracy(_PerClassMetric):
-    """Accuracy of the class that fares worst; classes without samples are left out.
+    """Lowest accuracy of any class; classes without samples are left out.
 
     Args:
         num_classes: Number of classes.
@@ -87,22 +113,29 @@ class WorstClassAccuracy(_PerClassMetric):
         0.5
     """
 
-    def __init__(self, num_classes, name="worst_class_accuracy", dtype=None):
+    def __init__(self, num_classes: int, name: str = "worst_class_accuracy", dtype: str | None = None) -> None:
         super().__init__(num_classes, name, dtype)
 
-    def result(self):
+    def result(self) -> Tensor:
+        """Lowest accuracy, a scalar in 0..1."""
         return ops.min(ops.where(self.total > 0, self._recalls(), float("inf")))
 
 
 @keras.saving.register_keras_serializable(package="keras_bikd")
 class PerClassAccuracy(_PerClassMetric):
-    """Accuracy of every class, one log entry each; not a number where a class has no samples.
+    """Accuracy of every class, with one log entry per class; NaN where a class has no samples.
+
+    A callback that monitors one of the entries needs `mode="max"`: Keras infers a mode only for metrics with a single
+    entry.
 
     Args:
         num_classes: Number of classes.
         class_names: Names for the log entries; by default the class ids.
         name: Prefix of the log entries.
         dtype: Dtype of the counts.
+
+    Raises:
+        ValueError: If there is not one name per class.
 
     Examples:
         >>> metric = PerClassAccuracy(num_classes=2, class_names=["cat", "dog"])
@@ -111,7 +144,15 @@ class PerClassAccuracy(_PerClassMetric):
         {'accuracy_cat': 0.5, 'accuracy_dog': 1.0}
     """
 
-    def __init__(self, num_classes, class_names=None, name="accuracy", dtype=None):
+    ARGUMENTS = ("num_classes", "class_names")
+
+    def __init__(
+        self,
+        num_classes: int,
+        class_names: Sequence[str] | None = None,
+        name: str = "accuracy",
+        dtype: str | None = None,
+    ) -> None:
         super().__init__(num_classes, name, dtype)
         if class_names is not None and len(class_names) != num_classes:
             raise ValueError(
@@ -119,27 +160,31 @@ class PerClassAccuracy(_PerClassMetric):
             )
         self.class_names = None if class_names is None else list(class_names)
 
-    def result(self):
+    def result(self) -> dict[str, Tensor]:
+        """Log entry to accuracy, each a scalar in 0..1."""
         recalls = self._recalls()
         names = self.class_names or range(self.num_classes)
         return {f"{self.name}_{name}": recalls[i] for i, name in enumerate(names)}
-
-    def get_config(self):
-        return {**super().get_config(), "class_names": self.class_names}
 
 
 @keras.saving.register_keras_serializable(package="keras_bikd")
 class ShotAccuracy(_PerClassMetric):
     """Balanced accuracy of the classes with many, medium and few training images: up to three log entries.
 
-    A group without classes is left out of the logs; a group without samples is not a number.
+    A group without classes is left out of the logs; a group without samples is NaN. A callback that monitors one of
+    the entries needs `mode="max"`, as in `EarlyStopping("val_few", mode="max")`: Keras infers a mode only for metrics
+    with a single entry.
 
     Args:
         class_counts: Training images per class.
         many_above: Classes with more images than this are many.
         few_below: Classes with fewer images than this are few.
-        name: Name of the metric; the log entries are `many`, `medium` and `few`.
+        name: With the default name the log entries are `many`, `medium` and `few`. Any other name is their prefix,
+            for a second metric in the same `compile`: `name="narrow"` logs `narrow_many` and so on.
         dtype: Dtype of the counts.
+
+    Raises:
+        ValueError: If `class_counts` are no counts, or `many_above < few_below`.
 
     Examples:
         >>> metric = ShotAccuracy(class_counts=[500, 50, 5])
@@ -150,7 +195,16 @@ class ShotAccuracy(_PerClassMetric):
     Reference: Liu et al., arXiv 1904.05160, section 5.1.
     """
 
-    def __init__(self, class_counts, many_above=100, few_below=20, name="shot_accuracy", dtype=None):
+    ARGUMENTS = ("class_counts", "many_above", "few_below")
+
+    def __init__(
+        self,
+        class_counts: Counts,
+        many_above: int = 100,
+        few_below: int = 20,
+        name: str = "shot_accuracy",
+        dtype: str | None = None,
+    ) -> None:
         class_counts = checks.class_counts("ShotAccuracy", "class_counts", class_counts)
         super().__init__(len(class_counts), name, dtype)
         self.class_counts = class_counts
@@ -158,50 +212,58 @@ class ShotAccuracy(_PerClassMetric):
         self.few_below = few_below
         self.groups = shot_groups(class_counts, many_above, few_below)
 
-    def result(self):
+    def result(self) -> dict[str, Tensor]:
+        """Log entry to balanced accuracy of the group, each a scalar in 0..1."""
+        prefix = "" if self.name == "shot_accuracy" else f"{self.name}_"
         return {
-            name: self._mean_recall(np.isin(np.arange(self.num_classes), ids))
-            for name, ids in self.groups.items()
+            f"{prefix}{group}": self._mean_recall(np.isin(np.arange(self.num_classes), ids))
+            for group, ids in self.groups.items()
             if len(ids)
-        }
-
-    def get_config(self):
-        config = super().get_config()
-        del config["num_classes"]  # follows from the counts
-        return {
-            **config,
-            "class_counts": self.class_counts,
-            "many_above": self.many_above,
-            "few_below": self.few_below,
         }
 
 
 @keras.saving.register_keras_serializable(package="keras_bikd")
-class ExpectedCalibrationError(keras.metrics.Metric):
+class ExpectedCalibrationError(Serializable, keras.metrics.Metric):
     """Mean distance between confidence and accuracy, over bins of equal width of the confidence.
 
     Args:
         num_bins: Number of bins.
-        from_logits: Whether predictions are logits, as of all our students, or probabilities.
+        from_logits: Whether predictions are logits, as those of all students here, or probabilities.
         name: Name in the logs.
         dtype: Dtype of the sums.
 
     Examples:
         >>> metric = ExpectedCalibrationError(num_bins=10, from_logits=False)
-        >>> metric.update_state([0, 1], [[0.75, 0.25], [0.75, 0.25]])  # confident by 0.75, right in half of the cases
+        >>> metric.update_state([0, 1], [[0.75, 0.25], [0.75, 0.25]])  # confidence 0.75, accuracy 0.5
         >>> float(metric.result())
         0.25
 
     Reference: Guo et al., arXiv 1706.04599, Eq. (3).
     """
 
-    def __init__(self, num_bins=15, from_logits=True, name="expected_calibration_error", dtype=None):
+    ARGUMENTS = ("num_bins", "from_logits")
+    _direction = "down"  # read by Keras' callbacks in mode "auto"
+
+    def __init__(
+        self,
+        num_bins: int = 15,
+        from_logits: bool = True,
+        name: str = "expected_calibration_error",
+        dtype: str | None = None,
+    ) -> None:
         super().__init__(name=name, dtype=dtype)
         self.num_bins, self.from_logits = num_bins, from_logits
         self.total = self.add_variable((num_bins,), initializer="zeros", name="total")
         self.surplus = self.add_variable((num_bins,), initializer="zeros", name="surplus")
 
-    def update_state(self, y_true, y_pred, sample_weight=None):
+    def update_state(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None) -> None:
+        """Add a batch.
+
+        Args:
+            y_true: Integer ids of shape `(batch,)`, or one-hot rows of shape `(batch, classes)`.
+            y_pred: Logits or probabilities of shape `(batch, classes)`.
+            sample_weight: Optional weights of shape `(batch,)`.
+        """
         y_pred = ops.cast(y_pred, self.dtype)
         probabilities = ops.softmax(y_pred) if self.from_logits else y_pred
         confidence = ops.max(probabilities, axis=-1)
@@ -215,8 +277,6 @@ class ExpectedCalibrationError(keras.metrics.Metric):
         self.total.assign_add(ops.sum(members, axis=0))
         self.surplus.assign_add(ops.sum(members * (confidence - right)[:, None], axis=0))
 
-    def result(self):
+    def result(self) -> Tensor:
+        """The error, a scalar in 0..1."""
         return ops.sum(ops.abs(self.surplus)) / ops.sum(self.total)
-
-    def get_config(self):
-        return {**super().get_config(), "num_bins": self.num_bins, "from_logits": self.from_logits}

@@ -1,15 +1,28 @@
 """The residual networks of the paper, with PyTorch's padding, batch-norm constants and initialisation."""
 
 import re
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
 from keras import initializers, layers, regularizers
 
+from keras_bikd.types import Tensor
+
+__all__ = ["cifar_resnet", "load_pytorch_weights", "resnet8x4", "resnet32x4"]
+
 
 def cifar_resnet(
-    depth, widths=(16, 16, 32, 64), num_classes=10, *, input_shape=(32, 32, 3), stem_stride=1, l2=0.0, name=None
-):
+    depth: int,
+    widths: Sequence[int] = (16, 16, 32, 64),
+    num_classes: int = 10,
+    *,
+    input_shape: tuple[int, int, int] = (32, 32, 3),
+    stem_stride: int = 1,
+    l2: float = 0.0,
+    name: str | None = None,
+) -> keras.Model:
     """A CIFAR ResNet of basic blocks that outputs logits.
 
     A 3x3 stem, three stages of `(depth - 2) / 6` blocks with strides 1, 2, 2, global average pooling, a dense
@@ -20,9 +33,10 @@ def cifar_resnet(
         widths: Channels of the stem and of the three stages.
         num_classes: Number of classes.
         input_shape: `(height, width, channels)`.
-        stem_stride: Stride of the stem; 2 makes a network of a quarter of the cost.
-        l2: Factor of the squared weights, on every trainable weight, in the student's own losses. PyTorch's
-            `weight_decay` is `2 * l2`; Keras optimizers' `weight_decay` is something else (decoupled).
+        stem_stride: Stride of the stem; at 2 the network costs a quarter.
+        l2: L2 regularisation of every trainable weight: this factor times the squared weights is added to the loss.
+            PyTorch's `weight_decay` is `2 * l2`. The `weight_decay` of Keras optimizers is not the same: it is
+            decoupled.
         name: Name of the model.
 
     Returns:
@@ -44,7 +58,7 @@ def cifar_resnet(
         raise ValueError(
             f"`cifar_resnet(widths=...)` takes four numbers of channels: stem and three stages. Received: {widths!r}"
         )
-    decay = {"regularizer": regularizers.L2(l2)} if l2 else {}
+    decay = regularizers.L2(l2) if l2 else None
 
     inputs = keras.Input(input_shape)
     x = _conv_bn(inputs, widths[0], 3, stem_stride, "stem_conv", "stem_bn", decay)
@@ -59,14 +73,14 @@ def cifar_resnet(
         num_classes,
         kernel_initializer=initializers.RandomUniform(-limit, limit),
         bias_initializer=initializers.RandomUniform(-limit, limit),
-        kernel_regularizer=decay.get("regularizer"),
-        bias_regularizer=decay.get("regularizer"),
+        kernel_regularizer=decay,
+        bias_regularizer=decay,
         name="classifier",
     )(x)
     return keras.Model(inputs, outputs, name=name or f"resnet{depth}")
 
 
-def resnet8x4(num_classes, **kwargs):
+def resnet8x4(num_classes: int, **kwargs: Any) -> keras.Model:
     """The paper's student: depth 8, widths 32, 64, 128, 256. Arguments as in `cifar_resnet`.
 
     Examples:
@@ -76,7 +90,7 @@ def resnet8x4(num_classes, **kwargs):
     return cifar_resnet(8, (32, 64, 128, 256), num_classes, name="resnet8x4", **kwargs)
 
 
-def resnet32x4(num_classes, **kwargs):
+def resnet32x4(num_classes: int, **kwargs: Any) -> keras.Model:
     """The paper's teacher: depth 32, widths 32, 64, 128, 256. Arguments as in `cifar_resnet`.
 
     Examples:
@@ -86,15 +100,15 @@ def resnet32x4(num_classes, **kwargs):
     return cifar_resnet(32, (32, 64, 128, 256), num_classes, name="resnet32x4", **kwargs)
 
 
-def load_pytorch_weights(model, state_dict):
-    """Load a PyTorch checkpoint of the authors' ResNet into the same network here.
+def load_pytorch_weights(model: keras.Model, state_dict: Mapping[str, Any]) -> None:
+    """Load a PyTorch checkpoint of the authors' ResNet into the same network in Keras.
 
-    All arrays are checked before the first one is assigned.
+    All arrays are checked before any is assigned.
 
     Args:
-        model: A network of `cifar_resnet`, of the depth, widths and classes of the checkpoint.
+        model: A network made by `cifar_resnet`, with the depth, widths and number of classes of the checkpoint.
         state_dict: Mapping of PyTorch names (`conv1.weight`, `layer1.0.bn1.running_mean`, ..., `fc.bias`) to arrays or
-            CPU tensors. With a checkpoint of the authors' training script: `torch.load(path)["net"]`.
+            CPU tensors. For a checkpoint of the authors' training script: `torch.load(path)["net"]`.
 
     Raises:
         ValueError: If names are missing or left over, or a shape does not fit.
@@ -103,7 +117,7 @@ def load_pytorch_weights(model, state_dict):
         >>> model = cifar_resnet(8, (4, 4, 8, 16), num_classes=5)
         >>> load_pytorch_weights(model, {"conv1.weight": np.zeros((4, 3, 3, 3))})
         Traceback (most recent call last):
-        ValueError: The checkpoint is of another network. Missing: bn1.weight, bn1.bias, bn1.running_mean, ...
+        ValueError: The checkpoint belongs to another network. Missing: bn1.weight, bn1.bias, bn1.running_mean, ...
     """
     arrays = {
         name.removeprefix("module."): np.asarray(value)
@@ -120,13 +134,13 @@ def load_pytorch_weights(model, state_dict):
             if name in arrays and _keras_layout(arrays[name]).shape != tuple(v.shape)
         ],
     }
-    told = [
-        f"{what}: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
-        for what, names in problems.items()
+    mismatches = [
+        f"{problem}: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
+        for problem, names in problems.items()
         if names
     ]
-    if told:
-        raise ValueError(f"The checkpoint is of another network. {'. '.join(told)}")
+    if mismatches:
+        raise ValueError(f"The checkpoint belongs to another network. {'. '.join(mismatches)}")
     for name, variable in wanted.items():
         variable.assign(_keras_layout(arrays[name]))
 
@@ -141,7 +155,7 @@ _PYTORCH_VARIABLES = {
 }
 
 
-def _pytorch_name(layer, variable):
+def _pytorch_name(layer: str, variable: str) -> str:
     """`stage1_block2_shortcut_bn`, `gamma` -> `layer1.1.downsample.1.weight`."""
     block = re.fullmatch(r"stage(\d)_block(\d+)_(.*)", layer)
     stem = {"stem_conv": "conv1", "stem_bn": "bn1", "classifier": "fc"}
@@ -152,13 +166,13 @@ def _pytorch_name(layer, variable):
     return f"layer{stage}.{int(number) - 1}.{part}.{_PYTORCH_VARIABLES[variable]}"
 
 
-def _keras_layout(array):
+def _keras_layout(array: np.ndarray) -> np.ndarray:
     if array.ndim == 4:
         return array.transpose(2, 3, 1, 0)
     return array.T
 
 
-def _basic_block(x, width, stride, name, decay):
+def _basic_block(x: Tensor, width: int, stride: int, name: str, decay: Any) -> Tensor:
     y = _conv_bn(x, width, 3, stride, f"{name}_conv1", f"{name}_bn1", decay)
     y = layers.ReLU(name=f"{name}_relu1")(y)
     y = _conv_bn(y, width, 3, 1, f"{name}_conv2", f"{name}_bn2", decay)
@@ -167,8 +181,8 @@ def _basic_block(x, width, stride, name, decay):
     return layers.ReLU(name=f"{name}_relu2")(layers.Add(name=f"{name}_add")([y, x]))
 
 
-def _conv_bn(x, width, kernel_size, stride, conv_name, bn_name, decay):
-    # "same" at stride 2 would pad at the bottom and right only. At stride 1 it is PyTorch's padding, without a copy.
+def _conv_bn(x: Tensor, width: int, kernel_size: int, stride: int, conv_name: str, bn_name: str, decay: Any) -> Tensor:
+    # "same" at stride 2 would pad at the bottom and right only. At stride 1 it is PyTorch's padding.
     if kernel_size == 3 and stride == 2:
         x = layers.ZeroPadding2D(1, name=f"{conv_name}_pad")(x)
     x = layers.Conv2D(
@@ -178,13 +192,13 @@ def _conv_bn(x, width, kernel_size, stride, conv_name, bn_name, decay):
         padding="same" if stride == 1 else "valid",
         use_bias=False,
         kernel_initializer=initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal"),
-        kernel_regularizer=decay.get("regularizer"),
+        kernel_regularizer=decay,
         name=conv_name,
     )(x)
     return layers.BatchNormalization(
         momentum=0.9,
         epsilon=1e-5,
-        gamma_regularizer=decay.get("regularizer"),
-        beta_regularizer=decay.get("regularizer"),
+        gamma_regularizer=decay,
+        beta_regularizer=decay,
         name=bn_name,
     )(x)

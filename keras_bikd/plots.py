@@ -1,23 +1,45 @@
-"""Figures of the paper and of a training, as functions that return a matplotlib figure."""
+"""Figures of the paper, of a training run and of a comparison. Every function returns a matplotlib figure."""
 
 import importlib.util
 import itertools
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-# Okabe and Ito's colours, told apart by colour-blind readers too.
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442", "#000000")
-_MANY_CLASSES = 20  # from here on, single classes are not labelled
+from keras_bikd.types import Counts
+
+if TYPE_CHECKING:  # an optional dependency
+    from matplotlib.figure import Figure
+
+__all__ = [
+    "as_image",
+    "class_accuracy_bars",
+    "confusion_matrices",
+    "inner_steps_curve",
+    "method_bars",
+    "parallel_coordinates",
+    "require_matplotlib",
+    "training_curves",
+    "weight_map",
+]
+
+# The palette of Okabe and Ito, which colour-blind readers can tell apart too.
+_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442", "#000000")
+_MANY_CLASSES = 20  # above this number, the classes are not labelled
 
 
-def weight_map(teacher_losses, student_losses, weights, names=("hard", "soft")):
-    """Every sample at its teacher loss and student loss, coloured by each of its weights, and their density.
+def weight_map(
+    teacher_losses: ArrayLike, student_losses: ArrayLike, weights: ArrayLike, names: Sequence[str] = ("hard", "soft")
+) -> "Figure":
+    """Scatter plots of all samples over teacher loss and student loss, one per weight, and their density.
 
     Args:
         teacher_losses: Cross-entropy of the teacher per sample, shape `(samples,)`.
         student_losses: Cross-entropy of the student per sample, shape `(samples,)`.
         weights: Weights per sample, shape `(samples, losses)`.
-        names: Name of the loss of each column of `weights`.
+        names: Name of the loss that each column of `weights` belongs to.
 
     Returns:
         A `matplotlib.figure.Figure` with one panel per weight and one for the density.
@@ -50,12 +72,12 @@ def weight_map(teacher_losses, student_losses, weights, names=("hard", "soft")):
     return figure
 
 
-def confusion_matrices(matrices, class_names):
-    """Confusion matrices side by side, each row as shares of its true class.
+def confusion_matrices(matrices: Mapping[str, ArrayLike], class_names: Sequence[str]) -> "Figure":
+    """Confusion matrices side by side; each row holds shares of the samples of its true class.
 
     Args:
         matrices: Dict of title to integer array of shape `(classes, classes)`, true class by predicted class.
-        class_names: Names of the classes; shown for up to twenty classes.
+        class_names: Names of the classes; shown if there are at most twenty.
 
     Returns:
         A `matplotlib.figure.Figure`.
@@ -82,13 +104,17 @@ def confusion_matrices(matrices, class_names):
     return figure
 
 
-def inner_steps_curve(inner_steps, accuracies, spreads=None):
+def inner_steps_curve(
+    inner_steps: Sequence[int],
+    accuracies: Mapping[str, Sequence[float]],
+    spreads: Mapping[str, Sequence[float]] | None = None,
+) -> "Figure":
     """Accuracy over the number of inner steps, one line per setting.
 
     Args:
         inner_steps: The numbers of inner steps.
         accuracies: Dict of label to accuracies in per cent, one per number of inner steps.
-        spreads: Dict of label to standard deviations, drawn as bars.
+        spreads: Dict of label to standard deviations, drawn as error bars.
 
     Returns:
         A `matplotlib.figure.Figure`.
@@ -102,7 +128,7 @@ def inner_steps_curve(inner_steps, accuracies, spreads=None):
     """
     figure = _figure(4.8, 3.2)
     axis = figure.subplots()
-    for colour, (label, values) in zip(itertools.cycle(COLOURS), accuracies.items()):
+    for colour, (label, values) in zip(itertools.cycle(_COLOURS), accuracies.items()):
         error = None if spreads is None else spreads[label]
         axis.errorbar(inner_steps, values, yerr=error, label=label, color=colour, marker="o", capsize=3)
     axis.set_xscale("log")
@@ -114,8 +140,12 @@ def inner_steps_curve(inner_steps, accuracies, spreads=None):
     return figure
 
 
-def class_accuracy_bars(accuracies, class_counts, class_names=None):
-    """Accuracy of every class, largest class first, one bar per method, above the class counts.
+def class_accuracy_bars(
+    accuracies: Mapping[str, Sequence[float]],
+    class_counts: Counts,
+    class_names: Sequence[str] | None = None,
+) -> "Figure":
+    """Bars of the accuracy of every class, largest class first, one per method, above the class counts.
 
     Args:
         accuracies: Dict of method to accuracies per class, in 0..1.
@@ -137,7 +167,7 @@ def class_accuracy_bars(accuracies, class_counts, class_names=None):
     width = 0.8 / len(accuracies)
     for i, (method, values) in enumerate(accuracies.items()):
         left = np.arange(len(order)) - 0.4 + (i + 0.5) * width
-        bars.bar(left, 100 * np.asarray(values)[order], width, label=method, color=COLOURS[i % len(COLOURS)])
+        bars.bar(left, 100 * np.asarray(values)[order], width, label=method, color=_COLOURS[i % len(_COLOURS)])
     bars.set_ylabel("accuracy (%)")
     figure.legend(loc="outside upper center", ncols=len(accuracies))
     counts.bar(range(len(order)), np.asarray(class_counts)[order], color="0.6")
@@ -149,12 +179,12 @@ def class_accuracy_bars(accuracies, class_counts, class_names=None):
     return figure
 
 
-def method_bars(rows, keys):
-    """Mean and standard deviation over seeds of every method, best at the top.
+def method_bars(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> "Figure":
+    """Bars of the mean over seeds of every method with its standard deviation, best method at the top.
 
     Args:
-        rows: List of dicts with `"method"` and a number in per cent for each of `keys`.
-        keys: What to draw, one colour each; the methods are sorted by the first.
+        rows: List of dicts, one per method and seed, with `"method"` and a number in per cent for each of `keys`.
+        keys: The numbers to draw, each in its own colour; the methods are sorted by the first.
 
     Returns:
         A `matplotlib.figure.Figure`.
@@ -175,7 +205,13 @@ def method_bars(rows, keys):
         means = [values[method][:, i].mean() for method in methods]
         spreads = [values[method][:, i].std(ddof=1) if len(values[method]) > 1 else 0.0 for method in methods]
         axis.barh(
-            places, means, height, xerr=spreads, label=key, color=COLOURS[i % len(COLOURS)], error_kw={"linewidth": 0.8}
+            places,
+            means,
+            height,
+            xerr=spreads,
+            label=key,
+            color=_COLOURS[i % len(_COLOURS)],
+            error_kw={"linewidth": 0.8},
         )
     axis.set_yticks(range(len(methods)), methods)
     axis.set_xlabel("accuracy (%)")
@@ -183,12 +219,14 @@ def method_bars(rows, keys):
     return figure
 
 
-def parallel_coordinates(rows, keys, logarithmic=()):
-    """One line per row across one axis per key, coloured by the last key: a search at a glance.
+def parallel_coordinates(
+    rows: Sequence[Mapping[str, float]], keys: Sequence[str], logarithmic: Collection[str] = ()
+) -> "Figure":
+    """A hyper-parameter search at a glance: one line per trial across one axis per key, coloured by the last key.
 
     Args:
-        rows: List of dicts of numbers.
-        keys: The axes, from left to right; the last is what was searched for.
+        rows: List of dicts of numbers, one per trial.
+        keys: The axes, from left to right; the last is the score.
         logarithmic: Keys whose axis is logarithmic.
 
     Returns:
@@ -219,12 +257,12 @@ def parallel_coordinates(rows, keys, logarithmic=()):
     return figure
 
 
-def training_curves(histories, metric):
-    """One metric over the epochs, one line per run.
+def training_curves(histories: Mapping[str, Mapping[str, Sequence[float]]], metric: str) -> "Figure":
+    """Curves of one metric over the epochs, one per run.
 
     Args:
         histories: Dict of label to the `history` dict of a `keras.callbacks.History`.
-        metric: Key of the histories; its validation twin `val_<metric>` is drawn dashed where there is one.
+        metric: Key of the histories; `val_<metric>` is drawn as a dashed line where there is one.
 
     Returns:
         A `matplotlib.figure.Figure`.
@@ -236,20 +274,20 @@ def training_curves(histories, metric):
     """
     figure = _figure(4.8, 3.2)
     axis = figure.subplots()
-    for colour, (label, history) in zip(itertools.cycle(COLOURS), histories.items()):
+    for colour, (label, history) in zip(itertools.cycle(_COLOURS), histories.items()):
         for key, style in ((metric, "-"), (f"val_{metric}", "--")):
             if key in history:
                 epochs = range(1, len(history[key]) + 1)
                 shown = label if style == "-" else f"{label}, validation"
                 axis.plot(epochs, history[key], style, color=colour, label=shown)
-    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.locator_params(axis="x", integer=True)
     axis.set_xlabel("epoch")
     axis.set_ylabel(metric)
     axis.legend()
     return figure
 
 
-def as_image(figure, dpi=100):
+def as_image(figure: "Figure", dpi: int = 100) -> np.ndarray:
     """Render a figure to a uint8 array of shape `(height, width, 4)`.
 
     Examples:
@@ -264,13 +302,13 @@ def as_image(figure, dpi=100):
     return np.asarray(canvas.buffer_rgba()).copy()
 
 
-def require_matplotlib():
-    """Raise an `ImportError` that says what to install, if matplotlib is missing."""
+def require_matplotlib() -> None:
+    """Raise an `ImportError` that says what to install if matplotlib is missing."""
     if importlib.util.find_spec("matplotlib") is None:
         raise ImportError("Plots need matplotlib. Install it with `pip install matplotlib`, or the extra `viz`.")
 
 
-def _figure(width, height):
+def _figure(width: float, height: float) -> "Figure":
     require_matplotlib()
     from matplotlib.figure import Figure
 

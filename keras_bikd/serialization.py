@@ -1,4 +1,4 @@
-"""One way to save and revive objects whose arguments are Keras objects themselves."""
+"""How the Keras objects of the library are saved and revived."""
 
 from typing import Any, Self
 
@@ -10,8 +10,8 @@ __all__ = ["Serializable"]
 class Serializable:
     """Mixin: the config of an object is that of its base class plus the attributes named in `ARGUMENTS`.
 
-    Models, layers, optimizers, objectives and functions among them, also inside dicts and tuples, are serialised and
-    revived by Keras.
+    Keras serialises and revives the models, layers, optimizers, objectives and functions among them, also those inside
+    dicts and tuples.
     """
 
     ARGUMENTS: tuple[str, ...] = ()
@@ -22,6 +22,6 @@ class Serializable:
         return {**super().get_config(), **own}  # type: ignore[misc]
 
     @classmethod
-    def from_config(cls, config: dict[str, Any], custom_objects: dict | None = None) -> Self:
+    def from_config(cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> Self:
         """Revive an object from what `get_config` returned."""
         return cls(**keras.saving.deserialize_keras_object(config, custom_objects))

@@ -3,6 +3,8 @@
 import dataclasses
 import math
 import pathlib
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import keras
 import keras_tuner
@@ -14,35 +16,40 @@ from keras_bikd.metrics import BalancedAccuracy
 from keras_bikd.models.bikd import BiKDModel
 from keras_bikd.models.teacher_reference import TeacherReference
 
+__all__ = ["OBJECTIVE", "BiKDHyperModel", "SearchSpace"]
+
 OBJECTIVE = keras_tuner.Objective("val_balanced_accuracy", "max")
-"""What to hand to a tuner as `objective`: balanced accuracy on the validation data of `search`."""
+"""The `objective` for a tuner: balanced accuracy on the validation data of `search`."""
 
 _LAST = "last.weights.h5"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SearchSpace:
-    """What is searched: a pair is a range, a number is kept as it is.
+    """The hyper-parameters to search: a pair is a range, a number is fixed.
 
     Args:
         inner_steps: Batches between two updates of the weight network.
         temperature: Temperature of the soft loss.
         meta_learning_rate: Learning rate of the weight network, searched on a logarithmic scale.
         learning_rate: Learning rate of the student, likewise.
-        hidden_units: Width of the two hidden layers of the weight network; more than one number are choices.
+        hidden_units: Width of the two hidden layers of the weight network; several numbers are a choice.
+
+    Raises:
+        ValueError: If a field is neither a positive number nor a range of them.
 
     Examples:
         >>> SearchSpace(temperature=4.0).inner_steps
         (1, 20)
     """
 
-    inner_steps: tuple | int = (1, 20)
-    temperature: tuple | float = (1.0, 10.0)
-    meta_learning_rate: tuple | float = (1e-4, 1e-2)
-    learning_rate: tuple | float = 0.1
-    hidden_units: tuple | int = 64
+    inner_steps: tuple[int, int] | int = (1, 20)
+    temperature: tuple[float, float] | float = (1.0, 10.0)
+    meta_learning_rate: tuple[float, float] | float = (1e-4, 1e-2)
+    learning_rate: tuple[float, float] | float = 0.1
+    hidden_units: tuple[int, ...] | int = 64
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             numbers = value if isinstance(value, (tuple, list)) else (value,)
@@ -61,16 +68,16 @@ class SearchSpace:
 class BiKDHyperModel(keras_tuner.HyperModel):
     """BiKD as a `keras_tuner.HyperModel`, for `RandomSearch`, `BayesianOptimization` and `Hyperband`.
 
-    Keras Tuner builds a model per trial. The teacher is shared: no file of a trial holds it. A trial that diverges is
-    marked failed and the search goes on. Between the rounds of a bracket of `Hyperband` both levels of the training go
-    on from where they were. A mistake that every trial would meet stops the search at once.
+    Keras Tuner builds one model per trial. All share the teacher, which is stored with none of them. A trial that
+    diverges is marked as failed, and the search continues. In the later rounds of `Hyperband`, both levels of the
+    training resume where they stopped. An error that every trial would meet ends the search at once.
 
-    Do not pass `optimizer=` or `loss=` to the tuner: it would compile the model anew, without the second optimizer.
-    A search that may meet many diverging trials wants `max_consecutive_failed_trials=100`.
+    Do not pass `optimizer=` or `loss=` to the tuner: it would compile the model again, without the second optimizer.
+    If many trials may diverge, pass `max_consecutive_failed_trials=100`.
 
     Args:
         student_builder: Function `(hp) -> keras.Model` that returns a new, built student with logits as outputs; it
-            may ask `hp` for hyper-parameters of its own.
+            may take further hyper-parameters from `hp`.
         teacher: `keras.Model`, or a `TeacherReference`.
         num_classes: Number of classes.
         space: A `SearchSpace`.
@@ -94,15 +101,15 @@ class BiKDHyperModel(keras_tuner.HyperModel):
 
     def __init__(
         self,
-        student_builder,
-        teacher,
-        num_classes,
+        student_builder: Callable[[keras_tuner.HyperParameters], keras.Model],
+        teacher: keras.Model,
+        num_classes: int,
         *,
-        space=SearchSpace(),
-        optimizer_builder=None,
-        model_arguments=None,
-        compile_arguments=None,
-    ):
+        space: SearchSpace = SearchSpace(),
+        optimizer_builder: Callable[[float], keras.optimizers.Optimizer] | None = None,
+        model_arguments: dict[str, Any] | None = None,
+        compile_arguments: dict[str, Any] | None = None,
+    ) -> None:
         self.student_builder, self.num_classes, self.space = student_builder, num_classes, space
         self.teacher = teacher if isinstance(teacher, TeacherReference) else TeacherReference(teacher)
         self.optimizer_builder = optimizer_builder or (lambda rate: keras.optimizers.SGD(rate, momentum=0.9))
@@ -110,14 +117,14 @@ class BiKDHyperModel(keras_tuner.HyperModel):
         self.dtype_policy = keras.config.dtype_policy()  # Keras Tuner forgets it before every trial
         super().__init__()  # wraps `self.build`
 
-    def build(self, hp):
+    def build(self, hp: keras_tuner.HyperParameters) -> BiKDModel:
         """Build and compile the model of a trial; see `keras_tuner.HyperModel.build`."""
         keras.config.set_dtype_policy(self.dtype_policy)
         student = self.student_builder(hp)
         if not isinstance(student, keras.Model) or not student.built:
             raise FatalValueError(
                 "`BiKDHyperModel(student_builder=...)` must return a built `keras.Model`: begin it with a "
-                f"`keras.Input`. Its weights could not be loaded otherwise. Received: {student!r}"
+                f"`keras.Input`. Otherwise its weights cannot be loaded. Received: {student!r}"
             )
         units, losses = self._hidden_units(hp), self.model_arguments.get("candidate_losses", ("hard", "soft"))
         inner_steps, temperature = self._number(hp, "inner_steps", 5), self._number(hp, "temperature", 4.0)
@@ -133,7 +140,7 @@ class BiKDHyperModel(keras_tuner.HyperModel):
         )
         return model
 
-    def _number(self, hp, name, default):
+    def _number(self, hp: keras_tuner.HyperParameters, name: str, default: float | None) -> Any:
         value = getattr(self.space, name)
         if not isinstance(value, (tuple, list)):
             return value
@@ -144,29 +151,36 @@ class BiKDHyperModel(keras_tuner.HyperModel):
         sampling = "log" if name.endswith("learning_rate") else "linear"
         return float(hp.Float(name, low, high, sampling=sampling, default=default))
 
-    def _hidden_units(self, hp):
+    def _hidden_units(self, hp: keras_tuner.HyperParameters) -> int:
         units = self.space.hidden_units
         return hp.Choice("hidden_units", list(units)) if isinstance(units, (tuple, list)) else units
 
-    def fit(self, hp, model, *args, callbacks=(), **kwargs):
+    def fit(
+        self,
+        hp: keras_tuner.HyperParameters,
+        model: keras.Model,
+        *args: Any,
+        callbacks: Iterable[keras.callbacks.Callback] = (),
+        **kwargs: Any,
+    ) -> keras.callbacks.History:
         """Train one trial; see `keras_tuner.HyperModel.fit`. The arguments are those of `BiKDModel.fit`."""
         if kwargs.get("validation_data") is None and not kwargs.get("validation_split"):
             raise FatalValueError(
-                "`search` chooses by validation data that are neither the meta nor the test set. Pass "
+                "`search` selects by validation data, which must be neither the meta set nor the test set. Pass "
                 "`validation_data=...`, for instance `keras_bikd.data.load(validation_size=...).validation`. "
                 f"Received: validation_data={kwargs.get('validation_data')!r}"
             )
         trials = next(callback for callback in callbacks if getattr(callback, "tuner", None))
 
-        def checkpoint(trial_id):
+        def checkpoint(trial_id: str) -> pathlib.Path:
             return pathlib.Path(trials.tuner.get_trial_dir(trial_id)) / _LAST
 
         before = hp.values.get("tuner/trial_id")
         if before is not None and checkpoint(before).exists():
-            model.load_weights(checkpoint(before))  # Hyperband has loaded the best epoch; this is the last one
+            model.load_weights(checkpoint(before))  # of its last epoch; Hyperband has loaded those of the best one
         try:
             history = model.fit(*args, callbacks=[keras.callbacks.TerminateOnNaN(), *callbacks], **kwargs)
-        except ValueError as error:  # a mistake in the call or in the data: every other trial would meet it too
+        except ValueError as error:  # wrong arguments or data, which every other trial would meet too
             raise FatalValueError(str(error)) from error
         for name in ("loss", "val_loss"):
             values = history.history.get(name, [])

@@ -64,6 +64,15 @@ def test_weight_history(tmp_path):
     assert model.history.history["soft_weight_few"][-1] == pytest.approx(few.mean(), rel=1e-5)
 
 
+def test_weight_history_for_another_number_of_classes_says_so_before_training(tmp_path):
+    model = models.compiled()
+    before = model.student.get_weights()[0]
+    callback = bikd.callbacks.WeightHistory(tmp_path / "weights.csv", [200, 50, 5])
+    with pytest.raises(ValueError, match=r"`WeightHistory\(class_counts=...\)`.*4 outputs. Received: 3 numbers"):
+        model.fit(*models.arrays(24), meta_data=models.arrays(8), verbose=0, callbacks=[callback])
+    np.testing.assert_array_equal(model.student.get_weights()[0], before)
+
+
 def test_weight_history_goes_on_in_the_same_file(tmp_path):
     for _ in range(2):
         run(bikd.callbacks.WeightHistory(tmp_path / "weights.csv", [200, 50, 50, 5]))
@@ -222,8 +231,7 @@ STEERING = {"DeferredObjective", "ExactBackup", "ExpertPacing"}  # `test_baselin
 
 
 def test_the_battery_is_complete():
-    public = {name for name, value in vars(bikd.callbacks).items() if isinstance(value, type) and name[0] != "_"}
-    assert public == set(BATTERY) | STEERING
+    assert set(bikd.callbacks.__all__) == set(BATTERY) | STEERING
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

@@ -99,8 +99,66 @@ METRICS = {
 
 
 def test_the_battery_is_complete():
-    public = {name for name, value in vars(bikd.metrics).items() if isinstance(value, type) and name[0] != "_"}
-    assert public == set(METRICS)
+    assert set(bikd.metrics.__all__) == set(METRICS)
+
+
+PER_CLASS = [name for name in METRICS if name != "ExpectedCalibrationError"]
+
+
+@pytest.mark.parametrize("name", PER_CLASS)
+@pytest.mark.parametrize("outputs", [1, 5])
+def test_a_metric_for_another_number_of_classes_says_so(name, outputs):
+    message = rf"`{name}` was created for 4 classes, but the model has {outputs} outputs.*shape \(6, {outputs}\)"
+    with pytest.raises(ValueError, match=message):
+        METRICS[name]().update_state(np.zeros(6, "int32"), np.zeros((6, outputs)))
+
+
+def test_a_metric_for_another_number_of_classes_stops_fit():
+    model = models.compiled()
+    model.compile("sgd", metrics=[bikd.metrics.BalancedAccuracy(3)])
+    with pytest.raises(ValueError, match="`BalancedAccuracy` was created for 3 classes, but the model has 4 outputs"):
+        model.fit(*models.arrays(), meta_data=models.arrays(8), verbose=0)
+
+
+def test_two_shot_accuracies_have_log_entries_of_their_own():
+    wide, narrow = [200, 50, 20, 2], [40, 30, 20, 10]
+    metrics = [bikd.metrics.ShotAccuracy(wide), bikd.metrics.ShotAccuracy(narrow, 35, 15, name="narrow")]
+    model = models.perceptron()
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=metrics)
+    logs = model.evaluate(*models.arrays(), verbose=0, return_dict=True)
+    groups = {"many", "medium", "few"}
+    assert set(logs) == {"loss"} | groups | {f"narrow_{group}" for group in groups}
+    copy = bikd.metrics.ShotAccuracy.from_config(metrics[1].get_config())
+    assert set(copy.result()) == {f"narrow_{group}" for group in groups}
+
+
+DIRECTIONS = {"balanced_accuracy": 1, "worst_class_accuracy": 1, "expected_calibration_error": -1}
+
+
+class Script(keras.callbacks.Callback):
+    """Puts scripted scores into the logs, in front of the callbacks that monitor them."""
+
+    def __init__(self, monitor, scores):
+        super().__init__()
+        self.monitor, self.scores = monitor, scores
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs[self.monitor] = self.scores[epoch]
+
+
+@pytest.mark.parametrize("name", DIRECTIONS)
+def test_callbacks_know_which_way_a_metric_is_better(name, tmp_path):
+    """Mode "auto": the second epoch is the best, so that one is kept, and training stops after the third."""
+    monitor, scores = f"val_{name}", DIRECTIONS[name] * np.array([0.2, 0.9, 0.5, 0.6])
+    model = models.compiled()
+    metrics = [metric for make in METRICS.values() if (metric := make()).name == name]
+    model.compile("sgd", metrics=metrics)
+    stop = keras.callbacks.EarlyStopping(monitor)
+    keep = keras.callbacks.ModelCheckpoint(tmp_path / "{epoch}.weights.h5", monitor, save_best_only=True)
+    data = {"meta_data": models.arrays(8), "validation_data": models.arrays(8, seed=2)}
+    history = model.fit(*models.arrays(), epochs=4, verbose=0, callbacks=[Script(monitor, scores), stop, keep], **data)
+    assert len(history.epoch) == 3
+    assert {path.name for path in tmp_path.iterdir()} == {"1.weights.h5", "2.weights.h5"}
 
 
 @pytest.mark.parametrize("name", METRICS)

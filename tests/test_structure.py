@@ -13,7 +13,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 LAYERS = [
-    {"version", "serialization"},
+    {"version", "serialization", "types"},
     {"backend", "checks", "files"},
     {"losses", "networks", "long_tail", "results", "feed"},
     {"bilevel", "metrics", "plots"},
@@ -57,6 +57,73 @@ def test_imports_point_downwards(path):
             assert own in WITH_TENSORFLOW, f"{own} imports tensorflow"
         if package == "jax":
             assert own == "backend", f"{own} imports jax"
+
+
+NOT_YET_TYPED = {"data", "comparison", "results", "files"}
+TYPED = [path for path in MODULES if part(path) not in NOT_YET_TYPED]
+
+
+def exported(tree):
+    """The names in `__all__`; `None` if the module takes over that of another."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            return ast.literal_eval(node.value)
+        if isinstance(node, ast.ImportFrom) and "__all__" in [alias.name for alias in node.names]:
+            return None
+    raise AssertionError("there is no `__all__`")
+
+
+def definitions(tree):
+    """Every name that a module defines or imports, with its docstring; an import is documented where it comes from."""
+    found = {}
+    for node, after in zip(tree.body, [*tree.body[1:], None]):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            found[node.name] = ast.get_docstring(node)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            found |= {alias.asname or alias.name: "imported" for alias in node.names}
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            is_text = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
+            target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
+            found[ast.unparse(target)] = after.value.value if is_text else None
+    return found
+
+
+@pytest.mark.parametrize("path", TYPED, ids=lambda path: str(path.relative_to(ROOT)))
+def test_all_names_what_a_module_offers_and_each_has_a_docstring(path):
+    tree = ast.parse(path.read_text())
+    found = definitions(tree)
+    assert ast.get_docstring(tree)
+    assert not [name for name in exported(tree) or () if not found.get(name)]
+
+
+def public_functions(nodes):
+    """Functions and methods that others may call or override, with the constructors."""
+    for node in nodes:
+        if isinstance(node, ast.ClassDef):
+            yield from public_functions(node.body)
+        elif isinstance(node, ast.FunctionDef) and (node.name[0] != "_" or node.name.endswith("__")):
+            yield node
+
+
+@pytest.mark.parametrize("path", TYPED, ids=lambda path: str(path.relative_to(ROOT)))
+def test_public_functions_are_annotated(path):
+    for function in public_functions(ast.parse(path.read_text()).body):
+        taken = function.args
+        arguments = [*taken.posonlyargs, *taken.args, *taken.kwonlyargs, taken.vararg, taken.kwarg]
+        bare = [argument.arg for argument in arguments if argument is not None and argument.annotation is None]
+        assert not set(bare) - {"self", "cls"}, f"{function.name}: {bare}"
+        assert function.returns is not None, function.name
+
+
+def test_functions_fit_on_a_screen():
+    """At most forty lines, without the docstring."""
+    for path in TYPED:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef):
+                docstring = node.body[0] if ast.get_docstring(node) is not None else None
+                documented = docstring.end_lineno - docstring.lineno + 1 if docstring else 0
+                lines = node.end_lineno - node.lineno + 1 - documented
+                assert lines <= 40, f"{path.name}: {node.name} has {lines} lines"
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.py")), ids=lambda path: path.name)

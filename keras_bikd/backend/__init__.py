@@ -1,6 +1,6 @@
 """What differs between Keras backends: differentiation, replicas, applying an optimizer, the shell of a step.
 
-Functions only; everything else in the library is `keras.ops`. A further backend is one more file with the same names.
+Only functions; the rest of the library uses `keras.ops`. Another backend is another file with the same names.
 """
 
 import keras

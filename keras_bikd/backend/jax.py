@@ -1,14 +1,19 @@
-"""JAX: pullbacks, and the shell of a training step whose state goes in and comes out.
+"""JAX: pullbacks, and the shell of a training step that takes and returns its state.
 
-Several devices are `keras.distribution.DataParallel`: one program over global arrays, so that sums over the batch are
-global already and nothing is reduced by hand.
+Several devices are used through `keras.distribution.DataParallel`: one program over global arrays. Sums over the batch
+are therefore global, and need no explicit reduction.
 """
 
 import contextlib
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
 
 import jax
 import keras
 from jax import numpy as jnp
+
+from keras_bikd.types import Batch, Logs, Tensor
 
 __all__ = [
     "all_reduce_sum",
@@ -25,24 +30,24 @@ __all__ = [
 ]
 
 
-def vjp(function, primals):
-    """Run `function` once and return the means to pull any cotangent back through it; see the TensorFlow side."""
+def vjp(function: Callable[..., Any], primals: list[Tensor]) -> tuple[tuple[Tensor, ...], Any, Callable[..., Any]]:
+    """Run `function` once and return a function that pulls cotangents back through it; see the TensorFlow backend."""
     outputs, pull, aux = jax.vjp(function, primals, has_aux=True)
 
-    def pullback(cotangents, wanted=None):
+    def pullback(cotangents: Sequence[Tensor | None], wanted: Sequence[int] | None = None) -> list[Tensor]:
         (gradients,) = pull(tuple(_cotangent(output, c) for output, c in zip(outputs, cotangents)))
         return gradients if wanted is None else [gradients[i] for i in wanted]
 
     return outputs, aux, pullback
 
 
-def _cotangent(output, cotangent):
-    if output is None:  # such as the penalty of a student without one
+def _cotangent(output: Tensor | None, cotangent: Tensor | None) -> Tensor | None:
+    if output is None:  # a student without regularisers has no penalty
         return None
     return jnp.zeros_like(output) if cotangent is None else jnp.asarray(cotangent, output.dtype)
 
 
-def value_and_grad(function, primals):
+def value_and_grad(function: Callable[..., Any], primals: list[Tensor]) -> tuple[tuple[Tensor, Any], list[Tensor]]:
     """Evaluate `function(primals) -> (value, aux)` and its gradient.
 
     Returns:
@@ -51,10 +56,10 @@ def value_and_grad(function, primals):
     return jax.value_and_grad(function, has_aux=True)(primals)
 
 
-def cond(predicate, compute, otherwise):
+def cond(predicate: Tensor, compute: Callable[[], Any], otherwise: Callable[[], Any]) -> Any:
     """`compute()` where the scalar `predicate` holds, else `otherwise()`.
 
-    On a CPU both are computed: XLA runs the backward pass of a convolution inside a condition some thirty times slower
+    On a CPU both are computed: XLA runs the backward pass of a convolution about thirty times slower inside a condition
     than outside (jax-ml/jax#12868).
     """
     if jax.default_backend() == "cpu":
@@ -62,47 +67,49 @@ def cond(predicate, compute, otherwise):
     return jax.lax.cond(predicate, compute, otherwise)
 
 
-def snapshot(variables):
-    """Current values of Keras variables; arrays never change."""
+def snapshot(variables: Sequence[keras.Variable]) -> list[Tensor]:
+    """Current values of Keras variables; JAX arrays never change."""
     return [variable.value for variable in variables]
 
 
-def apply_gradients(optimizer, gradients, variables):
-    """Take one step of a Keras optimizer. Its own `apply` may assign inside a condition, which JAX does not allow."""
+def apply_gradients(
+    optimizer: keras.optimizers.Optimizer, gradients: Sequence[Tensor], variables: Sequence[keras.Variable]
+) -> None:
+    """Take one step of a Keras optimizer; its own `apply` may assign inside a condition, which JAX does not allow."""
     new, state = optimizer.stateless_apply(snapshot(optimizer.variables), gradients, snapshot(variables))
     for variable, value in zip([*variables, *optimizer.variables], [*new, *state]):
         variable.assign(value)
 
 
-def jit(function, variables):
-    """`function` of arrays, which reads `variables`, traced once per shape."""
+def jit(function: Callable[..., Any], variables: Sequence[keras.Variable]) -> Callable[..., Any]:
+    """Compile a function of arrays that reads `variables`; it is traced once per shape."""
 
     @jax.jit
-    def run(state, arguments):
+    def run(state: list[Tensor], arguments: tuple[Any, ...]) -> Any:
         with keras.StatelessScope(state_mapping=zip(variables, state)):
             return function(*arguments)
 
     return lambda *arguments: run(snapshot(variables), arguments)
 
 
-def num_replicas():
-    """Number of programs that share this step: one, on however many devices."""
+def num_replicas() -> int:
+    """Number of programs that share this step: one, whatever the number of devices."""
     return 1
 
 
-def all_reduce_sum(tensors):
-    """Sums over the batch are global already."""
+def all_reduce_sum(tensors: list[Tensor]) -> list[Tensor]:
+    """Return `tensors`: sums over the batch are global already."""
     return tensors
 
 
-def processes():
-    """Number of this process, of all processes, and of all their devices that share the training."""
+def processes() -> tuple[int, int, int]:
+    """Index of this process, number of processes, and number of their devices, in this training."""
     if (distribution := keras.distribution.distribution()) is None:
         return 0, 1, 1
     return jax.process_index(), jax.process_count(), distribution.device_mesh.devices.size
 
 
-def variable_scope(model):
+def variable_scope(model: keras.Model) -> AbstractContextManager[Any]:
     """The context in which variables of `model` may be created."""
     distribution = keras.distribution.distribution()
     if distribution is not None and jax.process_count() > 1 and distribution.auto_shard_dataset:
@@ -114,10 +121,12 @@ def variable_scope(model):
     return contextlib.nullcontext()
 
 
-def run_step(model, step, state, data):
+def run_step(
+    model: keras.Model, step: Callable[[Batch, Batch], Logs], state: tuple[Any, ...], data: tuple[Any, ...]
+) -> tuple[Logs, tuple[Any, ...]]:
     """`train_step(state, data)` of a Keras model whose step is `step(batch, meta_batch)`; returns logs and state.
 
-    The step assigns to the variables of its model; here they are arrays that go in and come out.
+    The step assigns to the variables of its model. Here their values are passed in and returned as arrays.
     """
     groups = (
         model.trainable_variables,

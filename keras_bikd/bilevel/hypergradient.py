@@ -1,4 +1,4 @@
-"""The hypergradient of one virtual step. Knows nothing of teachers, students or labels.
+"""The hypergradient of one virtual step, for any bilevel problem: no teachers, students or labels.
 
 `theta` are the parameters of the lower level. `phi` are those of the upper level, which weighs the losses of the lower
 level. Both are lists of tensors.
@@ -10,41 +10,42 @@ from typing import Any, NamedTuple
 from keras import ops
 
 from keras_bikd.backend import all_reduce_sum, cond, value_and_grad, vjp
+from keras_bikd.types import Tensor
 
 __all__ = ["VirtualStep", "one_step_hypergradient"]
 
 
 class VirtualStep(NamedTuple):
-    """What one virtual step leaves behind, for the real step to reuse.
+    """Results of one virtual step, for the real step to reuse.
 
     Attributes:
         meta_loss: Scalar, the outer loss at `theta'`.
         hypergradient: Its gradient with respect to `phi`, one tensor per entry of `phi`; of this replica.
-        gradient: Gradient of the weighted inner loss with respect to `theta`; of this replica. `None` where an
-            approximation did not compute all of it.
+        gradient: Gradient of the weighted inner loss with respect to `theta`; of this replica. `None` if an
+            approximation left out part of it.
         outputs: The outputs of `lower_level`.
         forward: The second result of `lower_level`.
         pullback: Maps cotangents of `outputs` to a gradient with respect to `theta`, without a new forward pass.
     """
 
-    meta_loss: Any
-    hypergradient: list
-    gradient: list | None
-    outputs: tuple
+    meta_loss: Tensor
+    hypergradient: list[Tensor]
+    gradient: list[Tensor] | None
+    outputs: tuple[Tensor, ...]
     forward: Any
-    pullback: Callable
+    pullback: Callable[..., list[Tensor]]
 
 
 def one_step_hypergradient(
-    lower_level: Callable,
-    weigh: Callable,
-    upper_loss: Callable,
-    theta: list,
-    phi: list,
-    learning_rate: Any,
+    lower_level: Callable[[list[Tensor]], tuple[tuple[Tensor, ...], Any]],
+    weigh: Callable[[list[Tensor], Any], tuple[Tensor | None, ...]],
+    upper_loss: Callable[[list[Tensor]], Tensor],
+    theta: list[Tensor],
+    phi: list[Tensor],
+    learning_rate: Tensor,
     *,
     moved: list[int] | None = None,
-    is_due: Any = None,
+    is_due: Tensor | None = None,
 ) -> VirtualStep:
     """Differentiate an outer loss with respect to `phi`, through one gradient step on `theta`.
 
@@ -53,15 +54,15 @@ def one_step_hypergradient(
     Therefore the inner forward pass lies outside the outer tape and runs once.
 
     Args:
-        lower_level: Maps `theta` to `(outputs, forward)`. `outputs` is a tuple of tensors; `forward` is whatever else
-            the forward pass leaves behind.
+        lower_level: Maps `theta` to `(outputs, forward)`. `outputs` is a tuple of tensors; `forward` is anything else
+            from the forward pass that is needed later.
         weigh: Maps `(phi, forward)` to one weight (cotangent) per output, `None` for an output without one.
             An average over the batch is part of the weights.
         upper_loss: Maps `theta'` to a scalar.
         theta: List of tensors.
         phi: List of tensors.
         learning_rate: Step size of the virtual step, a scalar.
-        moved: An approximation: indices of the only entries of `theta` that the virtual step moves. By default all.
+        moved: An approximation: the virtual step moves only the entries of `theta` with these indices. By default all.
         is_due: An approximation: boolean scalar tensor. Where it is false, the virtual step is left out, and
             `meta_loss` and `hypergradient` are zeros.
 
@@ -84,7 +85,7 @@ def one_step_hypergradient(
     outputs, forward, pullback = vjp(lower_level, theta)
     indices = range(len(theta)) if moved is None else moved
 
-    def loss_of_virtual_student(phi):
+    def loss_of_virtual_student(phi: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         gradient = pullback(weigh(phi, forward), moved)
         virtual = list(theta)
         for i, g in zip(indices, all_reduce_sum(gradient)):
@@ -101,8 +102,8 @@ def one_step_hypergradient(
     return VirtualStep(meta_loss, hypergradient, gradient, outputs, forward, pullback)
 
 
-def _where_due(is_due, compute, phi):
-    def computed():
+def _where_due(is_due: Tensor, compute: Callable[[], Any], phi: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    def computed() -> tuple[Tensor, list[Tensor]]:
         (meta_loss, _), hypergradient = compute()
         return ops.cast(meta_loss, phi[0].dtype), hypergradient
 

@@ -1,5 +1,6 @@
 """One Keras optimizer that owns the two of a bilevel problem, the summed hypergradients and the batch counter."""
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -7,17 +8,18 @@ from keras import ops
 
 from keras_bikd.backend import all_reduce_sum, apply_gradients, num_replicas, snapshot
 from keras_bikd.serialization import Serializable
+from keras_bikd.types import Tensor
 
 __all__ = ["BilevelOptimizer", "loss_scale", "with_loss_scale"]
 
 
 @keras.saving.register_keras_serializable(package="keras_bikd")
 class BilevelOptimizer(Serializable, keras.optimizers.Optimizer):
-    """The student's optimizer and the weight network's, as the single optimizer that Keras saves and restores.
+    """The optimizers of student and weight network, as the single optimizer that Keras saves and restores.
 
-    `BiKDModel.compile` builds it. Keras sees one object with one list of variables, so that checkpoints, backups and
-    the state tree hold everything. `learning_rate` is the student's, which is what learning-rate callbacks drive;
-    the other one is `meta_optimizer.learning_rate`. `iterations` counts batches and is not reset between epochs.
+    `BiKDModel.compile` creates it. Keras sees one object with one list of variables, so that checkpoints, backups and
+    the state tree hold everything. `learning_rate` is that of the student, which learning-rate callbacks change; the
+    other one is `meta_optimizer.learning_rate`. `iterations` counts batches and is not reset between epochs.
 
     Args:
         inner_optimizer: `keras.optimizers.Optimizer` of the student.
@@ -43,7 +45,7 @@ class BilevelOptimizer(Serializable, keras.optimizers.Optimizer):
         self.inner_optimizer = inner_optimizer
         self.meta_optimizer = meta_optimizer
 
-    def build(self, variables: list, meta_variables: list | None = None) -> None:
+    def build(self, variables: list[keras.Variable], meta_variables: list[keras.Variable] | None = None) -> None:
         """Create the slots of both optimizers, each on its own variables.
 
         Args:
@@ -64,10 +66,10 @@ class BilevelOptimizer(Serializable, keras.optimizers.Optimizer):
         self.overflow = self.add_variable((), dtype="bool", name="overflow")
         self.last_overflow = self.add_variable((), dtype="bool", name="last_overflow")
         # The optimizer tracks and saves variables that it holds in a list; these belong to the weight network.
-        self._meta_variables = lambda: meta_variables
+        self._meta_variables: Callable[[], list[keras.Variable]] = lambda: meta_variables
         super().build([*variables, *meta_variables])
 
-    def accumulate(self, hypergradient: list, inner_steps: int) -> Any:
+    def accumulate(self, hypergradient: list[Tensor], inner_steps: int) -> Tensor:
         """Add one batch's hypergradient to the sum and count the batch; one that is not finite is left out.
 
         Args:
@@ -85,10 +87,10 @@ class BilevelOptimizer(Serializable, keras.optimizers.Optimizer):
         self.iterations.assign(self.iterations + 1)
         return ops.equal(self.iterations % inner_steps, 0)
 
-    def update_meta(self, phi_moves: Any) -> None:
+    def update_meta(self, phi_moves: Tensor) -> None:
         """If `phi_moves`, take one step of the meta optimizer on the summed hypergradients and clear the sums.
 
-        The step is always computed, and undone where `phi` must rest: conditions around an optimizer break under
+        The step is always computed, and undone if `phi` must not move: conditions around an optimizer break under
         `tf.distribute`, and the weight network is tiny. After an overflow a `LossScaleOptimizer` receives infinite
         gradients, so that it lowers its scale and skips the update.
 
@@ -98,9 +100,8 @@ class BilevelOptimizer(Serializable, keras.optimizers.Optimizer):
         sums = snapshot(self.hypergradients)
         scale = loss_scale(self.meta_optimizer)
         overflow, last_overflow = snapshot([self.overflow, self.last_overflow])
-        gradients = [
-            total / num_replicas() for total in sums
-        ]  # `apply_gradients` sums over replicas; the sums are global
+        # The sums are global already, and `apply_gradients` sums over the replicas again.
+        gradients = [total / num_replicas() for total in sums]
         if isinstance(self.meta_optimizer, keras.optimizers.LossScaleOptimizer):
             gradients = [ops.where(overflow, float("inf"), gradient) for gradient in gradients]
         touched = [*self.meta_variables, *self.meta_optimizer.variables]
@@ -115,7 +116,7 @@ class BilevelOptimizer(Serializable, keras.optimizers.Optimizer):
         self.last_overflow.assign(ops.where(phi_moves, overflow, last_overflow))
         self.overflow.assign(ops.logical_and(overflow, ops.logical_not(phi_moves)))
 
-    def update_student(self, gradient: list, variables: list) -> None:
+    def update_student(self, gradient: list[Tensor], variables: list[keras.Variable]) -> None:
         """Take one step of the student's optimizer.
 
         Args:
@@ -125,34 +126,34 @@ class BilevelOptimizer(Serializable, keras.optimizers.Optimizer):
         apply_gradients(self.inner_optimizer, gradient, variables)
 
     @property
-    def meta_variables(self):
+    def meta_variables(self) -> list[keras.Variable]:
         """Trainable variables of the weight network."""
         return self._meta_variables()
 
     @property
-    def variables(self):
+    def variables(self) -> list[keras.Variable]:
         return [*super().variables, *self.inner_optimizer.variables, *self.meta_optimizer.variables]
 
     @property
-    def learning_rate(self):
+    def learning_rate(self) -> keras.Variable:
         return self.inner_optimizer.learning_rate
 
     @learning_rate.setter
-    def learning_rate(self, learning_rate):
+    def learning_rate(self, learning_rate: Any) -> None:
         self.inner_optimizer.learning_rate = learning_rate
 
-    def finalize_variable_values(self, var_list):
+    def finalize_variable_values(self, var_list: list[keras.Variable]) -> None:
         """Hand each optimizer its own variables at the end of `fit`, for instance to apply averaged weights."""
         meta = {id(variable) for variable in self.meta_variables}
         self.inner_optimizer.finalize_variable_values([v for v in var_list if id(v) not in meta])
         self.meta_optimizer.finalize_variable_values(self.meta_variables)
 
     # Keras visits the two children by itself; only the own variables are stored here.
-    def save_own_variables(self, store):
+    def save_own_variables(self, store: Any) -> None:
         for i, variable in enumerate(super().variables):
             store[str(i)] = variable.numpy()
 
-    def load_own_variables(self, store):
+    def load_own_variables(self, store: Any) -> None:
         own = super().variables
         if len(store.keys()) != len(own):
             raise ValueError(
@@ -162,13 +163,13 @@ class BilevelOptimizer(Serializable, keras.optimizers.Optimizer):
         for i, variable in enumerate(own):
             variable.assign(store[str(i)])
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = super().get_config()
-        return {name: config[name] for name in (*self.ARGUMENTS, "name")}  # the rest belongs to the two inside
+        return {name: config[name] for name in (*self.ARGUMENTS, "name")}  # the rest belongs to the two optimizers
 
 
-def loss_scale(optimizer: keras.optimizers.Optimizer) -> Any:
-    """What `optimizer` wants its losses multiplied by: 1, except for a `LossScaleOptimizer`."""
+def loss_scale(optimizer: keras.optimizers.Optimizer) -> Tensor:
+    """The factor of the losses that `optimizer` expects: 1, except for a `LossScaleOptimizer`."""
     return optimizer.scale_loss(1.0)
 
 

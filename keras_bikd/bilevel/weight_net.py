@@ -1,4 +1,4 @@
-"""The meta-weight network `f_phi`: from what is known of a sample to the weights of its losses."""
+"""The meta-weight network `f_phi`, which turns the losses of a sample into weights."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,25 +10,27 @@ from keras import initializers, ops
 from keras_bikd import checks
 from keras_bikd.long_tail import log_priors
 from keras_bikd.serialization import Serializable
+from keras_bikd.types import Counts, Tensor
 
 __all__ = ["MetaWeightNet"]
 
 
 @keras.saving.register_keras_serializable(package="keras_bikd")
 class MetaWeightNet(Serializable, keras.layers.Layer):
-    """The teacher's and the student's cross-entropy of a sample in, one weight per candidate loss out.
+    """Maps the cross-entropies of teacher and student on a sample to one weight per candidate loss.
 
     A perceptron with tanh hidden layers and sigmoid outputs: each weight lies in (0, 1), and they need not sum
     to one. Its variables exist from the start, so that optimizers, checkpoints and the training step find them.
-    It computes in full precision also under a mixed-precision policy; it is tiny, and its gradient is second order.
+    It computes in full precision even under a mixed-precision policy: it is tiny, and its gradient is second order.
 
     Args:
         hidden_units: Widths of the hidden layers, a sequence of positive integers.
         num_losses: Number of weights; 2 in the paper (hard, soft).
-        class_counts: Training images per class, to show the network the log prior of each label's class as a third
-            input: once a sample is fitted, its two losses no longer tell head from tail. By default not.
-        initial_weight: Number in (0, 1) near which all weights start, through the output bias; by default the bias is
-            random, as in the authors' code, and the weights start near one half.
+        class_counts: Training images per class. With them, the log prior of the label's class is a third input: once
+            the student has fitted a sample, its two losses no longer distinguish head from tail. By default there
+            are two inputs.
+        initial_weight: Number in (0, 1). The output bias is set so that all weights start near it. By default the
+            bias is random, as in the authors' code, and the weights start near one half.
         **kwargs: Keras layer arguments (`name`, `dtype`, ...).
 
     Call arguments:
@@ -57,33 +59,33 @@ class MetaWeightNet(Serializable, keras.layers.Layer):
         hidden_units: Sequence[int] = (64, 64),
         *,
         num_losses: int = 2,
-        class_counts: Sequence[int] | None = None,
+        class_counts: Counts | None = None,
         initial_weight: float | None = None,
         **kwargs: Any,
     ) -> None:
         kwargs.setdefault("dtype", keras.config.floatx())
         super().__init__(**kwargs)
-        widths = list(hidden_units) if isinstance(hidden_units, (list, tuple)) else [None]
-        if not all(isinstance(units, int) and units > 0 for units in widths):
+        are_widths = isinstance(hidden_units, (list, tuple))
+        if not are_widths or not all(isinstance(units, int) and units > 0 for units in hidden_units):
             raise ValueError(
                 "`MetaWeightNet(hidden_units=...)` takes a sequence of positive integers, such as (64, 64). "
                 f"Received: hidden_units={hidden_units!r}"
             )
         if initial_weight is not None:
             checks.between_zero_and_one("MetaWeightNet", "initial_weight", initial_weight)
-        self.hidden_units = tuple(widths)
+        self.hidden_units = tuple(hidden_units)
         self.num_losses = checks.positive_integer("MetaWeightNet", "num_losses", num_losses)
         self.class_counts: list[int] | None = None
         if class_counts is not None:
             self.class_counts = checks.class_counts("MetaWeightNet", "class_counts", class_counts)
         self.initial_weight = initial_weight
-        fan_ins = [2 if class_counts is None else 3, *widths]
-        self.dense_layers = [self._dense(fan_in, units, "tanh") for fan_in, units in zip(fan_ins, widths)]
+        fan_ins = [2 if class_counts is None else 3, *hidden_units]
+        self.dense_layers = [self._dense(fan_in, units, "tanh") for fan_in, units in zip(fan_ins, hidden_units)]
         bias = None if initial_weight is None else np.log(initial_weight / (1 - initial_weight))
         self.dense_layers.append(self._dense(fan_ins[-1], self.num_losses, "sigmoid", bias))
         self.built = True
 
-    def _dense(self, fan_in, units, activation, bias=None):
+    def _dense(self, fan_in: int, units: int, activation: str, bias: float | None = None) -> keras.layers.Dense:
         # U(-1/sqrt(fan_in), 1/sqrt(fan_in)) for kernel and bias, as in the authors' code.
         limit = fan_in**-0.5
         uniform = initializers.RandomUniform(-limit, limit)
@@ -97,7 +99,7 @@ class MetaWeightNet(Serializable, keras.layers.Layer):
         layer.build((None, fan_in))
         return layer
 
-    def call(self, losses: Any, labels: Any = None) -> Any:
+    def call(self, losses: Tensor, labels: Tensor | None = None) -> Tensor:
         weights = losses
         if self.class_counts is not None:
             weights = ops.concatenate([losses, self._log_prior(labels, self.class_counts)[:, None]], axis=-1)
@@ -105,12 +107,14 @@ class MetaWeightNet(Serializable, keras.layers.Layer):
             weights = layer(weights)
         return weights
 
-    def _log_prior(self, labels, class_counts):
+    def _log_prior(self, labels: Tensor, class_counts: list[int]) -> Tensor:
         known = ops.cast(log_priors(class_counts), self.compute_dtype)
         labels = ops.convert_to_tensor(labels)
         if len(labels.shape) > 1 and labels.shape[-1] == len(class_counts):
             return ops.matmul(ops.cast(labels, self.compute_dtype), known)
         return ops.take(known, ops.cast(ops.reshape(labels, (-1,)), "int32"))
 
-    def compute_output_shape(self, losses_shape, labels_shape=None):
+    def compute_output_shape(
+        self, losses_shape: tuple[int | None, ...], labels_shape: tuple[int | None, ...] | None = None
+    ) -> tuple[int | None, ...]:
         return (*losses_shape[:-1], self.num_losses)

@@ -1,6 +1,7 @@
-"""Callbacks: some look on and write down what they see, some schedule, some keep what a killed run needs.
+"""Callbacks that observe a training, that schedule it, and that save what a killed run needs to resume.
 
-What they put into the logs of an epoch reaches `History`, `CSVLogger` and `TensorBoard`: list them before those.
+What they add to the logs of an epoch reaches `History`. To see it in `CSVLogger` and `TensorBoard` too, list those
+after the callbacks from here.
 """
 
 from keras_bikd.callbacks.keep import ExactBackup, StudentCheckpoint

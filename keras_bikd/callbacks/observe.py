@@ -1,75 +1,85 @@
-"""What looks at a training and writes down what it sees."""
+"""Callbacks that observe a training and record what they see."""
 
 import csv
 import itertools
+import os
 import pathlib
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
 
-from keras_bikd import plots
+from keras_bikd import checks, plots
 from keras_bikd.feed import batches
 from keras_bikd.long_tail import shot_groups
 from keras_bikd.losses import class_ids
-from keras_bikd.models.bikd import BiKDModel
+from keras_bikd.models.bikd import BiKDModel, SampleWeights
+from keras_bikd.types import Counts, Logs
+
+__all__ = ["HypergradientMonitor", "PerClassReport", "TensorBoard", "WeightHistory", "WeightMap"]
 
 
 class _AtEpochs(keras.callbacks.Callback):
-    """Calls `look(epoch, logs)` after every so many epochs, and after the last one."""
+    """Calls `_look(epoch, logs)` after every `every` epochs, and after the last one."""
 
-    def __init__(self, every):
+    def __init__(self, every: int | None) -> None:
         super().__init__()
-        if every is not None and (isinstance(every, bool) or not isinstance(every, int) or every < 1):
-            raise ValueError(f"`every` takes a number of epochs of at least 1, or None. Received: every={every!r}")
-        self.every, self._last = every, None
+        self.every = None if every is None else checks.positive_integer(type(self).__name__, "every", every)
+        self._last: int | None = None
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: Logs | None = None) -> None:
         self._last = None
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         self._last = epoch
         if self._is_due(epoch):
-            self.look(epoch, logs)
+            self._look(epoch, logs)
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: Logs | None = None) -> None:
         if self._last is not None and not self._is_due(self._last):
-            self.look(self._last, logs)
+            self._look(self._last, logs)
 
-    def _is_due(self, epoch):
+    def _is_due(self, epoch: int) -> bool:
         return self.every is not None and (epoch + 1) % self.every == 0
 
-    def look(self, epoch, logs):
-        raise NotImplementedError(f"{type(self).__name__} must define `look`.")
+    def _look(self, epoch: int, logs: Logs | None) -> None:
+        raise NotImplementedError(f"{type(self).__name__} must define `_look`.")
 
 
-def _require_weights(callback):
-    if not isinstance(callback.model, BiKDModel):
-        raise ValueError(
-            f"`{type(callback).__name__}` looks at the weights of a `BiKDModel`. Received: a model of type "
-            f"{type(callback.model).__name__}. Leave the callback out."
-        )
+class _OfWeights(keras.callbacks.Callback):
+    """Mixin for callbacks that need a `BiKDModel`: refuses any other model before training starts."""
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        if not isinstance(self.model, BiKDModel):
+            raise ValueError(
+                f"`{type(self).__name__}` looks at the weights of a `BiKDModel`. Received: a model of type "
+                f"{type(self.model).__name__}. Leave the callback out."
+            )
+        super().on_train_begin(logs)
+
+    def _sample_weights(self, data: Iterable[Any] | None) -> SampleWeights:
+        """Losses and weights of `data`, or of one epoch of the training data."""
+        if data is None:
+            data = itertools.islice(batches(self.model.training_samples), self.params["steps"])
+        return self.model.sample_weights(data)
 
 
-def _seen(callback):
-    """Losses and weights of `callback.data`, or of one epoch of the training data."""
-    data = callback.data
-    if data is None:
-        data = itertools.islice(batches(callback.model.training_samples), callback.params["steps"])
-    return callback.model.sample_weights(data)
+class WeightMap(_OfWeights, _AtEpochs):
+    """Plot the weights of all training samples over teacher loss and student loss, as Figure 3 of the paper.
 
-
-class WeightMap(_AtEpochs):
-    """Draw the weights of all training samples over teacher loss and student loss, as Figure 3 of the paper.
-
-    Writes `weight_map_<epoch>.png` and the numbers behind it as `.npz`. One inference pass over the data, at the end
-    of the chosen epochs; nothing is added to the training step.
+    Writes `weight_map_<epoch>.png` and its data as `.npz`. This takes one inference pass over the data at the end of
+    the chosen epochs. The training step is not changed.
 
     Args:
-        directory: Where to write; created if missing.
-        data: Batched data set of `(x, y)` to draw, such as the training set without `repeat()`. By default one epoch
-            of the training data of `fit`; going through it once more makes a shuffled pipeline continue in another
-            order than without the callback.
-        every: Draw after every so many epochs. The last epoch is always drawn.
+        directory: Folder for the files; created if missing.
+        data: Batched data set of `(x, y)` to plot, such as the training set without `repeat()`. By default one epoch
+            of the training data of `fit`. This extra pass changes the order in which a shuffled pipeline continues.
+        every: Number of epochs between two plots; by default only the last epoch is plotted, which always is.
+
+    Raises:
+        ValueError: If `every` is out of range, or, when training starts, if the model is no `BiKDModel`.
+        ImportError: If matplotlib is missing.
 
     Examples:
         >>> callback = WeightMap("runs/weights", every=10)
@@ -77,17 +87,15 @@ class WeightMap(_AtEpochs):
     Reference: arXiv 2605.17839, Figure 3.
     """
 
-    def __init__(self, directory, data=None, every=None):
+    def __init__(
+        self, directory: str | os.PathLike[str], data: Iterable[Any] | None = None, every: int | None = None
+    ) -> None:
         super().__init__(every)
         plots.require_matplotlib()
         self.directory, self.data = pathlib.Path(directory), data
 
-    def on_train_begin(self, logs=None):
-        _require_weights(self)
-        super().on_train_begin(logs)
-
-    def look(self, epoch, logs):
-        seen = _seen(self)
+    def _look(self, epoch: int, logs: Logs | None) -> None:
+        seen = self._sample_weights(self.data)
         self.directory.mkdir(parents=True, exist_ok=True)
         path = self.directory / f"weight_map_{epoch + 1:04d}"
         np.savez_compressed(path.with_suffix(".npz"), **seen._asdict())
@@ -96,19 +104,23 @@ class WeightMap(_AtEpochs):
         figure.savefig(path.with_suffix(".png"), dpi=150)
 
 
-class WeightHistory(_AtEpochs):
-    """Write down how the weights of many, medium and few classes move: mean and quantiles, per epoch.
+class WeightHistory(_OfWeights, _AtEpochs):
+    """Record the weights of many, medium and few classes over the epochs: mean and quantiles.
 
-    One row per epoch, weight and class group in a CSV file; the means also go to the logs, as `hard_weight_few` and
-    so on. One inference pass over the data at the end of the chosen epochs.
+    Writes one row per epoch, weight and class group to a CSV file, and logs the means as `hard_weight_few` and so on.
+    This takes one inference pass over the data at the end of the chosen epochs.
 
     Args:
-        path: CSV file; rows are appended, so that a resumed run goes on.
+        path: CSV file; rows are appended, so that a resumed run continues the file.
         class_counts: Training images per class.
-        data: Batched data set of `(x, y)`; by default the training data of `fit`, one epoch of it.
-        every: Look after every so many epochs.
+        data: Batched data set of `(x, y)`; by default one epoch of the training data of `fit`.
+        every: Number of epochs between two records. The last epoch is always recorded.
         many_above: Classes with more images than this are many.
         few_below: Classes with fewer images than this are few.
+
+    Raises:
+        ValueError: If an argument is out of range, or, when training starts, if the model is no `BiKDModel` or has
+            another number of classes.
 
     Examples:
         >>> callback = WeightHistory("runs/weights.csv", class_counts=[500, 50, 5])
@@ -116,17 +128,30 @@ class WeightHistory(_AtEpochs):
 
     QUANTILES = (0.1, 0.5, 0.9)
 
-    def __init__(self, path, class_counts, data=None, every=1, many_above=100, few_below=20):
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        class_counts: Counts,
+        data: Iterable[Any] | None = None,
+        every: int | None = 1,
+        many_above: int = 100,
+        few_below: int = 20,
+    ) -> None:
         super().__init__(every)
+        class_counts = checks.class_counts("WeightHistory", "class_counts", class_counts)
         self.path, self.data, self.num_classes = pathlib.Path(path), data, len(class_counts)
         self.groups = {name: ids for name, ids in shot_groups(class_counts, many_above, few_below).items() if len(ids)}
 
-    def on_train_begin(self, logs=None):
-        _require_weights(self)
+    def on_train_begin(self, logs: Logs | None = None) -> None:
         super().on_train_begin(logs)
+        if self.model.num_classes != self.num_classes:
+            raise ValueError(
+                f"`WeightHistory(class_counts=...)` takes one number per class, and the student has "
+                f"{self.model.num_classes} outputs. Received: {self.num_classes} numbers"
+            )
 
-    def look(self, epoch, logs):
-        seen = _seen(self)
+    def _look(self, epoch: int, logs: Logs | None) -> None:
+        seen = self._sample_weights(self.data)
         labels = keras.ops.convert_to_numpy(class_ids(seen.labels, self.num_classes))
         rows = []
         for (group, ids), (column, weight) in itertools.product(
@@ -144,34 +169,43 @@ class WeightHistory(_AtEpochs):
         _append_csv(self.path, rows)
 
 
-class HypergradientMonitor(keras.callbacks.Callback):
-    """Log how steady the upper level is: size, direction and losses of the summed hypergradients.
+class HypergradientMonitor(_OfWeights):
+    """Log how steady the upper level is: norm and direction of the summed hypergradients, clipping and overflows.
 
-    Four entries per epoch, means over the updates of the weight network: `hypergradient_norm`;
-    `hypergradient_cosine` to the update before (near 1 is steady, near 0 is noise); `hypergradient_clipped`, the share
-    of updates that the meta optimizer's `clipnorm`, `global_clipnorm` or `clipvalue` cut; `hypergradient_nonfinite`,
-    the share of updates with a batch that was left out because it was not finite (under a loss scale the whole update
-    is skipped). With `steps_per_execution` above `inner_steps`, only the last update of each execution is seen.
+    Logs four means per epoch over the updates of the weight network:
+
+    - `hypergradient_norm`;
+    - `hypergradient_cosine`, the cosine to the previous update: near 1 is steady, near 0 is noise;
+    - `hypergradient_clipped`, the share of updates that `clipnorm`, `global_clipnorm` or `clipvalue` of the meta
+      optimizer clipped;
+    - `hypergradient_nonfinite`, the share of updates with a batch that was left out because its hypergradient was not
+      finite. Under a loss scale the whole update is skipped.
+
+    With `steps_per_execution` above `inner_steps`, only the last update of each execution is observed.
+
+    Raises:
+        ValueError: When training starts, if the model is no `BiKDModel`.
 
     Examples:
         >>> callback = HypergradientMonitor()
     """
 
-    def on_train_begin(self, logs=None):
-        _require_weights(self)
-        self._previous, self._updates = None, self._count()
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        super().on_train_begin(logs)
+        self._previous: np.ndarray | None = None
+        self._updates = self._count()
 
-    def on_epoch_begin(self, epoch, logs=None):
-        self._seen: dict[str, list] = {name: [] for name in ("norm", "cosine", "clipped", "nonfinite")}
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
+        self._seen: dict[str, list[float]] = {name: [] for name in ("norm", "cosine", "clipped", "nonfinite")}
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
         if self._count() == self._updates:
             return
         self._updates = self._count()
         optimizer = self.model.optimizer
         sums = [keras.ops.convert_to_numpy(v) for v in optimizer.last_hypergradients]
         current = np.concatenate([total.ravel() for total in sums])
-        norm = np.linalg.norm(current)
+        norm = float(np.linalg.norm(current))
         self._seen["norm"].append(norm)
         self._seen["clipped"].append(_is_clipped(sums, norm, optimizer.meta_optimizer))
         self._seen["nonfinite"].append(bool(keras.ops.convert_to_numpy(optimizer.last_overflow)))
@@ -179,44 +213,56 @@ class HypergradientMonitor(keras.callbacks.Callback):
             self._seen["cosine"].append(current @ self._previous / (norm * before))
         self._previous = current
 
-    def on_epoch_end(self, epoch, logs=None):
-        logs.update({f"hypergradient_{name}": float(np.mean(seen or [np.nan])) for name, seen in self._seen.items()})
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        means = {f"hypergradient_{name}": float(np.mean(seen or [np.nan])) for name, seen in self._seen.items()}
+        if logs is not None:
+            logs.update(means)
 
-    def _count(self):
+    def _count(self) -> int:
         return int(keras.ops.convert_to_numpy(self.model.optimizer.iterations)) // self.model.inner_steps
 
 
-def _is_clipped(sums, norm, optimizer):
+def _is_clipped(sums: list[np.ndarray], norm: float, optimizer: keras.optimizers.Optimizer) -> bool:
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         optimizer = optimizer.inner_optimizer
     if optimizer.global_clipnorm is not None:
-        return norm > optimizer.global_clipnorm
+        return bool(norm > optimizer.global_clipnorm)
     if optimizer.clipnorm is not None:
         return any(np.linalg.norm(total) > optimizer.clipnorm for total in sums)
     return optimizer.clipvalue is not None and any(np.abs(total).max() > optimizer.clipvalue for total in sums)
 
 
 class PerClassReport(_AtEpochs):
-    """Write a table of per-class accuracy and a confusion matrix, as Figure 4(a) of the paper.
+    """Write a table of per-class accuracies and a confusion matrix, as Figure 4(a) of the paper.
 
-    Writes `per_class_<epoch>.csv` and `confusion_<epoch>.png` and `.npz`. For any Keras classifier.
+    Writes `per_class_<epoch>.csv`, `confusion_<epoch>.png` and `confusion_<epoch>.npz`. For any Keras classifier.
 
     Args:
-        directory: Where to write; created if missing.
+        directory: Folder for the files; created if missing.
         data: Batched data set of `(x, y)` to report on, such as the validation set.
         class_names: Names of the classes; by default their ids.
-        every: Report after every so many epochs. The last epoch is always reported.
+        every: Number of epochs between two reports; by default only the last epoch is reported, which always is.
+
+    Raises:
+        ValueError: If `every` is out of range.
+        ImportError: If matplotlib is missing.
 
     Examples:
         >>> callback = PerClassReport("runs/report", data=[(np.zeros((1, 4)), np.zeros(1, "int32"))])
     """
 
-    def __init__(self, directory, data, class_names=None, every=None):
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        data: Iterable[Any],
+        class_names: Sequence[str] | None = None,
+        every: int | None = None,
+    ) -> None:
         super().__init__(every)
         plots.require_matplotlib()
         self.directory, self.data, self.class_names = pathlib.Path(directory), data, class_names
 
-    def look(self, epoch, logs):
+    def _look(self, epoch: int, logs: Logs | None) -> None:
         from sklearn.metrics import confusion_matrix
 
         labels, predicted = [], []
@@ -239,37 +285,39 @@ class PerClassReport(_AtEpochs):
         _append_csv(path, [_class_row(name, row, i) for i, (name, row) in enumerate(zip(names, matrix))])
 
 
-def _class_row(name, row, label):
+def _class_row(name: str, row: np.ndarray, label: int) -> dict[str, Any]:
     total = int(row.sum())
     return {"class": name, "samples": total, "accuracy": row[label] / total if total else ""}
 
 
-class TensorBoard(keras.callbacks.TensorBoard):
-    """`keras.callbacks.TensorBoard` with histograms of the weights and the weight map as an image, in the same run.
+class TensorBoard(_OfWeights, keras.callbacks.TensorBoard):
+    """`keras.callbacks.TensorBoard` that also shows histograms of the weights, and the weight map as an image.
 
     Args:
         log_dir: Folder of the run.
-        data: Batched data set of `(x, y)` to look at; by default the training data of `fit`, one epoch of it.
-        **kwargs: As in `keras.callbacks.TensorBoard`.
+        data: Batched data set of `(x, y)`; by default one epoch of the training data of `fit`.
+        **kwargs: As in `keras.callbacks.TensorBoard`. The weights are shown every `histogram_freq` epochs.
+
+    Raises:
+        ValueError: When training starts, if the model is no `BiKDModel`.
+        ImportError: If matplotlib is missing.
 
     Examples:
         >>> callback = TensorBoard("runs/board", histogram_freq=1)
     """
 
-    def __init__(self, log_dir="logs", data=None, **kwargs):
+    def __init__(
+        self, log_dir: str | os.PathLike[str] = "logs", data: Iterable[Any] | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(log_dir=log_dir, **kwargs)
         plots.require_matplotlib()
         self.data = data
 
-    def on_train_begin(self, logs=None):
-        _require_weights(self)
-        super().on_train_begin(logs)
-
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         super().on_epoch_end(epoch, logs)
         if not self.histogram_freq or epoch % self.histogram_freq:
             return
-        seen = _seen(self)
+        seen = self._sample_weights(self.data)
         names = tuple(self.model.candidate_losses)
         image = plots.as_image(plots.weight_map(seen.teacher_losses, seen.student_losses, seen.weights, names))
         with self._train_writer.as_default():
@@ -278,7 +326,7 @@ class TensorBoard(keras.callbacks.TensorBoard):
             self.summary.image("weight_map", image[None], step=epoch)
 
 
-def _append_csv(path, rows):
+def _append_csv(path: pathlib.Path, rows: list[dict[str, Any]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     is_new = not path.exists()
     with open(path, "a", newline="") as file:

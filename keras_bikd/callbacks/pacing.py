@@ -1,6 +1,7 @@
-"""The pace of LFME: how much each expert still counts, and how far the curriculum has come."""
+"""The pace of LFME: how much each expert still counts, and the progress of the curriculum."""
 
 import itertools
+from collections.abc import Iterable
 from typing import Any
 
 import keras
@@ -12,29 +13,30 @@ from keras_bikd.feed import as_batches, check_length, is_dataset, require_end
 from keras_bikd.losses import class_ids
 from keras_bikd.models.experts import Experts
 from keras_bikd.objectives.experts import ExpertsObjective, expert_weight
+from keras_bikd.types import Batch, Logs
 
 __all__ = ["ExpertPacing"]
 
 
 class ExpertPacing(keras.callbacks.Callback):
-    """Pace the experts of LFME: one that the student has caught up with counts no more.
+    """Pace the experts of LFME: an expert that the student has caught up with no longer counts.
 
     For a `DistillationModel` whose teacher is `Experts` and whose objective is `ExpertsObjective`. Before the training
-    the callback looks once at how sure the experts are of the training data, because samples that their expert is sure
-    of come first. After every epoch it compares the student with each expert on a balanced meta set and logs
+    the callback measures once how confident the experts are on the training data: samples with a confident expert come
+    first. After every epoch it compares the student with each expert on a balanced meta set and logs
     `expert_weight_0`, `expert_weight_1`, ...
 
-    One thing differs from the authors' code. The confidence that orders the samples is that of the image as it comes,
-    augmented; the authors keep one number per file.
+    One thing differs from the authors' code. Here the confidence that orders the samples is that of the augmented
+    image; the authors keep one number per file.
 
     Args:
         train: Training data of `fit`: a batched data set, or arrays `(x, y)`. With `steps_per_epoch`, the callback
-            looks at one epoch of it.
+            reads one epoch of it.
         meta: Small balanced set, batched or as arrays `(x, y)`. It must end.
-        threshold: In (0, 1): an expert counts fully until the student has reached this share of its accuracy.
+        threshold: In (0, 1). An expert counts fully until the student reaches this share of its accuracy.
 
     Raises:
-        ValueError: If an argument is out of range, or the model has no experts.
+        ValueError: If an argument is out of range, or, when training starts, if the model has no experts.
 
     Examples:
         >>> import keras_bikd as bikd
@@ -57,7 +59,7 @@ class ExpertPacing(keras.callbacks.Callback):
         self.train, self.meta = train, list(as_batches(meta))
         self.threshold = checks.between_zero_and_one("ExpertPacing", "threshold", threshold)
 
-    def on_train_begin(self, logs: dict | None = None) -> None:
+    def on_train_begin(self, logs: Logs | None = None) -> None:
         objective, teacher = getattr(self.model, "objective", None), getattr(self.model, "teacher", None)
         if not isinstance(objective, ExpertsObjective) or not isinstance(teacher, Experts):
             raise ValueError(
@@ -73,12 +75,12 @@ class ExpertPacing(keras.callbacks.Callback):
             check_length(self.train, {"steps_per_epoch": self.params["steps"]})
         self.objective = objective
         self.expert_accuracies = self._accuracies(teacher, within_group=True)
-        self._look_at_confidences(itertools.islice(as_batches(self.train), self.params["steps"]))
+        self._set_confidence_range(itertools.islice(as_batches(self.train), self.params["steps"]))
 
-    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         self.objective.progress.assign((epoch + 1) / (self.params["epochs"] / 2))
 
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         weights = [
             expert_weight(student, expert, self.threshold)
             for student, expert in zip(self._accuracies(self.model.student), self.expert_accuracies)
@@ -87,7 +89,7 @@ class ExpertPacing(keras.callbacks.Callback):
         if logs is not None:
             logs.update({f"expert_weight_{i}": float(weight) for i, weight in enumerate(weights)})
 
-    def _look_at_confidences(self, samples):
+    def _set_confidence_range(self, samples: Iterable[Batch]) -> None:
         """Range of the experts' confidences in every class, in one pass over the training data."""
         seen = []
         classes = range(len(self.objective.class_counts))
@@ -99,9 +101,9 @@ class ExpertPacing(keras.callbacks.Callback):
         bounds = [(own.min(), own.max()) if len(own := confidences[ids == c]) else (0.0, 0.0) for c in classes]
         self.objective.confidence_range.assign(np.array(bounds, "float32").T)
 
-    def _accuracies(self, model, within_group=False):
+    def _accuracies(self, model: keras.Model, within_group: bool = False) -> list[float]:
         """Mean accuracy of the classes of every group: among all classes, or among those of the group alone."""
-        hits: dict[int, list] = {}
+        hits: dict[int, list[bool]] = {}
         classes, groups = len(self.objective.class_counts), self.objective.groups
         for x, y, *_ in self.meta:
             logits = ops.convert_to_numpy(model(x, training=False))
@@ -109,4 +111,4 @@ class ExpertPacing(keras.callbacks.Callback):
                 group = groups[self.objective.group_of[label]]
                 predicted = group[int(np.argmax(row[group]))] if within_group else int(np.argmax(row))
                 hits.setdefault(int(label), []).append(predicted == label)
-        return [np.mean([np.mean(hits.get(label, [0.0])) for label in group]) for group in groups]
+        return [float(np.mean([np.mean(hits.get(label, [False])) for label in group])) for group in groups]

@@ -63,5 +63,11 @@ class CifarResNet:
 
     def __call__(self, input_shape: tuple, num_classes: int) -> keras.Model:
         """Make an untrained network; the arguments are those of `Perceptron`."""
-        arguments = {"input_shape": input_shape, "stem_stride": self.stem_stride, "l2": self.l2}
-        return networks.cifar_resnet(self.depth, self.widths, num_classes, **arguments)
+        return networks.cifar_resnet(
+            self.depth,
+            self.widths,
+            num_classes,
+            input_shape=input_shape,
+            stem_stride=self.stem_stride,
+            l2=self.l2,
+        )

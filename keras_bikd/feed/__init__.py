@@ -1,4 +1,4 @@
-"""What feeds a step: batches, pairs of training and meta batches, the arguments of `fit`. Knows no data set."""
+"""The data of a training step: batches, pairs of training and meta batches, the arguments of `fit`."""
 
 from keras_bikd.feed.batches import as_batches, batched, batches, check_length, is_dataset, require_end
 from keras_bikd.feed.fit_data import FitData, data_of_fit, example_inputs

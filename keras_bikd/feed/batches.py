@@ -25,14 +25,14 @@ def is_dataset(data: Any) -> bool:
     return isinstance(data, (tf.data.Dataset, keras.utils.PyDataset))
 
 
-def batches(data: Any) -> Iterator:
+def batches(data: Any) -> Iterator[Any]:
     """Iterate over the batches of a `tf.data.Dataset` or a `PyDataset`, once."""
     if isinstance(data, keras.utils.PyDataset):
         return (data[i] for i in range(data.num_batches))
     return data.as_numpy_iterator()
 
 
-def as_batches(data: Any, batch_size: int | None = None) -> Iterator:
+def as_batches(data: Any, batch_size: int | None = None) -> Iterator[Any]:
     """Iterate once over the batches of a data set, or of arrays `(x, y)`."""
     if not is_dataset(data):
         data = batched(check_arrays("x, y", tuple(data)), batch_size, shuffle=False)
@@ -40,7 +40,7 @@ def as_batches(data: Any, batch_size: int | None = None) -> Iterator:
 
 
 def batched(arrays: Any, batch_size: int | None, shuffle: bool) -> tf.data.Dataset:
-    """Arrays as a `tf.data.Dataset` of batches, reshuffled on every pass if asked for."""
+    """Arrays as a `tf.data.Dataset` of batches, with `shuffle` in a new order on every pass."""
     data = tf.data.Dataset.from_tensor_slices(arrays)
     if shuffle:
         data = data.shuffle(len(data))
@@ -72,7 +72,7 @@ def as_tf_dataset(data: Any) -> tf.data.Dataset:
     )
 
 
-def check_length(pairs: Any, fit_arguments: dict) -> None:
+def check_length(pairs: Any, fit_arguments: dict[str, Any]) -> None:
     """Raise if a data set is empty, or never ends without `steps_per_epoch` in `fit_arguments`."""
     length = int(pairs.cardinality()) if isinstance(pairs, tf.data.Dataset) else pairs.num_batches
     if length == 0:
@@ -84,13 +84,13 @@ def check_length(pairs: Any, fit_arguments: dict) -> None:
         )
 
 
-def _is_endless(data):
+def _is_endless(data: Any) -> bool:
     if isinstance(data, tf.data.Dataset):
         return data.cardinality() == tf.data.INFINITE_CARDINALITY
     return data.num_batches is None
 
 
 def require_end(argument: str, data: Any) -> None:
-    """Raise if all batches of `data` are asked for and there is no last one."""
+    """Raise if `data` never ends, where all of its batches are needed."""
     if is_dataset(data) and _is_endless(data):
         raise ValueError(f"`{argument}` received a data set that never ends. Leave out its `.repeat()`.")

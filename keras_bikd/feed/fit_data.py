@@ -1,4 +1,4 @@
-"""What `fit` was given, as pairs of batches."""
+"""The arguments of `fit` as pairs of batches."""
 
 from typing import Any, NamedTuple
 
@@ -9,6 +9,7 @@ from keras import ops, tree
 
 from keras_bikd.feed.batches import batched, check_arrays, check_length, is_dataset
 from keras_bikd.feed.pairs import pair, require_pair, require_unpaired
+from keras_bikd.types import Batch, Tensor
 
 __all__ = ["FitData", "data_of_fit", "example_inputs"]
 
@@ -16,23 +17,23 @@ _EXAMPLE_ROWS, _EXAMPLE_LENGTH = 2, 32  # of an example batch, where the data se
 
 
 class FitData(NamedTuple):
-    """What `fit` was given, ready for training.
+    """The data of `fit`, ready for training.
 
     Attributes:
         pairs: Data set of `((x, y), (meta_x, meta_y))`.
-        samples: The training batches alone, for callbacks to look at.
-        example: A pair that looks like those to come, with all labels where they are at hand.
+        samples: The training batches alone, for callbacks.
+        example: A pair with the shapes and dtypes of those to come; of arrays, with all labels.
     """
 
     pairs: Any
     samples: Any
-    example: tuple
+    example: tuple[Batch, Batch]
 
 
 def data_of_fit(
-    x: Any, y: Any, meta_data: Any, *, batch_size: int | None, shuffle: bool, fit_arguments: dict
+    x: Any, y: Any, meta_data: Any, *, batch_size: int | None, shuffle: bool, fit_arguments: dict[str, Any]
 ) -> FitData:
-    """Turn whatever `fit` received into pairs of batches. Nothing is drawn from a `tf.data` pipeline.
+    """Turn the arguments of `fit` into pairs of batches. No batch is drawn from a `tf.data` pipeline.
 
     Args:
         x: As in `BiKDModel.fit`.
@@ -42,11 +43,17 @@ def data_of_fit(
         shuffle: Whether to shuffle arrays.
         fit_arguments: The remaining keyword arguments of `fit`. Those that Keras does not take for pairs
             (`sample_weight`, `class_weight`, `validation_split`) are applied here and removed.
+
+    Returns:
+        A `FitData`.
+
+    Raises:
+        ValueError: If the arguments do not fit together, or a data set is empty or never ends.
     """
     class_weight = fit_arguments.pop("class_weight", None)
     own = {name: fit_arguments.pop(name, None) for name in ("sample_weight", "validation_split")}
     if is_dataset(x):
-        _refuse_beside_dataset({"y": y, "batch_size": batch_size, **own})
+        _refuse_with_dataset({"y": y, "batch_size": batch_size, **own})
         train, samples, labels = x, x, None
     else:
         arrays = _train_arrays(x, y, **own, fit_arguments=fit_arguments)
@@ -66,7 +73,7 @@ def data_of_fit(
     return FitData(pairs, samples, ((x, y), (meta_x, meta_y if meta_labels is None else meta_labels)))
 
 
-def _refuse_beside_dataset(arguments):
+def _refuse_with_dataset(arguments: dict[str, Any]) -> None:
     given = [name for name, value in arguments.items() if value is not None]
     if given:
         raise ValueError(
@@ -75,15 +82,17 @@ def _refuse_beside_dataset(arguments):
         )
 
 
-def _train_arrays(x, y, *, sample_weight, validation_split, fit_arguments):
+def _train_arrays(
+    x: Any, y: Any, *, sample_weight: Any, validation_split: float | None, fit_arguments: dict[str, Any]
+) -> Batch:
     arrays = check_arrays("x, y", (x, y) if sample_weight is None else (x, y, sample_weight))
     if validation_split and fit_arguments.get("validation_data") is None:
         arrays, fit_arguments["validation_data"] = _split(arrays, validation_split)
     return arrays
 
 
-def _meta_batches(meta_data, batch_size, shuffle):
-    """The meta set in batches, and all its labels if they are at hand."""
+def _meta_batches(meta_data: Any, batch_size: int | None, shuffle: bool) -> tuple[Any, Any]:
+    """The meta set in batches, and all its labels if they are arrays."""
     if is_dataset(meta_data):
         return meta_data, None
     if not isinstance(meta_data, (tuple, list)) or len(meta_data) not in (2, 3):
@@ -95,25 +104,25 @@ def _meta_batches(meta_data, batch_size, shuffle):
 
 
 def example_inputs(x: Any) -> Any:
-    """Inputs that look like those of `fit(x)`: arrays, or a batch; `None` for what cannot be looked into."""
+    """Inputs with the shapes and dtypes of those of `fit(x)`: arrays, or a batch; `None` for other kinds of `x`."""
     if is_dataset(x):
         return _example(x)[0]
     return x if all(isinstance(part, np.ndarray) or ops.is_tensor(part) for part in tree.flatten(x)) else None
 
 
-def _example(batches):
-    """A batch that looks like those to come. Of a `tf.data` pipeline nothing is drawn: it would change the order."""
+def _example(batches: Any) -> Any:
+    """A batch with the shapes of those to come. None is drawn from a `tf.data` pipeline, whose order would change."""
     if isinstance(batches, keras.utils.PyDataset):
         return batches[0]
 
-    def zeros(spec):
+    def zeros(spec: tf.TensorSpec) -> np.ndarray:
         shape = [_EXAMPLE_LENGTH if length is None else length for length in spec.shape]
         return tf.zeros([_EXAMPLE_ROWS, *shape[1:]] if shape else shape, spec.dtype).numpy()
 
     return tree.map_structure(zeros, batches.element_spec)
 
 
-def _split(arrays, validation_split):
+def _split(arrays: Batch, validation_split: float) -> tuple[Batch, Batch]:
     if not 0 < validation_split < 1:
         raise ValueError(f"`fit(validation_split=...)` takes a number between 0 and 1. Received: {validation_split!r}")
     cut = int(len(tree.flatten(arrays)[0]) * (1 - validation_split))
@@ -123,7 +132,7 @@ def _split(arrays, validation_split):
     )
 
 
-def _weighted_by_class(train, class_weight):
+def _weighted_by_class(train: Any, class_weight: dict[int, float]) -> tf.data.Dataset:
     if not isinstance(train, tf.data.Dataset):
         raise ValueError(
             "`fit(class_weight=...)` works with arrays and `tf.data`; let the `PyDataset` yield (x, y, sample_weight)."
@@ -132,7 +141,7 @@ def _weighted_by_class(train, class_weight):
     classes = tf.constant(list(class_weight), "int64")
     surplus = tf.constant([weight - 1.0 for weight in class_weight.values()], "float32")
 
-    def weigh(x, labels, sample_weight=None):
+    def weigh(x: Any, labels: Tensor, sample_weight: Tensor | None = None) -> Batch:
         are_ids = labels.shape.rank == 1 or labels.shape[-1] == 1
         ids = tf.reshape(labels, [-1]) if are_ids else tf.argmax(labels, axis=-1)
         members = tf.cast(tf.cast(ids, "int64")[:, None] == classes, "float32")

@@ -30,11 +30,11 @@ def check_validation_labels(validation_data: Any, num_classes: int) -> Any:
     return validation_data
 
 
-def _checked(data, num_classes, names):
+def _checked(data: Any, num_classes: int, names: tuple[str, ...]) -> Any:
     if isinstance(data, keras.utils.PyDataset):
         return _CheckedPyDataset(data, num_classes, names)
 
-    def check(*parts):
+    def check(*parts: Any) -> Any:
         assertions = []
         for name, (_, labels, *_) in zip(names, parts if names == _PAIR else (parts,)):
             if labels.dtype.is_integer and (labels.shape.rank == 1 or labels.shape[-1] == 1):
@@ -52,7 +52,7 @@ def _checked(data, num_classes, names):
 class _CheckedPyDataset(keras.utils.PyDataset):
     """Another `PyDataset`, whose labels are looked at in every batch."""
 
-    def __init__(self, data: keras.utils.PyDataset, num_classes: int, names: tuple) -> None:
+    def __init__(self, data: keras.utils.PyDataset, num_classes: int, names: tuple[str, ...]) -> None:
         super().__init__(
             workers=data.workers, use_multiprocessing=data.use_multiprocessing, max_queue_size=data.max_queue_size
         )

@@ -1,4 +1,4 @@
-"""Pair every training batch with a batch of the meta set, for as long as training lasts."""
+"""Pairs of training and meta batches, for as long as the training lasts."""
 
 from typing import Any
 
@@ -8,6 +8,7 @@ import tensorflow as tf
 from keras import tree
 
 from keras_bikd.feed.batches import as_tf_dataset, batches, require_end
+from keras_bikd.types import Batch
 
 __all__ = ["PairedPyDataset", "is_pair", "pair", "require_pair", "require_unpaired"]
 
@@ -17,9 +18,9 @@ _UNKNOWN_LENGTH_BUFFER = 64  # batches, for a meta data set that does not know i
 def pair(train: Any, meta: Any) -> Any:
     """Pair each training batch with a meta batch.
 
-    The pairs last as long as the training data: a shorter meta set is repeated, and its batches are reshuffled on
-    every pass; a longer one is reshuffled too, so that every batch has its turn. If both hold the same number of
-    batches their order is kept as it is.
+    There are as many pairs as training batches. A shorter meta set is repeated, and its batches are reshuffled on
+    every pass. A longer one is reshuffled too, so that all of its batches are used in time. If both have the same
+    number of batches, their order is kept.
 
     Args:
         train: `tf.data.Dataset` or `keras.utils.PyDataset` of batches `(x, y)` or `(x, y, sample_weight)`.
@@ -29,7 +30,8 @@ def pair(train: Any, meta: Any) -> Any:
         A data set of `((x, y), (meta_x, meta_y))`, of the same kind as `train`.
 
     Raises:
-        ValueError: If one of the two is no data set, `meta` is empty, or never ends beside a `PyDataset`.
+        ValueError: If one of the two is no data set, if `meta` is empty, or if `train` is a `PyDataset` and `meta`
+            never ends.
 
     Examples:
         >>> import numpy as np, tensorflow as tf
@@ -58,9 +60,9 @@ def pair(train: Any, meta: Any) -> Any:
 
 
 class PairedPyDataset(keras.utils.PyDataset):
-    """A `PyDataset` of pairs; the meta batch is a function of the epoch and the position in it."""
+    """A `PyDataset` of pairs. The meta batch depends only on the epoch and the index of the batch."""
 
-    def __init__(self, train: keras.utils.PyDataset, meta_batches: list) -> None:
+    def __init__(self, train: keras.utils.PyDataset, meta_batches: list[Any]) -> None:
         super().__init__(
             workers=train.workers,
             use_multiprocessing=train.use_multiprocessing,
@@ -71,14 +73,14 @@ class PairedPyDataset(keras.utils.PyDataset):
         self.train = train
         self.meta_batches = meta_batches
         self.epoch = -1
-        # Drawn once, so that `keras.utils.set_random_seed` settles the order of the meta batches.
+        # Drawn once, so that `keras.utils.set_random_seed` fixes the order of the meta batches.
         self.seed = np.random.randint(2**31)
 
     @property
     def num_batches(self) -> int | None:
         return self.train.num_batches
 
-    def __getitem__(self, index: int) -> tuple:
+    def __getitem__(self, index: int) -> tuple[Batch, Batch]:
         length, meta_length = self.num_batches, len(self.meta_batches)
         if length == meta_length:
             return self.train[index], self.meta_batches[index]
@@ -117,7 +119,7 @@ def require_pair(pair: Any) -> None:
 
 
 def require_unpaired(argument: str, batch: Any) -> None:
-    """Raise if `batch` is a pair already, where `argument` cannot be applied."""
+    """Raise if `batch` is a pair: `argument` cannot be applied to pairs."""
     if is_pair(batch):
         raise ValueError(
             f"With pairs of training and meta batches as `x`, `fit` takes no `{argument}`. Pass the training set as "

@@ -1,4 +1,7 @@
-"""The models: BiKD, RW-KD, plain distillation, and the two special teachers."""
+"""The models to compile and fit, and two special teachers.
+
+Each model acts as its student: `predict`, `evaluate` and `export` are the student's.
+"""
 
 from keras_bikd.models.bikd import BiKDModel
 from keras_bikd.models.distillation import DistillationModel

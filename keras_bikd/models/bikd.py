@@ -1,7 +1,6 @@
 """`BiKDModel`: Algorithm 1 of the paper as the `train_step` of a Keras model."""
 
-import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import keras
@@ -18,6 +17,7 @@ from keras_bikd.losses import hard_loss
 from keras_bikd.models.guard import WeightGuard
 from keras_bikd.models.meta_guided import MetaGuidedModel
 from keras_bikd.models.problem import Forward
+from keras_bikd.types import Batch, Counts, Logs, Teacher, Tensor
 
 __all__ = ["BiKDModel", "SampleWeights"]
 
@@ -40,8 +40,8 @@ class BiKDModel(MetaGuidedModel):
             batches are summed. The count of batches is not reset between epochs.
         meta_loss: What the virtual student is judged by on the meta batch: `"hard"` (the paper), `"soft"`, or
             `"mixed"` (their sum).
-        class_counts: Training images per class. With them the two losses know the long tail: the hard one becomes the
-            balanced softmax, and the teacher of the soft one is corrected by the class prior. Recommended, although
+        class_counts: Training images per class. With them both losses account for the long tail: the hard one becomes
+            the balanced softmax, and the teacher of the soft one is corrected by the class prior. Recommended, although
             published BiKD does without. For a teacher that was trained on other class counts than the student, pass
             `candidate_losses`, each with its own counts.
         candidate_losses: Dict of name to objective (`keras_bikd.objectives`) to weigh instead, one or more.
@@ -69,14 +69,14 @@ class BiKDModel(MetaGuidedModel):
     def __init__(
         self,
         student: keras.Model,
-        teacher: keras.Model | str | os.PathLike,
+        teacher: Teacher,
         weight_net: MetaWeightNet | None = None,
         *,
         temperature: float = 4.0,
         inner_steps: int = 5,
         meta_loss: str = "hard",
-        class_counts: Sequence[int] | None = None,
-        candidate_losses: dict | None = None,
+        class_counts: Counts | None = None,
+        candidate_losses: dict[str, Callable[..., Tensor]] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(
@@ -99,9 +99,9 @@ class BiKDModel(MetaGuidedModel):
                 f"Received: a weight network with num_losses={self.weight_net.num_losses}"
             )
         self.inner_steps = checks.positive_integer("BiKDModel", "inner_steps", inner_steps)
-        # Two compiled functions, made when they are first needed.
-        self._observe: Callable | None = None
-        self._differentiate: Callable | None = None
+        # Two compiled functions, created when they are first needed.
+        self._observe: Callable[..., Any] | None = None
+        self._differentiate: Callable[..., Any] | None = None
 
     @property
     def student_optimizer(self) -> keras.optimizers.Optimizer:
@@ -113,7 +113,7 @@ class BiKDModel(MetaGuidedModel):
         """The optimizer of the weight network."""
         return self.optimizer.meta_optimizer
 
-    def compile(  # type: ignore[override]  # a second optimizer
+    def compile(
         self,
         optimizer: Any = "rmsprop",
         loss: Any = None,
@@ -150,7 +150,7 @@ class BiKDModel(MetaGuidedModel):
         approximation = {"hypergradient_layers": hypergradient_layers, "hypergradient_every": hypergradient_every}
         self._compile_config.config.update(approximation)
 
-    def _bilevel_optimizer(self, optimizer, meta_optimizer, loss):
+    def _bilevel_optimizer(self, optimizer: Any, meta_optimizer: Any, loss: Any) -> BilevelOptimizer:
         if isinstance(loss, keras.optimizers.Optimizer):
             raise ValueError(
                 "`BiKDModel.compile(optimizer, loss, metrics)` takes its arguments in the order of Keras, and the meta "
@@ -170,7 +170,7 @@ class BiKDModel(MetaGuidedModel):
             )
         return optimizer
 
-    def _check_approximation(self, hypergradient_layers, hypergradient_every):
+    def _check_approximation(self, hypergradient_layers: int | None, hypergradient_every: int) -> None:
         if hypergradient_layers is not None:
             checks.positive_integer("compile", "hypergradient_layers", hypergradient_layers)
         checks.positive_integer("compile", "hypergradient_every", hypergradient_every)
@@ -188,9 +188,9 @@ class BiKDModel(MetaGuidedModel):
                 f"Leave it at 1. Received: hypergradient_every={hypergradient_every!r} on {replicas} replicas"
             )
 
-    def bilevel_step(self, batch: tuple, meta_batch: tuple) -> dict:
+    def bilevel_step(self, batch: Batch, meta_batch: Batch) -> Logs:
         """Algorithm 1 for one training batch. Returns the logs."""
-        # Lower level, virtual: one plain step under the current weights, judged on the meta batch (lines 5-11).
+        # Lower level, virtual: one plain step under the current weights, evaluated on the meta batch (lines 5-11).
         has_hypergradient = self._has_hypergradient()
         step = self.virtual_step(batch, meta_batch, has_hypergradient)
 
@@ -207,7 +207,7 @@ class BiKDModel(MetaGuidedModel):
         step = step._replace(meta_loss=step.meta_loss / loss_scale(self.meta_optimizer))
         return self._logs(batch, meta_batch, step, weights, has_hypergradient)
 
-    def virtual_step(self, batch: tuple, meta_batch: tuple, is_due: Any = None) -> VirtualStep:
+    def virtual_step(self, batch: Batch, meta_batch: Batch, is_due: Tensor | None = None) -> VirtualStep:
         """One step of a virtual student and its hypergradient (lines 5-11). Changes no state."""
         problem = self.problem
         return one_step_hypergradient(
@@ -222,21 +222,21 @@ class BiKDModel(MetaGuidedModel):
             is_due=is_due,
         )
 
-    def weigh(self, phi: list, forward: Forward) -> Any:
+    def weigh(self, phi: list[Tensor], forward: Forward) -> Tensor:
         """Weights of the losses of every sample, shape `(batch, losses)` (lines 6 and 17)."""
         state = snapshot(self.weight_net.non_trainable_variables)
         weights, _ = self.weight_net.stateless_call(phi, state, forward.features, forward.labels)
         return weights
 
-    def _real_gradient(self, step, weights, phi_moves):
-        def refreshed():
+    def _real_gradient(self, step: VirtualStep, weights: Tensor, phi_moves: Tensor) -> list[Tensor]:
+        def refreshed() -> list[Tensor]:
             return step.pullback(self.problem.cotangents(weights, step.forward))
 
         # The weights differ from those of the virtual step only where phi has just moved. Everywhere else the gradient
         # of the virtual step is the real one, if all of it was computed.
         return refreshed() if step.gradient is None else cond(phi_moves, refreshed, lambda: step.gradient)
 
-    def _moved_variables(self):
+    def _moved_variables(self) -> list[int] | None:
         """Indices of the variables of the last `hypergradient_layers` layers with weights; `None` for all."""
         if self.hypergradient_layers is None:
             return None
@@ -250,13 +250,13 @@ class BiKDModel(MetaGuidedModel):
         last = last[-self.hypergradient_layers :]
         return [i for i, layer in enumerate(layers) if layer in last]
 
-    def _has_hypergradient(self):
+    def _has_hypergradient(self) -> Tensor | None:
         """Whether this batch has a hypergradient; `None` if every batch has."""
         if self.hypergradient_every == 1:
             return None
         return ops.equal(self.optimizer.iterations % self.hypergradient_every, 0)
 
-    def hypergradient(self, batch: tuple, meta_batch: tuple) -> tuple[Any, list]:
+    def hypergradient(self, batch: Batch, meta_batch: Batch) -> tuple[Tensor, list[Tensor]]:
         """Meta loss and hypergradient for one pair of batches. Changes no state.
 
         Args:
@@ -273,13 +273,13 @@ class BiKDModel(MetaGuidedModel):
         differentiate = self._differentiate = self._differentiate or jit(self._unscaled_hypergradient, variables)
         return differentiate(*tree.map_structure(ops.convert_to_tensor, (batch, meta_batch)))
 
-    def _unscaled_hypergradient(self, batch, meta_batch):
+    def _unscaled_hypergradient(self, batch: Batch, meta_batch: Batch) -> tuple[Tensor, list[Tensor]]:
         step = self.virtual_step(batch, meta_batch)
         scale = loss_scale(self.meta_optimizer)
         return step.meta_loss / scale, [gradient / scale for gradient in step.hypergradient]
 
-    def sample_weights(self, batches: Iterable) -> "SampleWeights":
-        """Losses and weights of samples as the weight network sees them, with the student in inference mode.
+    def sample_weights(self, batches: Iterable[Any]) -> "SampleWeights":
+        """Losses and weights of samples as the weight network sees them; the student runs in inference mode.
 
         Args:
             batches: Iterable of `(x, y)`.
@@ -296,12 +296,12 @@ class BiKDModel(MetaGuidedModel):
             rows.append([ops.convert_to_numpy(part) for part in (labels, *observed)])
         return SampleWeights(*(np.concatenate(column) for column in zip(*rows)))
 
-    def _observe_batch(self, x, labels):
+    def _observe_batch(self, x: Any, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         teacher = hard_loss(labels, self.teacher_logits(x))
         student = hard_loss(labels, self.student(x, training=False))
         return teacher, student, self.weight_net(ops.stack([teacher, student], axis=-1), labels)
 
-    def _prepare(self, batch, meta_batch):
+    def _prepare(self, batch: Batch, meta_batch: Any) -> None:
         super()._prepare(batch, meta_batch)
         self._moved_variables()  # raises if there are too few layers
         counts = self.weight_net.class_counts
@@ -311,15 +311,15 @@ class BiKDModel(MetaGuidedModel):
                 f"outputs. Received: {len(counts)} numbers"
             )
 
-    def _build_optimizer(self):
+    def _build_optimizer(self) -> None:
         self.optimizer.build(self.student.trainable_variables, self.weight_net.trainable_variables)
 
-    def _own_callbacks(self):
+    def _own_callbacks(self) -> list[keras.callbacks.Callback]:
         return [WeightGuard()]
 
 
 class SampleWeights(NamedTuple):
-    """What the weight network makes of samples, as NumPy arrays.
+    """Losses and weights of samples, as NumPy arrays.
 
     Attributes:
         labels: Labels, as they were given.
@@ -328,7 +328,7 @@ class SampleWeights(NamedTuple):
         weights: `(samples, losses)`, in the order of `candidate_losses`: hard, then soft.
     """
 
-    labels: Any
-    teacher_losses: Any
-    student_losses: Any
-    weights: Any
+    labels: np.ndarray
+    teacher_losses: np.ndarray
+    student_losses: np.ndarray
+    weights: np.ndarray

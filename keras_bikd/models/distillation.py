@@ -1,6 +1,5 @@
 """`DistillationModel`: the baselines, trained like `BiKDModel`."""
 
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +10,7 @@ from keras_bikd import checks
 from keras_bikd.backend import num_replicas
 from keras_bikd.feed import example_inputs
 from keras_bikd.models.teacher_student import TeacherStudentModel
+from keras_bikd.types import Teacher, Tensor
 
 __all__ = ["DistillationModel"]
 
@@ -45,22 +45,26 @@ class DistillationModel(TeacherStudentModel):
 
     ARGUMENTS = (*TeacherStudentModel.ARGUMENTS, "objective")
 
-    def __init__(
-        self, student: keras.Model, teacher: keras.Model | str | os.PathLike, objective: Callable, **kwargs: Any
-    ) -> None:
+    def __init__(self, student: keras.Model, teacher: Teacher, objective: Callable[..., Tensor], **kwargs: Any) -> None:
         super().__init__(student, teacher, **kwargs)
         self.objective = checks.objective("DistillationModel", "objective", objective)
 
     def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> keras.callbacks.History:
-        """Train the student; as `keras.Model.fit`, after a look at what student and teacher return."""
+        """Train the student; as `keras.Model.fit`, but student and teacher are checked first."""
         inputs = example_inputs(x)
         if inputs is not None and self.student.built and self.teacher.built:
             self._count_classes(inputs)
         return super().fit(x, *args, **kwargs)
 
     def compute_loss(
-        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
-    ) -> Any:
+        self,
+        x: Any = None,
+        y: Tensor | None = None,
+        y_pred: Tensor | None = None,
+        sample_weight: Tensor | None = None,
+        training: bool = True,
+    ) -> Tensor:
+        """Mean objective of the training; in `evaluate`, the loss of `compile`."""
         if not training:
             return super().compute_loss(x, y, y_pred, sample_weight, training=training)
         losses = self.objective(y, self.teacher_logits(x), y_pred)

@@ -1,6 +1,6 @@
 """`Experts`: the teacher of LFME, one network per group of classes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_bikd.serialization import Serializable
+from keras_bikd.types import Tensor
 
 __all__ = ["Experts"]
 
@@ -20,12 +21,12 @@ class Experts(Serializable, keras.Model):
 
     Args:
         experts: One `keras.Model` per group, with one logit per class of the group, in the order of the group.
-        groups: One sequence of class ids per expert, as from
-            `keras_bikd.long_tail.class_groups`; every class is in one group.
+        groups: One sequence of class ids per expert, as from `keras_bikd.long_tail.class_groups`; every class is in
+            exactly one group.
         **kwargs: Keras model arguments.
 
     Raises:
-        ValueError: If groups and experts do not fit.
+        ValueError: If the groups do not match the experts.
 
     Examples:
         >>> import keras, numpy as np
@@ -36,7 +37,7 @@ class Experts(Serializable, keras.Model):
 
     ARGUMENTS = ("experts", "groups")
 
-    def __init__(self, experts: Sequence[keras.Model], groups: Sequence, **kwargs: Any) -> None:
+    def __init__(self, experts: Sequence[keras.Model], groups: Iterable[Iterable[int]], **kwargs: Any) -> None:
         super().__init__(**{"autocast": False, **kwargs})  # experts cast their inputs themselves
         self.experts = list(experts)
         self.groups = [[int(label) for label in group] for group in groups]
@@ -49,7 +50,7 @@ class Experts(Serializable, keras.Model):
         self.columns = np.argsort(flat)
         self.built = all(expert.built for expert in self.experts)
 
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
+    def call(self, inputs: Any, training: bool | None = None) -> Tensor:
         logits = [expert(inputs, training=training) for expert in self.experts]
         widths = [part.shape[-1] for part in logits]
         if widths != [len(group) for group in self.groups]:

@@ -1,40 +1,42 @@
-"""`WeightGuard`: a warning when the learned weights have no effect any more."""
+"""`WeightGuard`: a warning when the learned weights no longer have an effect."""
 
 import warnings
 
 import keras
 
+from keras_bikd.types import Logs
+
 __all__ = ["WeightGuard"]
 
 
 class WeightGuard(keras.callbacks.Callback):
-    """Warns, once per training, when the weights have no effect any more, and says what to do."""
+    """Warns, once per training, when the weights no longer have an effect, and says what to do."""
 
     COLLAPSED, FITTED = 0.1, 0.02
 
-    def on_train_begin(self, logs: dict | None = None) -> None:
-        self._said: set[str] = set()
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        self._warned: set[str] = set()
 
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         logs = logs or {}
         means = [logs.get(tracker.name, float("inf")) for tracker in self.model.weight_trackers]
         if sum(means) < self.COLLAPSED:
-            self._say(
+            self._warn_once(
                 "collapsed",
                 f"The weights have collapsed: their sum is {sum(means):.3f} on average after epoch {epoch + 1}. This "
                 "lowers the learning rate of the student by the same factor. If the student should still learn, lower "
                 "the meta learning rate or raise `inner_steps`.",
             )
         if logs.get("student_loss", 1.0) < self.FITTED:
-            self._say(
+            self._warn_once(
                 "fitted",
                 "The weight network can no longer tell samples apart: the student has fitted its training set "
                 f"(cross-entropy {logs['student_loss']:.4f} after epoch {epoch + 1}), so the weights hardly matter. "
-                "Use stronger augmentation, or let the losses or the network know the classes: "
+                "Use stronger augmentation, or give the class counts to the losses or to the weight network: "
                 "`BiKDModel(class_counts=...)`, `MetaWeightNet(class_counts=...)`.",
             )
 
-    def _say(self, what, message):
-        if what not in self._said:
-            self._said.add(what)
+    def _warn_once(self, problem: str, message: str) -> None:
+        if problem not in self._warned:
+            self._warned.add(problem)
             warnings.warn(message, stacklevel=2)

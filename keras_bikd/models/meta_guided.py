@@ -1,6 +1,6 @@
-"""What BiKD and RW-KD share as Keras models: their samples are weighed by what helps on a small balanced meta set."""
+"""Base of BiKD and RW-KD: Keras models whose samples are weighted by what helps on a small balanced meta set."""
 
-import os
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -13,6 +13,7 @@ from keras_bikd.feed import check_labels, check_validation_labels, data_of_fit, 
 from keras_bikd.models.problem import Problem, unpacked
 from keras_bikd.models.teacher_student import TeacherStudentModel
 from keras_bikd.objectives import BalancedSoftmax, CrossEntropy, SoftTargets
+from keras_bikd.types import Batch, Counts, Logs, Teacher, Tensor
 
 __all__ = ["MetaGuidedModel"]
 
@@ -37,12 +38,12 @@ class MetaGuidedModel(TeacherStudentModel):
     def __init__(
         self,
         student: keras.Model,
-        teacher: keras.Model | str | os.PathLike,
+        teacher: Teacher,
         *,
         temperature: float,
         meta_loss: str,
-        class_counts: Any,
-        candidate_losses: dict | None,
+        class_counts: Counts | None,
+        candidate_losses: dict[str, Callable[..., Tensor]] | None,
         **kwargs: Any,
     ) -> None:
         super().__init__(student, teacher, **kwargs)
@@ -53,8 +54,8 @@ class MetaGuidedModel(TeacherStudentModel):
         self.meta_loss_tracker = keras.metrics.Mean(name="meta_loss")
         self.student_loss_tracker = keras.metrics.Mean(name="student_loss")
         self.weight_trackers = [keras.metrics.Mean(name=f"{name}_weight") for name in self.candidate_losses]
-        self.training_samples = None  # batches for callbacks to look at, while `fit` runs
-        self.num_classes = 0  # until the student has been run
+        self.training_samples: Any = None  # the training batches, for callbacks, while `fit` runs
+        self.num_classes = 0  # until the student has run
         self._prepared = False
 
     @property
@@ -79,7 +80,7 @@ class MetaGuidedModel(TeacherStudentModel):
         super().compile(optimizer=optimizer, loss=loss, metrics=metrics, auto_scale_loss=False, **kwargs)
         self._prepared = False
 
-    def fit(  # type: ignore[override]  # a meta set
+    def fit(
         self,
         x: Any = None,
         y: Any = None,
@@ -140,14 +141,14 @@ class MetaGuidedModel(TeacherStudentModel):
     def train_step(self, *arguments: Any) -> Any:
         return run_step(self, self.bilevel_step, *arguments)
 
-    def train_on_batch(self, x: tuple, y: tuple | None = None, *, return_dict: bool = False) -> Any:  # type: ignore[override]
+    def train_on_batch(self, x: Batch, y: Batch | None = None, *, return_dict: bool = False) -> Any:
         """Take one step on the pair `x = (x, y)`, `y = (meta_x, meta_y)`; see `keras.Model.train_on_batch`."""
         self._assert_compile_called("train_on_batch")
         if not self._prepared:
             self._prepare(x, y)
         return super().train_on_batch(x, y, return_dict=return_dict)
 
-    def _prepare(self, batch, meta_batch):
+    def _prepare(self, batch: Batch, meta_batch: Any) -> None:
         """Check the first batches, and create all that training needs, before the first step."""
         require_pair((batch, meta_batch))
         checks.batched("training", batch[1])
@@ -162,15 +163,20 @@ class MetaGuidedModel(TeacherStudentModel):
             self._symbolic_build(data_batch=(batch[0], batch[1][: len(tree.flatten(batch[0])[0])]))
         self._prepared = True
 
-    def _build_optimizer(self):
+    def _build_optimizer(self) -> None:
         self.optimizer.build(self.student.trainable_variables)
 
-    def _own_callbacks(self):
+    def _own_callbacks(self) -> list[keras.callbacks.Callback]:
         return []
 
     def _logs(
-        self, batch: tuple, meta_batch: tuple, step: VirtualStep, weights: Any, has_meta_loss: Any = None
-    ) -> dict:
+        self,
+        batch: Batch,
+        meta_batch: Batch,
+        step: VirtualStep,
+        weights: Tensor,
+        has_meta_loss: Tensor | None = None,
+    ) -> Logs:
         x, labels, sample_weight = unpacked(batch)
         losses, penalty = step.outputs
         loss = ops.sum(ops.cast(weights, losses.dtype) * losses, axis=-1)
@@ -186,22 +192,27 @@ class MetaGuidedModel(TeacherStudentModel):
         self.meta_loss_tracker.update_state(meta_loss, sample_weight=count)
         return super().compute_metrics(x, labels, step.forward.logits, sample_weight=sample_weight)
 
-    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict:
-        """The logs of `evaluate`: without the means of the training."""
+    def compute_metrics(self, x: Any, y: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None) -> Logs:
+        """The logs of `evaluate`, which lack the means of the training."""
         logs = super().compute_metrics(x, y, y_pred, sample_weight=sample_weight)
         trackers = (self.meta_loss_tracker, self.student_loss_tracker, *self.weight_trackers)
         return {name: value for name, value in logs.items() if name not in {tracker.name for tracker in trackers}}
 
 
-def _candidates(owner, candidate_losses, class_counts, temperature):
-    if candidate_losses is None and class_counts is None:
-        return {"hard": CrossEntropy(), "soft": SoftTargets(temperature=temperature)}
+def _candidates(
+    owner: str,
+    candidate_losses: dict[str, Callable[..., Tensor]] | None,
+    class_counts: Counts | None,
+    temperature: float,
+) -> dict[str, Callable[..., Tensor]]:
     if candidate_losses is None:
+        if class_counts is None:
+            return {"hard": CrossEntropy(), "soft": SoftTargets(temperature=temperature)}
         soft = SoftTargets(temperature=temperature, class_counts=class_counts)
         return {"hard": BalancedSoftmax(class_counts=class_counts), "soft": soft}
     if class_counts is not None:
         raise ValueError(
-            f"`{owner}(class_counts=...)` chooses the two losses that know the class counts, and "
+            f"`{owner}(class_counts=...)` selects the two losses that use class counts, and "
             "`candidate_losses` names losses of your own: pass one of them. "
             f"Received: class_counts={class_counts!r} and candidate_losses={candidate_losses!r}"
         )

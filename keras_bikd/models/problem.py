@@ -11,12 +11,13 @@ from keras_bikd.backend import all_reduce_sum, num_replicas, snapshot
 from keras_bikd.bilevel.hypergradient import VirtualStep
 from keras_bikd.bilevel.optimizer import loss_scale
 from keras_bikd.losses import hard_loss, soft_loss
+from keras_bikd.types import Batch, Tensor
 
 __all__ = ["Forward", "Problem", "unpacked"]
 
 
 class Forward(NamedTuple):
-    """What the forward pass of the student on the training batch leaves behind, next to the losses.
+    """Results of the student's forward pass on a training batch, other than the losses.
 
     Attributes:
         logits: `(batch, classes)`.
@@ -26,11 +27,11 @@ class Forward(NamedTuple):
         state: New values of the student's non-trainable variables.
     """
 
-    logits: Any
-    features: Any
-    labels: Any
-    mean_weight: Any
-    state: list
+    logits: Tensor
+    features: Tensor
+    labels: Tensor
+    mean_weight: Tensor
+    state: list[Tensor]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,20 +48,20 @@ class Problem:
     """
 
     student: keras.Model
-    teacher_logits: Callable
-    candidate_losses: Mapping[str, Callable]
+    teacher_logits: Callable[..., Tensor]
+    candidate_losses: Mapping[str, Callable[..., Tensor]]
     meta_loss: str
     temperature: float
     optimizer: keras.optimizers.Optimizer
 
-    def lower_level(self, batch: tuple) -> Callable:
+    def lower_level(self, batch: Batch) -> Callable[[list[Tensor]], tuple[tuple[Tensor, ...], Forward]]:
         """The losses of every training sample, shape `(batch, losses)`, as a function of `theta` (lines 5-7)."""
         x, labels, sample_weight = unpacked(batch)
         teacher_logits = self.teacher_logits(x)
         teacher_losses = hard_loss(labels, teacher_logits)
         state = snapshot(self.student.non_trainable_variables)
 
-        def lower_level(theta):
+        def lower_level(theta: list[Tensor]) -> tuple[tuple[Tensor, ...], Forward]:
             logits, penalty, new_state = self.student_at(theta, state, x)
             candidates = [loss(labels, teacher_logits, logits) for loss in self.candidate_losses.values()]
             hard = hard_loss(labels, logits)
@@ -70,21 +71,23 @@ class Problem:
 
         return lower_level
 
-    def upper_loss(self, meta_batch: tuple, scale: Any = 1.0) -> Callable:
+    def upper_loss(self, meta_batch: Batch, scale: Tensor = 1.0) -> Callable[[list[Tensor]], Tensor]:
         """The (scaled) mean loss on the meta batch, as a function of `theta'` (lines 9-10)."""
         x, labels, sample_weight = unpacked(meta_batch)
         teacher_logits = None if self.meta_loss == "hard" else self.teacher_logits(x)
         state = snapshot(self.student.non_trainable_variables)
 
-        def upper_loss(theta):
-            # The meta batch has batch statistics of its own; its updates of the state are thrown away.
+        def upper_loss(theta: list[Tensor]) -> Tensor:
+            # The meta batch has its own batch statistics; its updates of the state are discarded.
             logits, _, _ = self.student_at(theta, state, x)
             losses = self._meta_losses(labels, teacher_logits, logits)
             return scale * ops.sum(_mean_weight(losses, sample_weight) * losses)
 
         return upper_loss
 
-    def student_at(self, theta: list, state: list, x: Any) -> tuple[Any, Any, list]:
+    def student_at(
+        self, theta: list[Tensor], state: list[Tensor], x: Any
+    ) -> tuple[Tensor, Tensor | None, list[Tensor]]:
         """The student in training mode as a pure function of its variables: `(logits, penalty, new_state)`."""
         student = self.student
         variables = [*student.trainable_variables, *student.non_trainable_variables]
@@ -94,12 +97,12 @@ class Problem:
         new_state = [scope.get_current_value(variable) for variable in student.non_trainable_variables]
         return logits, sum(losses) if losses else None, new_state
 
-    def cotangents(self, weights: Any, forward: Forward) -> tuple:
-        """What every loss counts in the batch loss (line 7), scaled; the virtual step leaves out the penalty."""
+    def cotangents(self, weights: Tensor, forward: Forward) -> tuple[Tensor, None]:
+        """The factor of every loss in the (scaled) batch loss (line 7); the virtual step leaves out the penalty."""
         scale = loss_scale(self.optimizer)
         return scale * forward.mean_weight[:, None] * ops.cast(weights, forward.mean_weight.dtype), None
 
-    def regularized(self, gradient: list, step: VirtualStep) -> list:
+    def regularized(self, gradient: list[Tensor], step: VirtualStep) -> list[Tensor]:
         """Add the gradient of the student's own losses (regularisers), which belong to the real step alone."""
         _, penalty = step.outputs
         if penalty is None:
@@ -108,24 +111,24 @@ class Problem:
         return [g + p for g, p in zip(gradient, step.pullback((None, scale)))]
 
     def keep_state(self, forward: Forward) -> None:
-        """Let the real student keep the state of its own forward pass, such as moving averages."""
+        """Keep the state that the real student's forward pass has updated, such as moving averages."""
         for variable, value in zip(self.student.non_trainable_variables, forward.state):
             variable.assign(value)
 
-    def _meta_losses(self, labels, teacher_logits, logits):
+    def _meta_losses(self, labels: Tensor, teacher_logits: Tensor | None, logits: Tensor) -> Tensor:
         if self.meta_loss == "hard":
             return hard_loss(labels, logits)
         soft = soft_loss(teacher_logits, logits, self.temperature)
         return soft if self.meta_loss == "soft" else hard_loss(labels, logits) + soft
 
 
-def unpacked(batch: tuple) -> tuple[Any, Any, Any]:
-    """Inputs, labels and sample weights; the weights, which may stand in a column, as `(batch,)`."""
+def unpacked(batch: Batch) -> tuple[Any, Tensor, Tensor | None]:
+    """Inputs, labels and sample weights of a batch; the weights, which may come in a column, as `(batch,)`."""
     x, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
     return x, labels, None if sample_weight is None else ops.reshape(sample_weight, (-1,))
 
 
-def _mean_weight(losses, sample_weight):
+def _mean_weight(losses: Tensor, sample_weight: Tensor | None) -> Tensor:
     """`1 / batch` for each sample, times its sample weight; `batch` counts the samples on all replicas."""
     ones = ops.ones_like(losses)
     (batch,) = all_reduce_sum([ops.sum(ones)])

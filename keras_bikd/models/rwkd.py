@@ -1,7 +1,6 @@
-"""`RWKDModel`: the weights of every sample come straight from the meta set, in every step, without a network."""
+"""`RWKDModel`: the weights of every sample come from the meta loss directly, in every step, without a network."""
 
-import os
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -11,6 +10,7 @@ from keras_bikd.backend import apply_gradients, snapshot
 from keras_bikd.bilevel.hypergradient import one_step_hypergradient
 from keras_bikd.bilevel.optimizer import loss_scale, with_loss_scale
 from keras_bikd.models.meta_guided import MetaGuidedModel
+from keras_bikd.types import Batch, Counts, Logs, Teacher, Tensor
 
 __all__ = ["RWKDModel"]
 
@@ -53,12 +53,12 @@ class RWKDModel(MetaGuidedModel):
     def __init__(
         self,
         student: keras.Model,
-        teacher: keras.Model | str | os.PathLike,
+        teacher: Teacher,
         *,
         temperature: float = 4.0,
         meta_loss: str = "hard",
-        class_counts: Sequence[int] | None = None,
-        candidate_losses: dict | None = None,
+        class_counts: Counts | None = None,
+        candidate_losses: dict[str, Callable[..., Tensor]] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(
@@ -80,8 +80,8 @@ class RWKDModel(MetaGuidedModel):
         optimizer = with_loss_scale(keras.optimizers.get(optimizer), self.student.compute_dtype)
         super().compile(optimizer=optimizer, loss=loss, metrics=metrics, **kwargs)
 
-    def bilevel_step(self, batch: tuple, meta_batch: tuple) -> dict:
-        """One step: the gradient of the meta loss with respect to the weights, at weights of zero, settles them."""
+    def bilevel_step(self, batch: Batch, meta_batch: Batch) -> Logs:
+        """One step: the weights follow from the gradient of the meta loss with respect to them, at weights of zero."""
         problem = self.problem
         theta = snapshot(self.student.trainable_variables)
         scale = loss_scale(self.student_optimizer)
@@ -91,7 +91,7 @@ class RWKDModel(MetaGuidedModel):
             problem.upper_loss(meta_batch, scale),
             theta=theta,
             phi=[ops.zeros((ops.shape(batch[1])[0], len(self.candidate_losses)), _weight_dtype(theta[0]))],
-            learning_rate=1.0,  # any will do: the weights are normalised
+            learning_rate=1.0,  # has no effect: the weights are normalised
         )
         # A positive gain is a negative hypergradient. `mean_weight` makes it small, close to the smallest weight.
         (slope,) = step.hypergradient
@@ -104,6 +104,6 @@ class RWKDModel(MetaGuidedModel):
         return self._logs(batch, meta_batch, step._replace(meta_loss=step.meta_loss / scale), weights)
 
 
-def _weight_dtype(parameter):
-    """Dtype of the losses, and so of their weights: that of the parameters, but full precision."""
+def _weight_dtype(parameter: Tensor) -> str:
+    """Dtype of the losses and their weights: that of the parameters, but at least float32."""
     return keras.backend.result_type(parameter.dtype, "float32")

@@ -1,29 +1,32 @@
-"""`TeacherReference`: a teacher that is kept out of the files of its students."""
+"""`TeacherReference`: a teacher that is not stored in the files of its students."""
 
 import hashlib
 import os
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import keras
+
+from keras_bikd.types import Tensor
 
 __all__ = ["TeacherReference"]
 
 
 @keras.saving.register_keras_serializable(package="keras_bikd")
 class TeacherReference(keras.Model):
-    """A teacher whose weights no checkpoint of its student holds.
+    """A teacher whose weights are not stored with the student.
 
-    With a path, a saved model keeps the path and a hash of the file, and loads the teacher from there again. With a
-    model in memory, checkpoints of weights work, and saving the whole model is refused.
+    Made from a path, it stores the path and a hash of the file, and a loaded model reads the teacher from there. Made
+    from a model in memory, it allows checkpoints of weights, but saving the whole model raises an error.
 
     Args:
         teacher: Path of a `.keras` file, or a `keras.Model`.
-        sha256: Hash that the file must have; by default it is taken as found.
+        sha256: Hash that the file must have. By default any file is accepted, and its hash is stored.
         **kwargs: Keras model arguments.
 
     Raises:
-        ValueError: If there is no such file, or it is not the one that was meant.
+        ValueError: If there is no such file, or its hash is another one.
 
     Examples:
         >>> import pathlib, tempfile
@@ -33,7 +36,7 @@ class TeacherReference(keras.Model):
         0
     """
 
-    def __init__(self, teacher: str | os.PathLike | keras.Model, sha256: str | None = None, **kwargs: Any) -> None:
+    def __init__(self, teacher: str | os.PathLike[str] | keras.Model, sha256: str | None = None, **kwargs: Any) -> None:
         self._check(teacher)
         if sha256 is not None and isinstance(teacher, keras.Model):
             raise ValueError(
@@ -51,13 +54,15 @@ class TeacherReference(keras.Model):
             teacher = keras.saving.load_model(path)
         super().__init__(**{"name": teacher.name, "autocast": False, "dtype": teacher.dtype_policy, **kwargs})
         self.file, self.sha256 = path, found
-        self._teacher = lambda: teacher  # Keras tracks and saves layers, lists and dicts, not functions
-        # Keras looks for layers that XLA cannot compile, and does not see these.
+        self._teacher: Callable[[], keras.Model] = lambda: (
+            teacher
+        )  # Keras tracks and saves layers, lists and dicts, but no functions
+        # Keras searches for layers that XLA cannot compile, and does not find those of the teacher.
         self.supports_jit = all(layer.supports_jit for layer in teacher._flatten_layers())
         self.built = True
 
     @staticmethod
-    def _check(teacher):
+    def _check(teacher: Any) -> None:
         is_path = isinstance(teacher, (str, os.PathLike))
         if is_path and pathlib.Path(teacher).is_file():
             return
@@ -67,18 +72,18 @@ class TeacherReference(keras.Model):
                 f"Received: teacher={teacher!r}{', where there is no file' if is_path else ''}"
             )
 
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
+    def call(self, inputs: Any, training: bool | None = None) -> Tensor:
         return self._teacher()(inputs, training=training)
 
     def get_config(self) -> dict[str, Any]:
         if self.file is None:
             raise ValueError(
-                "This model knows its teacher only in memory, and its files hold no teacher: the teacher would be "
+                "The teacher of this model exists only in memory, and files of the model hold no teacher: it would be "
                 "lost. Save `model.student`, or make the reference from a path: `TeacherReference('teacher.keras')`."
             )
         return {"teacher": self.file, "sha256": self.sha256, "name": self.name}
 
 
-def _sha256(path):
+def _sha256(path: str | os.PathLike[str]) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

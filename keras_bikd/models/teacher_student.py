@@ -1,4 +1,4 @@
-"""What every distilled model has in common: it acts as its student, and leaves the teacher unchanged."""
+"""Base of all distilled models: they act as their student, and leave the teacher unchanged."""
 
 import os
 import warnings
@@ -11,6 +11,7 @@ from keras_bikd import checks
 from keras_bikd.losses import hard_loss
 from keras_bikd.models.teacher_reference import TeacherReference
 from keras_bikd.serialization import Serializable
+from keras_bikd.types import Teacher, Tensor
 
 __all__ = ["TeacherStudentModel"]
 
@@ -29,7 +30,7 @@ class TeacherStudentModel(Serializable, keras.Model):
 
     ARGUMENTS: tuple[str, ...] = ("student", "teacher")
 
-    def __init__(self, student: keras.Model, teacher: keras.Model | str | os.PathLike, **kwargs: Any) -> None:
+    def __init__(self, student: keras.Model, teacher: Teacher, **kwargs: Any) -> None:
         super().__init__(**{"autocast": False, **kwargs})  # student and teacher cast their inputs themselves
         if isinstance(teacher, (str, os.PathLike)):
             teacher = TeacherReference(teacher)
@@ -48,12 +49,10 @@ class TeacherStudentModel(Serializable, keras.Model):
         # An unbuilt student builds itself when it is called.
         self.built = True
 
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
+    def call(self, inputs: Any, training: bool | None = None) -> Tensor:
         return self.student(inputs, training=training)
 
-    def compile(  # type: ignore[override]  # the loss of the training is the model's own
-        self, optimizer: Any = "rmsprop", loss: Any = None, metrics: Any = None, **kwargs: Any
-    ) -> None:
+    def compile(self, optimizer: Any = "rmsprop", loss: Any = None, metrics: Any = None, **kwargs: Any) -> None:
         """Configure the training; see `keras.Model.compile`.
 
         Args:
@@ -63,18 +62,18 @@ class TeacherStudentModel(Serializable, keras.Model):
             **kwargs: Further arguments of `keras.Model.compile` (`jit_compile`, `steps_per_execution`, ...).
         """
         super().compile(optimizer=optimizer, loss=loss or hard_loss, metrics=metrics, **kwargs)
-        # Keras keeps the resolved flag: a model saved on a CPU would never use XLA on a GPU again.
+        # Keras stores the resolved flag: a model saved on a CPU would not use XLA on a GPU.
         self._compile_config.config["jit_compile"] = kwargs.get("jit_compile", "auto")
         if self.student.built:
             self._build_optimizer()
 
-    def compile_from_config(self, config: dict) -> None:
+    def compile_from_config(self, config: dict[str, Any]) -> None:
         self.compile(**keras.saving.deserialize_keras_object(config))
 
-    def _build_optimizer(self):
+    def _build_optimizer(self) -> None:
         self.optimizer.build(self.trainable_variables)
 
-    def teacher_logits(self, inputs: Any) -> Any:
+    def teacher_logits(self, inputs: Any) -> Tensor:
         """Logits of the teacher in inference mode, detached from every gradient.
 
         Args:
@@ -85,15 +84,15 @@ class TeacherStudentModel(Serializable, keras.Model):
         """
         return ops.stop_gradient(self.teacher(inputs, training=False))
 
-    def _count_classes(self, inputs):
-        """Number of classes; raise unless student and teacher return logits of the same."""
+    def _count_classes(self, inputs: Any) -> int:
+        """Number of classes; raise unless student and teacher return logits of the same number."""
         student, teacher = (
             checks.logits_of(role, model, inputs).shape[-1]
             for role, model in (("student", self.student), ("teacher", self.teacher))
         )
         if student != teacher:
             raise ValueError(
-                "Teacher and student must know the same classes. "
+                "Teacher and student must have the same classes. "
                 f"Received: a teacher with {teacher} outputs and a student with {student}."
             )
         taught = {id(variable) for variable in self.teacher.variables}
@@ -108,56 +107,56 @@ class TeacherStudentModel(Serializable, keras.Model):
 
     # The teacher keeps its own `trainable` flag, which belongs to the user; here it is never trained.
     @property
-    def trainable_variables(self):
+    def trainable_variables(self) -> list[keras.Variable]:
         return self._without_teacher(super().trainable_variables)
 
     @property
-    def non_trainable_variables(self):
+    def non_trainable_variables(self) -> list[keras.Variable]:
         return self._all_but(self.variables, self.trainable_variables)
 
     @property
-    def trainable_weights(self):
+    def trainable_weights(self) -> list[keras.Variable]:
         return self._without_teacher(super().trainable_weights)
 
     @property
-    def non_trainable_weights(self):
+    def non_trainable_weights(self) -> list[keras.Variable]:
         return self._all_but(self.weights, self.trainable_weights)
 
-    def _without_teacher(self, variables):
+    def _without_teacher(self, variables: list[keras.Variable]) -> list[keras.Variable]:
         return self._all_but(variables, self.teacher.variables)
 
     @staticmethod
-    def _all_but(variables, excluded):
+    def _all_but(variables: list[keras.Variable], excluded: list[keras.Variable]) -> list[keras.Variable]:
         ids = {id(variable) for variable in excluded}
         return [variable for variable in variables if id(variable) not in ids]
 
     @property
-    def losses(self):
-        return self._losses_override or self.student.losses  # JAX hands over those of the forward pass
+    def losses(self) -> list[Tensor]:
+        return self._losses_override or self.student.losses  # on JAX, those of the forward pass
 
     def summary(self, *args: Any, **kwargs: Any) -> None:
-        return self.student.summary(*args, **kwargs)
+        self.student.summary(*args, **kwargs)
 
     def export(self, *args: Any, **kwargs: Any) -> Any:
         return self.student.export(*args, **kwargs)
 
-    # Keras keeps the state of random generators (dropout) in no file; without it a resumed run draws other masks.
-    def save_own_variables(self, store):
+    # Keras saves no state of random generators (dropout); without it a resumed run would draw other masks.
+    def save_own_variables(self, store: Any) -> None:
         super().save_own_variables(store)
         for i, seed in enumerate(self._seeds()):
             store[f"seed_{i}"] = seed.numpy()
 
-    def load_own_variables(self, store):
+    def load_own_variables(self, store: Any) -> None:
         own = [key for key in list(store.keys()) if not key.startswith("seed_")]
         super().load_own_variables({key: store[key] for key in own})
         for i, seed in enumerate(self._seeds()):
             seed.assign(store[f"seed_{i}"])
 
-    def _seeds(self):
+    def _seeds(self) -> list[keras.Variable]:
         return self._all_but(self.variables, self.weights)
 
     @classmethod
-    def from_config(cls, config: dict[str, Any], custom_objects: dict | None = None) -> Self:
+    def from_config(cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> Self:
         """Revive a model from what `get_config` returned."""
         with warnings.catch_warnings():
             # Of students that compile themselves, such as those of keras-hub: here they need not be compiled.
@@ -165,5 +164,5 @@ class TeacherStudentModel(Serializable, keras.Model):
             return super().from_config(config, custom_objects)
 
     # The student's own build configuration is stored with the student.
-    def get_build_config(self):
+    def get_build_config(self) -> None:
         return None

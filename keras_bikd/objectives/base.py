@@ -11,15 +11,21 @@ from keras_bikd import checks
 from keras_bikd.long_tail import log_priors
 from keras_bikd.losses import at_least_float32
 from keras_bikd.serialization import Serializable
+from keras_bikd.types import Counts, Tensor
 
 __all__ = ["ClassCounts", "Factor", "Objective", "PerClass", "Share", "Temperature", "log_prior"]
 
 # Types of hyper-parameters, each with its check.
 Temperature = Annotated[float, checks.positive_number]
+"""A number above 0."""
 Factor = Annotated[float, checks.non_negative_number]
+"""A number of at least 0."""
 Share = Annotated[float, checks.between_zero_and_one]
-ClassCounts = Annotated[tuple[int, ...], checks.class_counts]
+"""A number between 0 and 1, both excluded."""
+ClassCounts = Annotated[Counts, checks.class_counts]
+"""Training images per class."""
 PerClass = Annotated[tuple[float, ...], checks.number_per_class]
+"""One number per class, none negative."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,7 +55,7 @@ class Objective(Serializable):
                 value = tuple(value)
             object.__setattr__(self, field.name, value)
 
-    def __call__(self, labels: Any, teacher_logits: Any, student_logits: Any) -> Any:
+    def __call__(self, labels: Tensor, teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
         """Return the loss of every sample.
 
         Args:
@@ -77,7 +83,7 @@ class Objective(Serializable):
                 )
         return self.call(labels, teacher_logits, student_logits)
 
-    def call(self, labels: Any, teacher_logits: Any, student_logits: Any) -> Any:
+    def call(self, labels: Tensor, teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
         """The formula: one value per sample, from logits of at least float32."""
         raise NotImplementedError(f"{type(self).__name__} must define `call`.")
 
@@ -88,12 +94,12 @@ class Objective(Serializable):
 
     @classmethod
     @functools.cache
-    def _checks(cls):
+    def _checks(cls) -> dict[str, Any]:
         """The check of every field whose type has one, also where the field is optional."""
         hints = {name: (hint, *get_args(hint)) for name, hint in get_type_hints(cls, include_extras=True).items()}
         return {name: h.__metadata__[0] for name, kinds in hints.items() for h in kinds if get_origin(h) is Annotated}
 
 
-def log_prior(class_counts: ClassCounts, logits: Any) -> Any:
+def log_prior(class_counts: ClassCounts, logits: Tensor) -> Tensor:
     """Log share of every class, in the dtype of `logits`; a class without images counts as one."""
     return ops.cast(log_priors(class_counts), logits.dtype)

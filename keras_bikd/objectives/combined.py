@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated
 
 import keras
 from keras import ops
@@ -10,6 +10,7 @@ from keras import ops
 from keras_bikd import checks
 from keras_bikd.losses import hard_loss
 from keras_bikd.objectives.base import Objective
+from keras_bikd.types import Tensor
 
 __all__ = ["TeacherTrust", "WeightedSum"]
 
@@ -17,37 +18,40 @@ __all__ = ["TeacherTrust", "WeightedSum"]
 @keras.saving.register_keras_serializable(package="keras_bikd")
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class WeightedSum(Objective):
-    """Objectives with constant weights: what a learned weighting has to beat.
+    """A sum of objectives with constant weights, the baseline for learned weights.
 
     Args:
-        objectives: The parts.
-        weights: One number per part.
+        objectives: The objectives to add.
+        weights: One number per objective.
+
+    Raises:
+        ValueError: If there is not one weight per objective, or an argument is out of range.
 
     Examples:
         >>> import numpy as np
         >>> from keras_bikd.objectives import BalancedSoftmax, SoftTargets
         >>> parts = (BalancedSoftmax(class_counts=(100, 10, 1)), SoftTargets())
-        >>> twin = WeightedSum(objectives=parts, weights=(0.5, 0.5))
+        >>> mix = WeightedSum(objectives=parts, weights=(0.5, 0.5))
         >>> teacher, student = np.array([[1.0, 0.0, 3.0]]), np.array([[0.0, 2.0, 1.0]])
-        >>> np.round(twin(np.array([2]), teacher, student), 4)
+        >>> np.round(mix(np.array([2]), teacher, student), 4)
         array([2.7857])
     """
 
-    objectives: tuple[Callable, ...]
+    objectives: tuple[Callable[..., Tensor], ...]
     weights: tuple[float, ...]
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if len(self.objectives) != len(self.weights):
             raise ValueError(
-                "`WeightedSum` takes as many weights as objectives. "
+                "`WeightedSum` takes one weight per objective. "
                 f"Received: {len(self.objectives)} objectives and weights={self.weights!r}"
             )
         for part, weight in zip(self.objectives, self.weights):
             checks.objective("WeightedSum", "objectives", part)
             checks.non_negative_number("WeightedSum", "weights", weight)
 
-    def call(self, labels: Any, teacher_logits: Any, student_logits: Any) -> Any:
+    def call(self, labels: Tensor, teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
         parts = [part(labels, teacher_logits, student_logits) for part in self.objectives]
         return sum(weight * part for weight, part in zip(self.weights, parts))
 
@@ -55,12 +59,12 @@ class WeightedSum(Objective):
 @keras.saving.register_keras_serializable(package="keras_bikd")
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TeacherTrust(Objective):
-    """Another objective, with every sample weighted by the probability that the teacher gives to its label.
+    """An objective whose samples are weighted by the probability that the teacher gives to their label.
 
-    A hand-made rule for unreliable labels, and a control for learned weights.
+    A fixed rule for unreliable labels, to compare learned weights with.
 
     Args:
-        objective: What is weighted.
+        objective: The objective to weight.
 
     Examples:
         >>> import numpy as np
@@ -70,8 +74,8 @@ class TeacherTrust(Objective):
         array([1.1877])
     """
 
-    objective: Annotated[Callable, checks.objective]
+    objective: Annotated[Callable[..., Tensor], checks.objective]
 
-    def call(self, labels: Any, teacher_logits: Any, student_logits: Any) -> Any:
+    def call(self, labels: Tensor, teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
         trust = ops.exp(-hard_loss(labels, teacher_logits))
         return ops.stop_gradient(trust) * self.objective(labels, teacher_logits, student_logits)

@@ -1,13 +1,13 @@
-"""Objectives of labels and teacher that do not know the class counts, and plain cross-entropy."""
+"""Objectives of labels and teacher that do not use class counts, and plain cross-entropy."""
 
 import dataclasses
-from typing import Any
 
 import keras
 from keras import ops
 
 from keras_bikd.losses import hard_loss, soft_cross_entropy, soft_loss
 from keras_bikd.objectives.base import ClassCounts, Factor, Objective, Temperature, log_prior
+from keras_bikd.types import Tensor
 
 __all__ = ["CrossEntropy", "KnowledgeDistillation", "SoftTargets", "WeightedSoftLabels"]
 
@@ -23,7 +23,7 @@ class CrossEntropy(Objective):
         array([0.4076])
     """
 
-    def call(self, labels: Any, teacher_logits: Any, student_logits: Any) -> Any:
+    def call(self, labels: Tensor, teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
         return hard_loss(labels, student_logits)
 
 
@@ -34,8 +34,8 @@ class SoftTargets(Objective):
 
     Args:
         temperature: Temperature of both distributions.
-        class_counts: Training images per class, to take the class prior out of a teacher that was trained on a long
-            tail (`teacher_logits - log prior`); by default the teacher is taken as it is.
+        class_counts: Training images per class, to remove the class prior from a teacher that was trained on a long
+            tail (`teacher_logits - log prior`). By default the teacher is used as it is.
 
     Examples:
         >>> import numpy as np
@@ -49,7 +49,7 @@ class SoftTargets(Objective):
     temperature: Temperature = 4.0
     class_counts: ClassCounts | None = None
 
-    def call(self, labels: Any, teacher_logits: Any, student_logits: Any) -> Any:
+    def call(self, labels: Tensor, teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
         if self.class_counts is not None:
             teacher_logits = teacher_logits - log_prior(self.class_counts, teacher_logits)
         return soft_loss(teacher_logits, student_logits, self.temperature)
@@ -81,7 +81,7 @@ class KnowledgeDistillation(Objective):
     hard_weight: Factor = 0.5
     soft_weight: Factor = 0.5
 
-    def call(self, labels: Any, teacher_logits: Any, student_logits: Any) -> Any:
+    def call(self, labels: Tensor, teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
         hard = hard_loss(labels, student_logits)
         return self.hard_weight * hard + self.soft_weight * soft_loss(teacher_logits, student_logits, self.temperature)
 
@@ -89,11 +89,11 @@ class KnowledgeDistillation(Objective):
 @keras.saving.register_keras_serializable(package="keras_bikd")
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class WeightedSoftLabels(Objective):
-    """WSL: the soft labels of a sample count the less, the better the student already is against the teacher.
+    """WSL: the better the student already is on a sample, compared with the teacher, the less its soft labels count.
 
     `hard + alpha * (1 - exp(-CE_student / CE_teacher)) * T^2 * soft cross-entropy`; no gradient flows through the
-    weight. The soft term holds the teacher's entropy, as in the authors' code: larger values, same gradients as with
-    the divergence.
+    weight. As in the authors' code, the soft term is the cross-entropy, not the divergence: the values are larger, the
+    gradients the same.
 
     Args:
         temperature: Temperature of the soft term.
@@ -111,7 +111,7 @@ class WeightedSoftLabels(Objective):
     temperature: Temperature = 4.0
     alpha: Factor = 2.25
 
-    def call(self, labels: Any, teacher_logits: Any, student_logits: Any) -> Any:
+    def call(self, labels: Tensor, teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
         hard = hard_loss(labels, student_logits)
         ratio = ops.stop_gradient(hard) / (hard_loss(labels, teacher_logits) + 1e-7)
         soft = soft_cross_entropy(teacher_logits, student_logits, self.temperature)

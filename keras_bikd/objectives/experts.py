@@ -1,6 +1,5 @@
 """LFME as an objective: experts of many, medium and few classes, and a curriculum from easy samples to hard ones."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -11,6 +10,7 @@ from keras_bikd import checks
 from keras_bikd.long_tail import class_groups
 from keras_bikd.losses import at_least_float32, class_ids, hard_loss, soft_loss
 from keras_bikd.serialization import Serializable
+from keras_bikd.types import Counts, Tensor
 
 __all__ = ["ExpertsObjective", "expert_weight"]
 
@@ -43,9 +43,7 @@ class ExpertsObjective(Serializable, keras.layers.Layer):
 
     ARGUMENTS = ("class_counts", "num_groups", "temperature")
 
-    def __init__(
-        self, class_counts: Sequence[int], num_groups: int = 3, temperature: float = 2.0, **kwargs: Any
-    ) -> None:
+    def __init__(self, class_counts: Counts, num_groups: int = 3, temperature: float = 2.0, **kwargs: Any) -> None:
         kwargs.setdefault("dtype", keras.config.floatx())
         super().__init__(**{"autocast": False, **kwargs})  # labels and logits come as they are
         self.class_counts = checks.class_counts("ExpertsObjective", "class_counts", class_counts)
@@ -69,7 +67,7 @@ class ExpertsObjective(Serializable, keras.layers.Layer):
         self.confidence_range = self.add_weight((2, classes), "zeros", name="confidence_range", **frozen)
         self.built = True
 
-    def call(self, labels: Any, expert_logits: Any, student_logits: Any) -> Any:
+    def call(self, labels: Tensor, expert_logits: Tensor, student_logits: Tensor) -> Tensor:
         z, experts = at_least_float32(student_logits), at_least_float32(expert_logits)
         z = ops.cast(self.instance_weights(labels, experts), z.dtype)[:, None] * z
         loss = hard_loss(labels, z)
@@ -78,18 +76,18 @@ class ExpertsObjective(Serializable, keras.layers.Layer):
             loss = loss + ops.cast(self.expert_weights[i], z.dtype) * distance / self.temperature**2
         return loss
 
-    def instance_weights(self, labels: Any, expert_logits: Any) -> Any:
-        """Weight of every sample at the present progress, shape `(batch,)`: linear from its start to 1 and beyond."""
+    def instance_weights(self, labels: Tensor, expert_logits: Tensor) -> Tensor:
+        """Weight of every sample at the current progress, shape `(batch,)`: from its start value to 1 and beyond."""
         ids = class_ids(labels, len(self.class_counts))
         low, high = (ops.take(self.confidence_range[i], ids) for i in (0, 1))
         relative = (self.confidences(ids, expert_logits) - low) / ops.maximum(high - low, 1e-6)
         start = ops.take(ops.cast(self.start_of_class, "float32"), ids)
-        # A class with one image, or with one confidence, starts at 1: there is nothing to order.
+        # A class with a single image, or with equal confidences, starts at 1: there is nothing to order.
         relative = ops.where(high - low > 1e-6, ops.clip(relative, 0.0, 1.0), 1.0)
         weights = start + (1 - start) * relative
         return weights + (1 - weights) * self.progress
 
-    def confidences(self, ids: Any, expert_logits: Any) -> Any:
+    def confidences(self, ids: Tensor, expert_logits: Tensor) -> Tensor:
         """Probability of the label by the expert that owns its class, shape `(batch,)`."""
         own = ops.equal(ops.take(self.group_of, ids)[:, None], self.group_of[None, :])
         logits = ops.where(own, ops.cast(expert_logits, "float32"), -1e9)

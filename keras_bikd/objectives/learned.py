@@ -1,5 +1,6 @@
-"""`LearnedWeights`: a weight network that has been trained, as an objective for another student."""
+"""`LearnedWeights`: a trained weight network as an objective for another student."""
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -8,13 +9,14 @@ from keras import ops
 from keras_bikd.bilevel.weight_net import MetaWeightNet
 from keras_bikd.losses import hard_loss
 from keras_bikd.serialization import Serializable
+from keras_bikd.types import Tensor
 
 __all__ = ["LearnedWeights"]
 
 
 @keras.saving.register_keras_serializable(package="keras_bikd")
 class LearnedWeights(Serializable, keras.layers.Layer):
-    """Losses under the weights of a trained weight network, which is not trained any further.
+    """Losses weighted by a trained weight network, which is no longer trained.
 
     A weight network can only learn from meta images that its student is not trained on. To use these images for
     training as well, make two runs. First let `BiKDModel` learn the weights with the meta images held out. Then train a
@@ -48,7 +50,9 @@ class LearnedWeights(Serializable, keras.layers.Layer):
 
     ARGUMENTS = ("weight_net", "candidate_losses")
 
-    def __init__(self, weight_net: MetaWeightNet, candidate_losses: dict, **kwargs: Any) -> None:
+    def __init__(
+        self, weight_net: MetaWeightNet, candidate_losses: dict[str, Callable[..., Tensor]], **kwargs: Any
+    ) -> None:
         kwargs.setdefault("dtype", keras.config.floatx())
         super().__init__(**kwargs)
         if not isinstance(weight_net, MetaWeightNet):
@@ -68,11 +72,16 @@ class LearnedWeights(Serializable, keras.layers.Layer):
         self.candidate_losses = dict(candidate_losses)
         self.built = True
 
-    def call(self, labels: Any, teacher_logits: Any, student_logits: Any) -> Any:
+    def call(self, labels: Tensor, teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
         known = [hard_loss(labels, teacher_logits), ops.stop_gradient(hard_loss(labels, student_logits))]
         weights = ops.stop_gradient(self.weight_net(ops.stack(known, axis=-1), labels))
         losses = [loss(labels, teacher_logits, student_logits) for loss in self.candidate_losses.values()]
         return ops.sum(ops.cast(weights, losses[0].dtype) * ops.stack(losses, axis=-1), axis=-1)
 
-    def compute_output_shape(self, labels_shape, teacher_logits_shape, student_logits_shape):
+    def compute_output_shape(
+        self,
+        labels_shape: tuple[int | None, ...],
+        teacher_logits_shape: tuple[int | None, ...],
+        student_logits_shape: tuple[int | None, ...],
+    ) -> tuple[int | None, ...]:
         return (student_logits_shape[0],)

@@ -1,4 +1,4 @@
-"""Objectives that know the class counts of the training set."""
+"""Objectives that use the class counts of the training set."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -12,6 +12,7 @@ from keras_bikd import checks
 from keras_bikd.long_tail import class_balanced_weights
 from keras_bikd.losses import balanced_softmax_loss, hard_loss, soft_cross_entropy, soft_loss
 from keras_bikd.objectives.base import ClassCounts, Factor, Objective, PerClass, Share, Temperature, log_prior
+from keras_bikd.types import Tensor
 
 __all__ = [
     "BalancedKnowledgeDistillation",
@@ -42,7 +43,7 @@ class BalancedSoftmax(Objective):
 
     class_counts: ClassCounts
 
-    def call(self, labels: Any, teacher_logits: Any, student_logits: Any) -> Any:
+    def call(self, labels: Tensor, teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
         return balanced_softmax_loss(labels, student_logits, self.class_counts)
 
 
@@ -69,7 +70,7 @@ class LogitAdjustment(Objective):
     class_counts: ClassCounts
     strength: Factor = 1.0
 
-    def call(self, labels: Any, teacher_logits: Any, student_logits: Any) -> Any:
+    def call(self, labels: Tensor, teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
         return hard_loss(labels, student_logits + self.strength * log_prior(self.class_counts, student_logits))
 
 
@@ -102,7 +103,7 @@ class BalancedKnowledgeDistillation(Objective):
     alpha: Factor = 1.0
     beta: Share = 0.9999
 
-    def call(self, labels: Any, teacher_logits: Any, student_logits: Any) -> Any:
+    def call(self, labels: Tensor, teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
         # Weights times probabilities, normalised, are a softmax of shifted logits.
         log_weights = np.log(class_balanced_weights(self.class_counts, self.beta))
         teacher_logits = teacher_logits + self.temperature * ops.cast(log_weights, teacher_logits.dtype)
@@ -113,7 +114,7 @@ class BalancedKnowledgeDistillation(Objective):
 @keras.saving.register_keras_serializable(package="keras_bikd")
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DistillingVirtualExamples(Objective):
-    """DiVE: balanced softmax on the labels, and a teacher that is flattened by a power.
+    """DiVE: balanced softmax on the labels, and a teacher flattened by a power.
 
     The authors train the teacher with the balanced softmax too. A power of 1/2 is a teacher temperature twice the
     student's.
@@ -139,7 +140,7 @@ class DistillingVirtualExamples(Objective):
     alpha: Factor = 0.5
     power: Factor = 0.5
 
-    def call(self, labels: Any, teacher_logits: Any, student_logits: Any) -> Any:
+    def call(self, labels: Tensor, teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
         hard = balanced_softmax_loss(labels, student_logits, self.class_counts)
         return (1 - self.alpha) * hard + self.alpha * soft_loss(
             self.power * teacher_logits, student_logits, self.temperature
@@ -191,7 +192,7 @@ class ClassConditionalDistillation(Objective):
         super().__post_init__()
         checks.one_of(type(self).__name__, "variant", self.variant, self.VARIANTS)
 
-    def call(self, labels: Any, teacher_logits: Any, student_logits: Any) -> Any:
+    def call(self, labels: Tensor, teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
         prior = log_prior(self.class_counts, student_logits)
         teacher = teacher_logits - ops.cast(np.log(np.maximum(self.teacher_prior, 1e-12)), teacher_logits.dtype)
         student = student_logits
@@ -203,8 +204,8 @@ class ClassConditionalDistillation(Objective):
         return balanced_softmax_loss(labels, student_logits, self.class_counts) + self.alpha * soft
 
 
-def teacher_prior_of(teacher: keras.Model, balanced_data: Iterable) -> np.ndarray:
-    """Mean probabilities of a teacher over a class-balanced set: the class prior that it has learned in effect.
+def teacher_prior_of(teacher: keras.Model, balanced_data: Iterable[Any]) -> np.ndarray:
+    """Mean probabilities of a teacher over a class-balanced set: the class prior that it has learned.
 
     Args:
         teacher: `keras.Model` that outputs logits.

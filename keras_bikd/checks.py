@@ -16,9 +16,9 @@ __all__ = [
     "batched",
     "between_zero_and_one",
     "class_counts",
+    "classes_of",
     "is_number",
     "labels_match",
-    "logits_of",
     "non_negative_number",
     "number_per_class",
     "objective",
@@ -109,8 +109,8 @@ def one_of(owner: str, name: str, value: Any, choices: Collection[Any]) -> Any:
     return value
 
 
-def logits_of(role: str, model: keras.Model, inputs: Any) -> np.ndarray:
-    """Run a model on a few samples and return its logits; raise if they cannot be logits.
+def classes_of(role: str, model: keras.Model, inputs: Any) -> int:
+    """Run a model on a few samples and return its number of classes; raise if its outputs cannot be logits.
 
     Args:
         role: `"student"` or `"teacher"`, for the message.
@@ -118,7 +118,7 @@ def logits_of(role: str, model: keras.Model, inputs: Any) -> np.ndarray:
         inputs: A batch of inputs.
 
     Returns:
-        Array of shape `(rows, classes)`.
+        Width of the outputs; 2 for a binary classifier with one logit.
     """
     outputs = model(tree.map_structure(lambda tensor: tensor[:_ROWS], inputs), training=False)
     if isinstance(outputs, (dict, list, tuple)) or len(outputs.shape) != 2:
@@ -127,13 +127,22 @@ def logits_of(role: str, model: keras.Model, inputs: Any) -> np.ndarray:
             f"The {role} must return one tensor of logits of shape (batch, classes). Received: shape {shapes}"
         )
     logits = ops.convert_to_numpy(ops.cast(outputs, "float32"))
+    if logits.shape[-1] == 1:
+        last = model.layers[-1] if model.layers else model
+        if getattr(last, "activation", None) is keras.activations.sigmoid:
+            raise ValueError(
+                f"The {role} must return a logit, but its only output is a probability, from the sigmoid of "
+                f"{last.name!r}. Received: {logits[0].tolist()} for the first sample. Remove the sigmoid, for instance "
+                "with `activation=None`."
+            )
+        return 2
     if np.all(logits >= 0) and np.allclose(logits.sum(axis=-1), 1.0, atol=1e-3):
         raise ValueError(
             f"The {role} must return logits, but its outputs are probabilities: every row is non-negative and sums "
             f"to 1. Received: {np.round(logits[0], 4).tolist()} for the first sample. Remove the softmax at the end, "
             "for instance with `activation=None` in its last layer."
         )
-    return logits
+    return int(logits.shape[-1])
 
 
 def batched(name: str, labels: Tensor) -> None:
@@ -143,12 +152,14 @@ def batched(name: str, labels: Tensor) -> None:
 
 
 def labels_match(name: str, labels: Tensor, num_classes: int) -> None:
-    """Raise unless `labels` are integer ids below `num_classes` or rows of `num_classes` entries that sum to 1.
+    """Raise unless `labels` are class ids below `num_classes` or rows of `num_classes` entries that sum to 1.
+
+    Class ids may be whole floats or booleans, as `image_dataset_from_directory(label_mode="binary")` yields them.
 
     Args:
         name: Data set of the labels, for the message.
         labels: Labels of one batch.
-        num_classes: Width of the student's output.
+        num_classes: Number of classes.
     """
     labels = ops.convert_to_numpy(labels)
     shape = labels.shape
@@ -165,10 +176,11 @@ def labels_match(name: str, labels: Tensor, num_classes: int) -> None:
             f"The {name} labels must be class ids of shape (batch,) or one-hot rows of shape (batch, {num_classes}), "
             f"because the student has {num_classes} outputs. Received: labels of shape {shape}"
         )
-    if not np.issubdtype(labels.dtype, np.integer):
+    is_number = np.issubdtype(labels.dtype, np.number) or labels.dtype == bool
+    if not is_number or np.any(labels != np.floor(labels)):
         raise ValueError(
-            f"The {name} labels are class ids, which must be integers. Received: dtype {labels.dtype}. "
-            "Convert them, for instance with `labels.astype('int32')`."
+            f"The {name} labels are class ids, which must be integers or whole numbers. "
+            f"Received: dtype {labels.dtype}, first labels {labels.reshape(-1)[:3].tolist()}"
         )
     if labels.size and (labels.min() < 0 or labels.max() >= num_classes):
         raise ValueError(

@@ -1,6 +1,7 @@
 """Per-sample losses: what BiKD weighs, before anything is averaged.
 
-Every function returns shape `(batch,)`. Means are taken once, where samples are weighted.
+Every function returns shape `(batch,)`. Means are taken once, where samples are weighted. A binary classifier may have
+one logit `z`, which counts as the two logits `(0, z)`.
 Half-precision logits are cast to float32 first, because float16 is too coarse for a softmax of logits near 60.
 """
 
@@ -13,9 +14,9 @@ from keras_bikd.types import Counts, Tensor
 
 __all__ = [
     "BalancedSoftmaxLoss",
-    "at_least_float32",
     "balanced_softmax_loss",
     "class_ids",
+    "class_logits",
     "hard_loss",
     "soft_cross_entropy",
     "soft_loss",
@@ -29,8 +30,8 @@ def hard_loss(labels: Tensor, logits: Tensor) -> Tensor:
     The hard loss of the paper. Of teacher and student, it is also what the weight network sees of a sample.
 
     Args:
-        labels: Integer class ids of shape `(batch,)`, or one-hot rows of shape `(batch, classes)`.
-        logits: Float tensor of shape `(batch, classes)`, before any softmax.
+        labels: Class ids of shape `(batch,)` or `(batch, 1)`, or one-hot rows of shape `(batch, classes)`.
+        logits: Float tensor of shape `(batch, classes)`, or `(batch, 1)` for two classes, before any softmax.
 
     Returns:
         Float tensor of shape `(batch,)`, in nats; at least float32.
@@ -43,12 +44,13 @@ def hard_loss(labels: Tensor, logits: Tensor) -> Tensor:
 
     Reference: arXiv 2605.17839, Eq. (1), `L_hard`.
     """
-    logits = at_least_float32(logits)
+    logits = class_logits(logits)
     labels = ops.convert_to_tensor(labels)
     if len(labels.shape) == len(logits.shape) and labels.shape[-1] == logits.shape[-1]:
         return ops.categorical_crossentropy(ops.cast(labels, logits.dtype), logits, from_logits=True)
     # On JAX with 64 bits, Keras multiplies by a float64 one-hot.
-    return ops.cast(ops.sparse_categorical_crossentropy(labels, logits, from_logits=True), logits.dtype)
+    ids = ops.cast(labels, "int32")
+    return ops.cast(ops.sparse_categorical_crossentropy(ids, logits, from_logits=True), logits.dtype)
 
 
 def soft_loss(teacher_logits: Tensor, student_logits: Tensor, temperature: float) -> Tensor:
@@ -104,8 +106,8 @@ def soft_cross_entropy(teacher_logits: Tensor, student_logits: Tensor, temperatu
 
 
 def _log_probabilities(teacher_logits: Tensor, student_logits: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    student = at_least_float32(student_logits)
-    teacher = ops.cast(at_least_float32(teacher_logits), student.dtype)
+    student = class_logits(student_logits)
+    teacher = ops.cast(class_logits(teacher_logits), student.dtype)
     return ops.log_softmax(teacher / temperature), ops.log_softmax(student / temperature)
 
 
@@ -143,6 +145,9 @@ def balanced_softmax_loss(labels: Tensor, logits: Tensor, class_counts: Counts) 
     Returns:
         Float tensor of shape `(batch,)`, in nats; at least float32.
 
+    Raises:
+        ValueError: If there are more or fewer counts than classes.
+
     Examples:
         >>> import numpy as np
         >>> logits = np.array([[1.0, 0.0, -1.0], [0.0, 2.0, 1.0]])
@@ -151,7 +156,12 @@ def balanced_softmax_loss(labels: Tensor, logits: Tensor, class_counts: Counts) 
 
     Reference: Ren et al., arXiv 2007.10740, Eq. (4).
     """
-    logits = at_least_float32(logits)
+    logits = class_logits(logits)
+    if logits.shape[-1] != len(class_counts):
+        raise ValueError(
+            f"`class_counts` takes one number per class, and the model has {logits.shape[-1]} classes. "
+            f"Received: {len(class_counts)} numbers"
+        )
     log_counts = ops.log(ops.maximum(ops.cast(class_counts, logits.dtype), 1))
     return hard_loss(labels, logits + log_counts)
 
@@ -191,7 +201,21 @@ class BalancedSoftmaxLoss(Serializable, keras.losses.Loss):
         return balanced_softmax_loss(labels, y_pred, self.class_counts)
 
 
-def at_least_float32(x: Tensor) -> Tensor:
-    """`x` as a tensor, cast to float32 if it is in half precision."""
-    x = ops.convert_to_tensor(x)
-    return ops.cast(x, "float32") if keras.backend.standardize_dtype(x.dtype) in ("float16", "bfloat16") else x
+def class_logits(logits: Tensor) -> Tensor:
+    """Logits with one column per class, in float32 or better.
+
+    Args:
+        logits: Float tensor of shape `(batch, classes)`, or `(batch, 1)` from a binary classifier with one logit.
+
+    Returns:
+        Float tensor of shape `(batch, classes)`.
+
+    Examples:
+        >>> ops.convert_to_numpy(class_logits([[2.0], [-1.0]])).tolist()
+        [[0.0, 2.0], [0.0, -1.0]]
+    """
+    logits = ops.convert_to_tensor(logits)
+    if keras.backend.standardize_dtype(logits.dtype) in ("float16", "bfloat16"):
+        logits = ops.cast(logits, "float32")
+    # A sigmoid of z is a softmax of (0, z).
+    return ops.concatenate([ops.zeros_like(logits), logits], axis=-1) if logits.shape[-1] == 1 else logits

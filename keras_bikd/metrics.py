@@ -8,7 +8,7 @@ from keras import ops
 
 from keras_bikd import checks
 from keras_bikd.long_tail import shot_groups
-from keras_bikd.losses import class_ids
+from keras_bikd.losses import class_ids, class_logits
 from keras_bikd.serialization import Serializable
 from keras_bikd.types import Counts, Tensor
 
@@ -38,13 +38,14 @@ class _PerClassMetric(Serializable, keras.metrics.Metric):
 
         Args:
             y_true: Integer ids of shape `(batch,)`, or one-hot rows of shape `(batch, classes)`.
-            y_pred: Logits or probabilities of shape `(batch, classes)`.
+            y_pred: Logits or probabilities of shape `(batch, classes)`, or one logit per sample for two classes, shape
+                `(batch, 1)`; not the probability that a sigmoid returns.
             sample_weight: Optional weights of shape `(batch,)`.
 
         Raises:
             ValueError: If `y_pred` has another number of classes than the metric.
         """
-        y_pred = ops.convert_to_tensor(y_pred)
+        y_pred = class_logits(y_pred)
         if y_pred.shape[-1] not in (None, self.num_classes):
             raise ValueError(
                 f"`{type(self).__name__}` was created for {self.num_classes} classes, but the model has "
@@ -261,13 +262,17 @@ class ExpectedCalibrationError(Serializable, keras.metrics.Metric):
 
         Args:
             y_true: Integer ids of shape `(batch,)`, or one-hot rows of shape `(batch, classes)`.
-            y_pred: Logits or probabilities of shape `(batch, classes)`.
+            y_pred: Logits or probabilities of shape `(batch, classes)`, or one per sample for two classes, shape
+                `(batch, 1)`.
             sample_weight: Optional weights of shape `(batch,)`.
         """
         y_pred = ops.cast(y_pred, self.dtype)
-        probabilities = ops.softmax(y_pred) if self.from_logits else y_pred
+        if self.from_logits:
+            probabilities = ops.softmax(class_logits(y_pred))
+        else:
+            probabilities = ops.concatenate([1 - y_pred, y_pred], axis=-1) if y_pred.shape[-1] == 1 else y_pred
         confidence = ops.max(probabilities, axis=-1)
-        ids = class_ids(y_true, y_pred.shape[-1])
+        ids = class_ids(y_true, probabilities.shape[-1])
         right = ops.cast(ops.equal(ops.argmax(probabilities, axis=-1), ids), self.dtype)
         # Bins are open below and closed above, as in the reference.
         index = ops.clip(ops.cast(ops.ceil(confidence * self.num_bins), "int32") - 1, 0, self.num_bins - 1)

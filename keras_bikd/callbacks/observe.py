@@ -13,7 +13,7 @@ import numpy as np
 from keras_bikd import checks, plots
 from keras_bikd.feed import batches
 from keras_bikd.long_tail import shot_groups
-from keras_bikd.losses import class_ids
+from keras_bikd.losses import class_ids, class_logits
 from keras_bikd.models.bikd import BiKDModel, SampleWeights
 from keras_bikd.types import Counts, Logs
 
@@ -267,9 +267,8 @@ class PerClassReport(_AtEpochs):
 
         labels, predicted = [], []
         for x, y, *_ in self.data:
-            outputs = keras.ops.convert_to_numpy(self.model(x, training=False))
-            truth = keras.ops.convert_to_numpy(y)
-            labels.append(truth.argmax(axis=-1) if truth.shape == outputs.shape else truth.reshape(-1))
+            outputs = keras.ops.convert_to_numpy(class_logits(self.model(x, training=False)))
+            labels.append(keras.ops.convert_to_numpy(class_ids(y, outputs.shape[-1])))
             predicted.append(outputs.argmax(axis=-1))
         classes = outputs.shape[-1]
         matrix = confusion_matrix(np.concatenate(labels), np.concatenate(predicted), labels=range(classes))

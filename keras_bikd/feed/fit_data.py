@@ -11,7 +11,7 @@ from keras_bikd.feed.batches import batched, check_arrays, check_length, is_data
 from keras_bikd.feed.pairs import pair, require_pair, require_unpaired
 from keras_bikd.types import Batch, Tensor
 
-__all__ = ["FitData", "data_of_fit", "example_inputs"]
+__all__ = ["FitData", "data_of_fit", "example_of"]
 
 _EXAMPLE_ROWS, _EXAMPLE_LENGTH = 2, 32  # of an example batch, where the data set leaves them open
 
@@ -103,11 +103,13 @@ def _meta_batches(meta_data: Any, batch_size: int | None, shuffle: bool) -> tupl
     return batched(check_arrays("meta_data", tuple(meta_data)), batch_size, shuffle), meta_data[1]
 
 
-def example_inputs(x: Any) -> Any:
-    """Inputs with the shapes and dtypes of those of `fit(x)`: arrays, or a batch; `None` for other kinds of `x`."""
+def example_of(x: Any, y: Any) -> tuple[Any, Any] | None:
+    """Inputs and labels like those of `fit(x, y)`: arrays, or those of a batch; `None` for other kinds of `x`."""
     if is_dataset(x):
-        return _example(x)[0]
-    return x if all(isinstance(part, np.ndarray) or ops.is_tensor(part) for part in tree.flatten(x)) else None
+        example = _example(x)
+        return (example[0], example[1]) if isinstance(example, (tuple, list)) and len(example) > 1 else None
+    are_arrays = all(isinstance(part, np.ndarray) or ops.is_tensor(part) for part in tree.flatten((x, y)))
+    return (x, y) if are_arrays else None
 
 
 def _example(batches: Any) -> Any:
@@ -116,6 +118,12 @@ def _example(batches: Any) -> Any:
         return batches[0]
 
     def zeros(spec: tf.TensorSpec) -> np.ndarray:
+        if spec.shape.rank is None:
+            raise ValueError(
+                "The data set yields tensors of unknown shape, as `tf.py_function` and generators without a signature "
+                "do. Give them one with `tf.ensure_shape` in a `.map(...)`, such as (None, 28, 28, 1). "
+                f"Received: {batches.element_spec}"
+            )
         shape = [_EXAMPLE_LENGTH if length is None else length for length in spec.shape]
         return tf.zeros([_EXAMPLE_ROWS, *shape[1:]] if shape else shape, spec.dtype).numpy()
 

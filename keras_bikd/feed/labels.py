@@ -10,24 +10,35 @@ import tensorflow as tf
 
 from keras_bikd import checks
 from keras_bikd.feed.batches import is_dataset
+from keras_bikd.types import Tensor
 
-__all__ = ["check_labels", "check_validation_labels", "label_errors"]
+__all__ = ["check_labels", "check_plain_labels", "label_errors"]
 
 _PAIR = ("training", "meta")
 
 
 def check_labels(pairs: Any, num_classes: int) -> Any:
-    """Let a data set of pairs fail at the first class id out of range."""
-    return _checked(pairs, num_classes, _PAIR)
+    """Let a data set of pairs fail at the first labels that are wrong, instead of training on them."""
+    checked = _checked(pairs, num_classes, _PAIR)
+    return checked.prefetch(tf.data.AUTOTUNE) if isinstance(checked, tf.data.Dataset) else checked
 
 
-def check_validation_labels(validation_data: Any, num_classes: int) -> Any:
-    """`fit(validation_data=...)`, which fails at the first class id out of range: before training, if it is arrays."""
-    if is_dataset(validation_data):
-        return _checked(validation_data, num_classes, ("validation",))
-    if isinstance(validation_data, (tuple, list)) and len(validation_data) in (2, 3):
-        checks.labels_match("validation", validation_data[1], num_classes)
-    return validation_data
+def check_plain_labels(name: str, data: Any, num_classes: int) -> Any:
+    """As `check_labels`, for a data set of `(x, y)`; arrays `(x, y)` fail at once, other kinds are not looked into.
+
+    Args:
+        name: Data set of the labels, for the message.
+        data: A data set, a tuple of arrays, or whatever else `fit` takes.
+        num_classes: Number of classes.
+
+    Returns:
+        The data, which fail when they yield wrong labels.
+    """
+    if is_dataset(data):
+        return _checked(data, num_classes, (name,))
+    if isinstance(data, (tuple, list)) and len(data) in (2, 3):
+        checks.labels_match(name, data[1], num_classes)
+    return data
 
 
 def _checked(data: Any, num_classes: int, names: tuple[str, ...]) -> Any:
@@ -35,18 +46,26 @@ def _checked(data: Any, num_classes: int, names: tuple[str, ...]) -> Any:
         return _CheckedPyDataset(data, num_classes, names)
 
     def check(*parts: Any) -> Any:
-        assertions = []
-        for name, (_, labels, *_) in zip(names, parts if names == _PAIR else (parts,)):
-            if labels.dtype.is_integer and (labels.shape.rank == 1 or labels.shape[-1] == 1):
-                message = (
-                    f"The {name} labels must lie in 0..{num_classes - 1}, as the student has {num_classes} outputs."
-                )
-                valid = tf.reduce_all((labels >= 0) & (labels < num_classes))
-                assertions.append(tf.debugging.Assert(valid, [message, "Received:", labels], summarize=-1))
+        batches = parts if names == _PAIR else (parts,)
+        assertions = [_assertion(name, batch[1], num_classes) for name, batch in zip(names, batches)]
         with tf.control_dependencies(assertions):
-            return tf.nest.map_structure(tf.identity, parts)
+            checked = tf.nest.map_structure(tf.identity, parts)
+        return checked if len(checked) > 1 else checked[0]
 
-    return data.map(check, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+    return data.map(check, num_parallel_calls=tf.data.AUTOTUNE)
+
+
+def _assertion(name: str, labels: Tensor, num_classes: int) -> Tensor:
+    """Fail at labels that `checks.labels_match` would refuse."""
+    labels = tf.cast(labels, "float64")
+    if labels.shape.rank == 2 and labels.shape[-1] == num_classes:
+        received = tf.reduce_sum(labels, axis=-1)
+        valid = tf.reduce_all(tf.abs(received - 1) <= 0.01)
+        expected = f"The {name} labels of a sample must sum to 1: one class per sample, one-hot or soft."
+        return tf.debugging.Assert(valid, [expected, "Received:", received], summarize=-1)
+    valid = tf.reduce_all((labels >= 0) & (labels < num_classes) & (labels == tf.floor(labels)))
+    expected = f"The {name} labels must lie in 0..{num_classes - 1}, as the student has {num_classes} outputs."
+    return tf.debugging.Assert(valid, [expected, "Received:", labels], summarize=-1)
 
 
 class _CheckedPyDataset(keras.utils.PyDataset):
@@ -87,7 +106,7 @@ def label_errors() -> Iterator[None]:
         raised = re.search(rf"ValueError: (The (?:{_NAMES}) labels .*)", error.message)  # by a `PyDataset`
         if raised is not None:
             raise ValueError(raised.group(1)) from None
-        found = re.search(rf"The ({_NAMES}) labels must lie in .*?Received:.*?\[[^]]*\]", error.message, re.DOTALL)
+        found = re.search(rf"The ({_NAMES}) labels [^.]*\..*?Received:.*?\[[^]]*\]", error.message, re.DOTALL)
         if found is None:
             raise
         raise ValueError(" ".join(re.sub(r"[\[\]']+", " ", found.group()).split())) from None

@@ -7,8 +7,9 @@ import keras
 from keras import ops
 
 from keras_bikd import checks
-from keras_bikd.backend import num_replicas
-from keras_bikd.feed import example_inputs
+from keras_bikd.backend import num_replicas, variable_scope
+from keras_bikd.feed import check_plain_labels, example_of, is_dataset, label_errors
+from keras_bikd.losses import class_logits
 from keras_bikd.models.teacher_student import TeacherStudentModel
 from keras_bikd.types import Teacher, Tensor
 
@@ -49,12 +50,17 @@ class DistillationModel(TeacherStudentModel):
         super().__init__(student, teacher, **kwargs)
         self.objective = checks.objective("DistillationModel", "objective", objective)
 
-    def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> keras.callbacks.History:
-        """Train the student; as `keras.Model.fit`, but student and teacher are checked first."""
-        inputs = example_inputs(x)
-        if inputs is not None and self.student.built and self.teacher.built:
-            self._count_classes(inputs)
-        return super().fit(x, *args, **kwargs)
+    def fit(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> keras.callbacks.History:
+        """Train the student; as `keras.Model.fit`, but student, teacher and labels are checked first."""
+        example = example_of(x, y)
+        if example is not None:
+            with variable_scope(self):
+                classes = self._count_classes(example[0])
+            checks.labels_match("training", example[1], classes)
+            x = check_plain_labels("training", x, classes) if is_dataset(x) else x
+            kwargs["validation_data"] = check_plain_labels("validation", kwargs.get("validation_data"), classes)
+        with label_errors():
+            return super().fit(x, y, *args, **kwargs)
 
     def compute_loss(
         self,
@@ -67,7 +73,7 @@ class DistillationModel(TeacherStudentModel):
         """Mean objective of the training; in `evaluate`, the loss of `compile`."""
         if not training:
             return super().compute_loss(x, y, y_pred, sample_weight, training=training)
-        losses = self.objective(y, self.teacher_logits(x), y_pred)
+        losses = self.objective(y, self.teacher_logits(x), class_logits(y_pred))
         if sample_weight is not None:
             losses = losses * ops.cast(ops.reshape(sample_weight, (-1,)), losses.dtype)
         # The optimizer sums over the replicas.

@@ -10,7 +10,7 @@ from keras import ops
 from keras_bikd.backend import all_reduce_sum, num_replicas, snapshot
 from keras_bikd.bilevel.hypergradient import VirtualStep
 from keras_bikd.bilevel.optimizer import loss_scale
-from keras_bikd.losses import hard_loss, soft_loss
+from keras_bikd.losses import class_logits, hard_loss, soft_loss
 from keras_bikd.types import Batch, Tensor
 
 __all__ = ["Forward", "Problem", "unpacked"]
@@ -63,7 +63,8 @@ class Problem:
 
         def lower_level(theta: list[Tensor]) -> tuple[tuple[Tensor, ...], Forward]:
             logits, penalty, new_state = self.student_at(theta, state, x)
-            candidates = [loss(labels, teacher_logits, logits) for loss in self.candidate_losses.values()]
+            known = class_logits(logits)
+            candidates = [loss(labels, teacher_logits, known) for loss in self.candidate_losses.values()]
             hard = hard_loss(labels, logits)
             features = ops.stack([ops.cast(teacher_losses, hard.dtype), hard], axis=-1)
             forward = Forward(logits, features, labels, _mean_weight(hard, sample_weight), new_state)

@@ -8,7 +8,7 @@ import keras
 from keras import ops
 
 from keras_bikd import checks
-from keras_bikd.losses import hard_loss
+from keras_bikd.losses import class_logits, hard_loss
 from keras_bikd.models.teacher_reference import TeacherReference
 from keras_bikd.serialization import Serializable
 from keras_bikd.types import Teacher, Tensor
@@ -80,14 +80,14 @@ class TeacherStudentModel(Serializable, keras.Model):
             inputs: A batch, as the teacher takes it.
 
         Returns:
-            Float tensor of shape `(batch, classes)`.
+            Float tensor of shape `(batch, classes)`, at least float32.
         """
-        return ops.stop_gradient(self.teacher(inputs, training=False))
+        return ops.stop_gradient(class_logits(self.teacher(inputs, training=False)))
 
     def _count_classes(self, inputs: Any) -> int:
         """Number of classes; raise unless student and teacher return logits of the same number."""
         student, teacher = (
-            checks.logits_of(role, model, inputs).shape[-1]
+            checks.classes_of(role, model, inputs)
             for role, model in (("student", self.student), ("teacher", self.teacher))
         )
         if student != teacher:

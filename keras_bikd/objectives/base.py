@@ -9,7 +9,7 @@ from keras import ops
 
 from keras_bikd import checks
 from keras_bikd.long_tail import log_priors
-from keras_bikd.losses import at_least_float32
+from keras_bikd.losses import class_logits
 from keras_bikd.serialization import Serializable
 from keras_bikd.types import Counts, Tensor
 
@@ -70,8 +70,8 @@ class Objective(Serializable):
             ValueError: If a hyper-parameter with one number per class has another length than the student's output.
         """
         # A shift by log counts near 10 has no place in float16.
-        student_logits = at_least_float32(student_logits)
-        teacher_logits = ops.cast(at_least_float32(teacher_logits), student_logits.dtype)
+        student_logits = class_logits(student_logits)
+        teacher_logits = ops.cast(class_logits(teacher_logits), student_logits.dtype)
         classes = student_logits.shape[-1]
         for field in dataclasses.fields(self):
             values = getattr(self, field.name)

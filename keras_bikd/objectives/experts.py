@@ -8,7 +8,7 @@ from keras import ops
 
 from keras_bikd import checks
 from keras_bikd.long_tail import class_groups
-from keras_bikd.losses import at_least_float32, class_ids, hard_loss, soft_loss
+from keras_bikd.losses import class_ids, class_logits, hard_loss, soft_loss
 from keras_bikd.serialization import Serializable
 from keras_bikd.types import Counts, Tensor
 
@@ -68,7 +68,7 @@ class ExpertsObjective(Serializable, keras.layers.Layer):
         self.built = True
 
     def call(self, labels: Tensor, expert_logits: Tensor, student_logits: Tensor) -> Tensor:
-        z, experts = at_least_float32(student_logits), at_least_float32(expert_logits)
+        z, experts = class_logits(student_logits), class_logits(expert_logits)
         z = ops.cast(self.instance_weights(labels, experts), z.dtype)[:, None] * z
         loss = hard_loss(labels, z)
         for i, group in enumerate(self.groups):

@@ -83,7 +83,12 @@ def test_the_grid_of_table_1_on_mock_cifar(compare, tmp_path):
     assert {"cifar10", "cifar100"} == set(compare.PAPER)
     setting, method = compare.lookup(cell)
     assert (setting.passes, setting.imbalance_factors, setting.seeds) == (120, (10.0, 50.0, 100.0), (0, 1, 2))
-    small = {"student_widths": (8, 8, 8, 8), "teacher_widths": (8, 8, 8, 8), "teacher": "resnet8", "meta_size": 100}
+    small = {
+        "student_widths": (16, 16, 16, 16),
+        "teacher_widths": (16, 16, 16, 16),
+        "teacher": "resnet8",
+        "meta_size": 100,
+    }
     setting = dataclasses.replace(setting, **small, passes=20)
     with tfds.testing.mock_data(num_examples=1000):
         row = comparison.train(cell, setting, method, tmp_path)

@@ -68,7 +68,7 @@ def test_benchmark_step(recipe, capsys, monkeypatch):
 def shallow(monkeypatch):
     """Every ResNet has one block per stage, and few channels."""
     network = bikd.networks.cifar_resnet
-    small = lambda depth, widths, *args, **kwargs: network(8, (4, 4, 8, 8), *args, **kwargs)
+    small = lambda depth, widths, *args, **kwargs: network(8, (16, 16, 16, 16), *args, **kwargs)
     monkeypatch.setattr(bikd.networks, "cifar_resnet", small)
 
 

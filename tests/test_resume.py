@@ -68,7 +68,7 @@ def test_three_kills(tmp_path):
 
 
 def small():
-    keras.utils.set_random_seed(0)
+    models.reseed()
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2), keras.layers.Dropout(0.5)])
     model.compile(keras.optimizers.Adam(0.1), "mse", metrics=["mae"])
     x, y = np.random.default_rng(0).normal(size=(2, 24, 3)).astype("float32")
@@ -124,7 +124,7 @@ def test_what_multiplies_at_the_start_of_an_epoch_and_metrics_of_one_name(tmp_pa
                 raise KeyboardInterrupt
 
     def train(folder, *callbacks):
-        keras.utils.set_random_seed(0)
+        models.reseed()
         model = bikd.BiKDModel(models.perceptron(), models.perceptron())
         mean = [keras.metrics.SparseCategoricalAccuracy("same"), keras.metrics.SparseTopKCategoricalAccuracy(3, "same")]
         model.compile(keras.optimizers.SGD(0.1), metrics=mean)

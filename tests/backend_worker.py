@@ -1,7 +1,8 @@
-"""Twenty steps with k = 3, on whatever backend: `backend_worker.py FOLDER FLOATX [FILE]`.
+"""Twenty steps with k = 3, on whatever backend, in float32 and in float64: `backend_worker.py FOLDER OTHER`.
 
-Starts from fixed weights, or from FILE, which goes on with the second ten. Saves the model after ten steps as
-FOLDER/<backend>.keras and all that training has changed at the end as .npz. Run by `test_backends.py`.
+Starts from fixed weights. Saves the model after ten steps as FOLDER/<backend>_<floatx>.keras and all that training has
+changed at the end as .npz. Then waits for a line of input and, in float64, does the second ten steps again from the
+file of the backend OTHER. Run by `test_backends.py`.
 """
 
 import pathlib
@@ -35,18 +36,32 @@ def ten_steps(model, rows):
     model.fit(x[rows], y[rows], **data)
 
 
-def main(folder, floatx, file=None):
-    keras.config.set_floatx(floatx)
-    keras.config.set_dtype_policy(floatx)
-    name = f"{keras.backend.backend()}{'_continued' if file else ''}"
-    with mock.patch.dict(dtypes.BIT64_TO_BIT32_DTYPE, float64="float64"):
-        model = keras.saving.load_model(file) if file else fresh()
-        if file is None:
-            ten_steps(model, slice(0, 80))
-            model.save(pathlib.Path(folder, f"{name}.keras"))
-        ten_steps(model, slice(80, 160))
+def write(model, path):
     state = [*model.student.weights, *model.weight_net.weights, *model.optimizer.variables]
-    np.savez(pathlib.Path(folder, f"{name}.npz"), **{f"{i:03d}": v.numpy() for i, v in enumerate(state)})
+    np.savez(path, **{f"{i:03d}": v.numpy() for i, v in enumerate(state)})
+
+
+def twenty_steps(folder, name):
+    model = fresh()
+    ten_steps(model, slice(0, 80))
+    model.save(pathlib.Path(folder, f"{name}.keras"))
+    ten_steps(model, slice(80, 160))
+    write(model, pathlib.Path(folder, f"{name}.npz"))
+
+
+def main(folder, other):
+    own = keras.backend.backend()
+    for floatx in ("float32", "float64"):
+        keras.config.set_floatx(floatx)
+        keras.config.set_dtype_policy(floatx)
+        with mock.patch.dict(dtypes.BIT64_TO_BIT32_DTYPE, float64=floatx):
+            twenty_steps(folder, f"{own}_{floatx}")
+    print("ready", flush=True)
+    sys.stdin.readline()
+    with mock.patch.dict(dtypes.BIT64_TO_BIT32_DTYPE, float64="float64"):
+        model = keras.saving.load_model(pathlib.Path(folder, f"{other}_float64.keras"))
+        ten_steps(model, slice(80, 160))
+    write(model, pathlib.Path(folder, f"{own}_continued.npz"))
 
 
 if __name__ == "__main__":

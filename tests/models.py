@@ -1,5 +1,7 @@
 """Tiny models and data that the tests share."""
 
+import os
+
 import keras
 import numpy as np
 import pytest
@@ -10,10 +12,16 @@ import keras_bikd as bikd
 from keras_bikd import backend
 
 FEATURES, CLASSES = 6, 4
+SEED = int(os.environ.get("KERAS_BIKD_TEST_SEED", "0"))
 
 tensorflow_only = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="uses nested tapes, strategies or SavedModels of TensorFlow"
 )
+
+
+def reseed():
+    """The state in which every test begins."""
+    keras.utils.set_random_seed(SEED)
 
 
 def perceptron(*middle, features=FEATURES, classes=CLASSES, units=8):

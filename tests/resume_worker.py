@@ -1,13 +1,15 @@
-"""A training as a program of its own, to be killed: `resume_worker.py FOLDER EVERY|epoch [--keras]`.
+"""A training as a program of its own, to be killed: `resume_worker.py FOLDER EVERY|epoch [slow]`.
 
 Long-tailed digits with noise, shuffled; a student with dropout and batch norm; k = 3 across epochs of 25 batches.
-Writes `state.npz`, all that training has changed, and the metrics of every epoch.
+Writes `state.npz`, all that training has changed, and the metrics of every epoch. `slow` waits after each batch, to be
+killed.
 """
 
 import csv
 import os
 import pathlib
 import sys
+import time
 
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
@@ -40,7 +42,7 @@ class Rows(keras.callbacks.Callback):
             )
 
 
-def main(folder, every):
+def main(folder, every, slow=""):
     folder = pathlib.Path(folder)
     folder.mkdir(exist_ok=True)
     keras.utils.set_random_seed(0)
@@ -51,7 +53,10 @@ def main(folder, every):
     model.compile(keras.optimizers.SGD(0.05, momentum=0.9), metrics=["accuracy"])
     stream, position = bikd.data.resumable(bikd.data.pair(data.train, data.meta))
     backup = bikd.callbacks.ExactBackup(folder / "backup", position, every=None if every == "epoch" else int(every))
-    model.fit(stream, steps_per_epoch=STEPS, epochs=EPOCHS, verbose=0, callbacks=[backup, Rows(folder / "epochs.csv")])
+    callbacks = [backup, Rows(folder / "epochs.csv")]
+    if slow:
+        callbacks.append(keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: time.sleep(0.05)))
+    model.fit(stream, steps_per_epoch=STEPS, epochs=EPOCHS, verbose=0, callbacks=callbacks)
     state = [*model.variables, *model.optimizer.variables]
     unfinished = folder / "unfinished.npz"
     np.savez(unfinished, **{f"{i:03d}": variable.numpy() for i, variable in enumerate(state)})

@@ -1,5 +1,9 @@
-"""A small search as a program of its own, to be killed: `search_worker.py DIRECTORY LOG [SECONDS_PER_TRIAL]`."""
+"""A small search as a program of its own, to be killed: `search_worker.py DIRECTORY LOG [HELD]`.
 
+From its trial number HELD on, each trial waits until there is a file DIRECTORY/go.
+"""
+
+import itertools
 import os
 import pathlib
 import sys
@@ -14,8 +18,9 @@ import models
 TRIALS = 4
 
 
-def main(directory, log, pause=0.0):
+def main(directory, log, held=TRIALS + 1):
     keras.utils.set_random_seed(0)
+    numbers, go = itertools.count(1), pathlib.Path(directory, "go")
     teacher, name = models.perceptron(), os.environ.get("KERASTUNER_TUNER_ID", "single")
 
     def tell(what, trial):
@@ -26,13 +31,15 @@ def main(directory, log, pause=0.0):
         def fit(self, hp, model, *args, callbacks=(), **kwargs):
             trial = next(callback for callback in callbacks if getattr(callback, "tuner", None)).trial
             tell("starts", trial)
-            time.sleep(float(pause))
+            waits = next(numbers) >= int(held)
+            while waits and not go.exists():
+                time.sleep(0.05)
             history = super().fit(hp, model, *args, callbacks=callbacks, **kwargs)
             tell("ends", trial)
             return history
 
     tuner = keras_tuner.RandomSearch(
-        Told(lambda hp: models.perceptron(), teacher, models.CLASSES),
+        Told(lambda hp: models.perceptron(), teacher, models.CLASSES, compile_arguments={"run_eagerly": True}),
         objective=bikd.tuner.OBJECTIVE,
         max_trials=TRIALS,
         seed=0,

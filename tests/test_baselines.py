@@ -46,7 +46,7 @@ def nested_tape_weights(model, batch, meta_batch):
 def test_rwkd_weights_are_those_of_the_nested_tapes(floatx):
     model, batch, meta_batch = rwkd(), models.arrays(12), models.arrays(8, seed=1)
     logs = model.train_on_batch(batch, meta_batch, return_dict=True)
-    keras.utils.set_random_seed(0)
+    models.reseed()
     twin = rwkd()
     weights, _ = nested_tape_weights(twin, batch, meta_batch)
     np.testing.assert_allclose(weights.sum(axis=-1), 1)
@@ -54,7 +54,7 @@ def test_rwkd_weights_are_those_of_the_nested_tapes(floatx):
     assert 0.0 < weights[:, 0].mean() < 1.0
 
     x, y = batch
-    keras.utils.set_random_seed(0)
+    models.reseed()
     twin = rwkd()
 
     def weighted_loss():
@@ -128,7 +128,7 @@ def test_lfme_in_fit(tmp_path):
     groups = class_groups(counts, 2)
 
     def model():
-        keras.utils.set_random_seed(0)
+        models.reseed()
         experts = Experts([models.perceptron(classes=2) for _ in groups], groups)
         built = bikd.DistillationModel(models.perceptron(), experts, ExpertsObjective(counts, num_groups=2))
         built.compile(optimizer=keras.optimizers.SGD(0.5))
@@ -172,7 +172,7 @@ def test_deferred_objective_changes_the_loss_at_its_epoch():
     callback = bikd.callbacks.DeferredObjective(second, epoch=2)
 
     def model(objective):
-        keras.utils.set_random_seed(0)
+        models.reseed()
         built = bikd.DistillationModel(models.perceptron(), models.perceptron(), objective)
         built.compile(optimizer=keras.optimizers.SGD(0.0))  # the weights stay, so the loss tells the objective
         return built
@@ -193,7 +193,7 @@ def test_rwkd_weights_survive_gradients_below_the_range_of_float16():
     def hard_weight(policy):
         keras.config.set_dtype_policy(policy)
         try:
-            keras.utils.set_random_seed(0)
+            models.reseed()
             model = bikd.RWKDModel(models.perceptron(), models.perceptron())
             model.compile(optimizer=keras.optimizers.SGD(0.0))
             (x, y), (meta_x, meta_y) = models.arrays(12), models.arrays(8, seed=1)

@@ -29,7 +29,7 @@ def test_every_form_of_data_gives_the_same_weights():
     }
     results = {}
     for name, run in forms.items():
-        keras.utils.set_random_seed(0)
+        models.reseed()
         results[name] = models.compiled(inner_steps=4)
         run(results[name])
         assert int(results[name].optimizer.iterations) == 6, name
@@ -42,7 +42,7 @@ def test_labels_one_hot_or_as_a_column(labels):
     (x, y), (meta_x, meta_y) = models.arrays(), models.arrays(8, seed=1)
     plain = models.compiled(compile_arguments={"metrics": ["accuracy"]})
     logs = plain.train_on_batch((x, y), (meta_x, meta_y), return_dict=True)
-    keras.utils.set_random_seed(0)
+    models.reseed()
     other = models.compiled(compile_arguments={"metrics": ["accuracy"]})
     other_logs = other.train_on_batch((x, labels(y)), (meta_x, labels(meta_y)), return_dict=True)
     assert logs == pytest.approx(other_logs, rel=1e-6)
@@ -119,7 +119,7 @@ def test_regularisers_enter_the_real_step_alone():
     (x, y), meta = models.arrays(), models.arrays(8, seed=1)
 
     def model_with(factor):
-        keras.utils.set_random_seed(0)
+        models.reseed()
         student = keras.Sequential(
             [keras.Input((6,)), layers.Dense(4, kernel_regularizer=keras.regularizers.L2(factor))]
         )
@@ -142,7 +142,7 @@ def test_losses_that_layers_add_enter_the_real_step_and_the_evaluation(kind):
     (x, y), meta = models.arrays(8), models.arrays(8, seed=1)
 
     def model_with(factor):
-        keras.utils.set_random_seed(0)
+        models.reseed()
         regularizer = keras.regularizers.L1(factor)
         student = keras.Sequential([keras.Input((6,)), layers.Dense(4, activity_regularizer=regularizer)])
         own = [bikd.objectives.CrossEntropy()] if kind == "DistillationModel" else []
@@ -168,7 +168,7 @@ def test_sample_weights_in_a_column(kind):
     own = [bikd.objectives.CrossEntropy()] if kind == "DistillationModel" else []
     ends = []
     for column in (weights, weights[:, None]):
-        keras.utils.set_random_seed(0)
+        models.reseed()
         model = getattr(bikd, kind)(models.perceptron(), models.perceptron(), *own)
         model.compile(optimizer=keras.optimizers.SGD(0.1), metrics=["accuracy"])
         arguments = {} if kind == "DistillationModel" else {"meta_data": (meta_x, meta_y, column)}
@@ -192,7 +192,7 @@ def test_a_student_of_text(kind):
 
     ends = []
     for first in (layers.Embedding(10, 3), OneHot()):
-        keras.utils.set_random_seed(0)
+        models.reseed()
         student, teacher = (
             keras.Sequential([keras.Input((5,), dtype="int32"), layer, layers.Flatten(), layers.Dense(4)])
             for layer in (first, layers.Embedding(10, 3))
@@ -278,7 +278,7 @@ def test_sample_weight_of_two_counts_as_two_samples():
     weighted = models.compiled(inner_steps=1, learning_rate=0.2)
     sample_weight = np.array([2.0, *[1.0] * 6, 0.0], "float32")
     weighted.fit(x, y, sample_weight=sample_weight, meta_data=meta, batch_size=8, shuffle=False, verbose=0)
-    keras.utils.set_random_seed(0)
+    models.reseed()
     repeated = models.compiled(inner_steps=1, learning_rate=0.2)
     rows = [0, 0, *range(1, 7)]
     repeated.fit(x[rows], y[rows], meta_data=meta, batch_size=8, shuffle=False, verbose=0)
@@ -290,7 +290,7 @@ def test_class_weight_is_a_sample_weight_by_label():
     (x, y), meta = models.arrays(8), models.arrays(8, seed=1)
     by_class = models.compiled()
     by_class.fit(x, y, class_weight={0: 3.0, 2: 0.5}, meta_data=meta, shuffle=False, verbose=0)
-    keras.utils.set_random_seed(0)
+    models.reseed()
     by_sample = models.compiled()
     sample_weight = np.array([{0: 3.0, 2: 0.5}.get(label, 1.0) for label in y], "float32")
     by_sample.fit(x, y, sample_weight=sample_weight, meta_data=meta, shuffle=False, verbose=0)
@@ -301,7 +301,7 @@ def test_class_weight_of_labels_in_a_column():
     (x, y), meta = models.arrays(24), models.arrays(24, seed=1)
     ends = []
     for labels in (y, y[:, None]):
-        keras.utils.set_random_seed(0)
+        models.reseed()
         model = models.compiled()
         model.fit(x, labels, class_weight={0: 3.0, 2: 0.5}, meta_data=meta, shuffle=False, verbose=0)
         ends.append(model)
@@ -346,7 +346,7 @@ def test_other_ways_to_run_give_the_same_numbers(compile_arguments):
     train, meta = models.arrays(24), models.arrays(24, seed=1)
     results = []
     for arguments in ({}, compile_arguments):
-        keras.utils.set_random_seed(0)
+        models.reseed()
         model = models.compiled(inner_steps=3, compile_arguments=arguments)
         model.fit(*train, meta_data=meta, batch_size=4, shuffle=False, verbose=0)
         results.append(models.state_of(model))
@@ -390,7 +390,7 @@ def test_subclassed_student_with_dict_inputs():
 @pytest.mark.parametrize("student", ["built", "unbuilt"])
 def test_saved_model_goes_on_training_as_if_it_had_never_stopped(student, tmp_path):
     def make():
-        keras.utils.set_random_seed(0)
+        models.reseed()
         middle = layers.BatchNormalization(), layers.Dropout(0.3)
         sequential = [layers.Dense(8, "tanh"), *middle, layers.Dense(models.CLASSES)]
         net = models.perceptron(*middle) if student == "built" else keras.Sequential(sequential)
@@ -507,7 +507,7 @@ def test_a_killed_run_goes_on_from_its_last_epoch(tmp_path):
                 raise KeyboardInterrupt
 
     def fit(*callbacks, epochs=3):
-        keras.utils.set_random_seed(0)
+        models.reseed()
         model = models.compiled(models.perceptron(layers.BatchNormalization(), layers.Dropout(0.3)), inner_steps=4)
         arguments = {"batch_size": 4, "shuffle": False, "verbose": 0, "callbacks": list(callbacks)}
         model.fit(*models.arrays(), meta_data=models.arrays(24, seed=1), epochs=epochs, **arguments)

@@ -239,7 +239,7 @@ def test_the_battery_is_complete():
 def test_callbacks_can_be_copied_and_train_nothing(name, tmp_path):
     """Keras Tuner copies callbacks; a run with one ends where a run without it ends."""
     with_it, _ = run(copy.deepcopy(BATTERY[name](tmp_path)), epochs=2)
-    keras.utils.set_random_seed(0)
+    models.reseed()
     without, _ = run(keras.callbacks.Callback(), epochs=2)
     models.assert_same_state(with_it, without)
 

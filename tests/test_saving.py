@@ -31,7 +31,7 @@ def teacher_file(tmp_path):
 
 def test_a_reference_keeps_the_teacher_out_of_every_file(tmp_path, teacher_file):
     with_teacher = trained(keras.saving.load_model(teacher_file))
-    keras.utils.set_random_seed(0)
+    models.reseed()
     model = trained(bikd.TeacherReference(teacher_file))
     sizes = {}
     for name, saved in (("whole", with_teacher), ("slim", model)):
@@ -48,7 +48,7 @@ def test_a_reference_keeps_the_teacher_out_of_every_file(tmp_path, teacher_file)
 def test_a_reference_trains_as_the_teacher_itself(teacher_file):
     results = []
     for teacher in (keras.saving.load_model(teacher_file), bikd.TeacherReference(teacher_file)):
-        keras.utils.set_random_seed(0)
+        models.reseed()
         results.append(trained(teacher).student.get_weights())
     for a, b in zip(*results):
         np.testing.assert_array_equal(a, b)

@@ -42,6 +42,8 @@ def data():
 
 
 def hypermodel(teacher=None, **kwargs):
+    """Its trials run eagerly: they are a few steps long, and tracing them takes longer."""
+    kwargs = {"compile_arguments": {"run_eagerly": True}, **kwargs}
     return bikd.tuner.BiKDHyperModel(
         lambda hp: models.perceptron(), teacher or models.perceptron(), models.CLASSES, **kwargs
     )
@@ -171,15 +173,15 @@ def test_hyperband_goes_on_where_a_trial_was(tmp_path):
     models.assert_same_state(go_through, ended)
 
 
-def start(directory, log, name=None, port=None, pause=0.0):
-    """The search as a process of its own, alone or as one of several."""
+def start(directory, log, name=None, port=None, held=TRIALS + 1):
+    """The search as a process of its own, alone or as one of several; `held`: see search_worker.py."""
     variables = {"KERASTUNER_TUNER_ID": name, "KERASTUNER_ORACLE_IP": "127.0.0.1", "KERASTUNER_ORACLE_PORT": port}
     own = {key: str(value) for key, value in variables.items() if name}
-    command = [sys.executable, str(WORKER), str(directory), str(log), str(pause)]
+    command = [sys.executable, str(WORKER), str(directory), str(log), str(held)]
     return subprocess.Popen(command, env={**os.environ, **own}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def wait_for(condition, seconds=120):
+def wait_for(condition, seconds=600):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it took too long"
@@ -193,12 +195,12 @@ def events(log):
 @pytest.mark.slow
 def test_a_killed_search_goes_on(tmp_path):
     log = tmp_path / "log"
-    process = start(tmp_path, log, pause=1.0)
-    wait_for(lambda: sum(what == "starts" for _, _, what, _ in events(log)) == 3)  # in the third trial
+    process = start(tmp_path, log, held=3)
+    wait_for(lambda: sum(what == "starts" for _, _, what, _ in events(log)) == 3)
     process.send_signal(signal.SIGKILL)
     process.wait()
     ended = {trial for _, _, what, trial in events(log) if what == "ends"}
-    assert start(tmp_path, log).wait(timeout=120) == 0
+    assert start(tmp_path, log).wait(timeout=600) == 0
     after = [trial for _, pid, what, trial in events(log) if what == "starts" and pid != str(process.pid)]
     assert not ended & set(after)
     assert len(ended) + len(after) == TRIALS
@@ -209,14 +211,15 @@ def test_a_killed_search_goes_on(tmp_path):
 def test_a_chief_and_two_workers_lose_no_trial_when_one_is_killed(tmp_path):
     log, port = tmp_path / "log", 20_000 + os.getpid() % 20_000
     chief = start(tmp_path, log, "chief", port)
-    workers = {name: start(tmp_path, log, name, port, pause=1.5) for name in ("worker0", "worker1")}
+    workers = {name: start(tmp_path, log, name, port, held=1) for name in ("worker0", "worker1")}
     try:
         wait_for(lambda: any(what == "starts" for _, _, what, _ in events(log)))
         name = events(log)[0][0]
         workers[name].send_signal(signal.SIGKILL)  # in its first trial
         workers[name].wait()
+        (tmp_path / "go").touch()
         workers[name] = start(tmp_path, log, name, port)  # under its id it gets the trial back
-        chief.wait(timeout=180)
+        chief.wait(timeout=600)
         ended = collections.Counter(trial for _, _, what, trial in events(log) if what == "ends")
         assert len(ended) == TRIALS
         assert set(ended.values()) == {1}

@@ -1,16 +1,15 @@
-"""Train on one device and on two, with the same global batch; print the largest difference and the replicas.
+"""Train and evaluate on one device and on two, with the same global batch; print what came of it as JSON.
 
-    python tests/two_replicas.py float64
-    python tests/two_replicas.py mixed_float16           # with an image on the second device that is not finite
-
-Run by `test_precision_and_devices.py` in a process of its own.
+Training in float64, and in mixed_float16 with an image on the second device that is not finite: the largest difference.
+The metrics: the values of one device and of two. Run by `test_precision_and_devices.py` in a process of its own.
 """
 
-import sys
+import json
 
 import keras
 import numpy as np
 import tensorflow as tf
+from test_metrics import METRICS
 
 import models
 
@@ -32,16 +31,33 @@ def train(strategy, overflow):
     return [np.asarray(number, "float64") for number in [*numbers, *history.values()]]
 
 
-def main(policy):
-    cpu = tf.config.list_physical_devices("CPU")[0]
-    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+def largest_difference(mirrored, policy):
     keras.config.set_floatx("float64" if policy == "float64" else "float32")
     keras.config.set_dtype_policy(policy)
-    mirrored = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     one, two = (train(strategy, policy == "mixed_float16") for strategy in (tf.distribute.get_strategy(), mirrored))
     assert len(one) == len(two)
-    print(max(np.abs(a - b).max() for a, b in zip(one, two)), mirrored.num_replicas_in_sync)
+    return float(max(np.abs(a - b).max() for a, b in zip(one, two)))
+
+
+def evaluate(strategy):
+    with strategy.scope():
+        keras.utils.set_random_seed(0)
+        model = models.perceptron()
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile("sgd", loss, metrics=[make() for make in METRICS.values()])
+    return model.evaluate(*models.arrays(32), batch_size=8, verbose=0, return_dict=True)
+
+
+def main():
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    mirrored = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    results = {"replicas": mirrored.num_replicas_in_sync}
+    results["metrics"] = [evaluate(strategy) for strategy in (tf.distribute.get_strategy(), mirrored)]
+    for policy in ("float64", "mixed_float16"):
+        results[policy] = largest_difference(mirrored, policy)
+    print(json.dumps(results))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main()

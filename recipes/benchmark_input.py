@@ -2,9 +2,9 @@
 
     python recipes/benchmark_input.py
 
-BiKD, resnet32x4 to resnet8x4, batch 100, on CIFAR-shaped drawn images with the CIFAR augmentation. Single steps are
-timed in turn, one on batches fresh from the pipeline and one on a batch that lies in memory. Printed: median seconds
-and their ratio. About two minutes on two CPU cores.
+With BiKD, a resnet32x4 teaches a resnet8x4 at batch size 100, on drawn images of the shape of CIFAR, with the CIFAR
+augmentation. Single steps are timed in turn: one on a batch fresh from the pipeline, and one on a batch in memory. The
+recipe prints the median seconds and their ratio. It takes about two minutes on two CPU cores.
 """
 
 import argparse

@@ -1,15 +1,16 @@
-"""What a step of BiKD costs beside plain KD: time and peak memory.
+"""What a step of BiKD costs relative to plain KD: time and peak memory.
 
     python recipes/benchmark_step.py
     KERAS_BACKEND=jax python recipes/benchmark_step.py
 
-resnet32x4 teaches resnet8x4 on random 32x32x3 images, batch 100, 100 classes, in graph mode or, on JAX, jitted. Every
-variant runs in a process of its own, which reports its peak memory; their steps are timed in turn, one after the other,
-so that a machine that slows down slows all of them. Printed: mean seconds per step, and ratios to plain KD.
+A resnet32x4 teaches a resnet8x4 on random 32x32x3 images, with batch size 100 and 100 classes, in graph mode or, on
+JAX, jitted. Every variant runs in its own process, which reports its peak memory. The steps of the variants are timed
+in turn, so that a machine that slows down affects all of them. The recipe prints the mean seconds per step, and the
+ratios to plain KD.
 
-`naive` is BiKD written straight from Algorithm 1, with a second forward and backward pass for the real step; `last
-layer` and `every 5th` are approximations of the hypergradient. Ten minutes on two CPU cores; on JAX, which compiles for
-longer, five with `--batch-size 20`.
+`naive` is BiKD written literally from Algorithm 1, with a second forward and backward pass for the real step. `last
+layer` and `every 5th` are approximations of the hypergradient. This takes ten minutes on two CPU cores. On JAX, which
+compiles for longer, it takes five with `--batch-size 20`.
 """
 
 import argparse
@@ -46,7 +47,7 @@ def main(rounds=20, batch_size=BATCH_SIZE):
     rows = [
         {
             "variant": variant,
-            # The mean over whole windows of 20 steps holds the right share of dearer steps; the median would not.
+            # The mean over whole windows of 20 steps has the right share of expensive steps; the median would not.
             "seconds": statistics.mean(seconds[variant]),
             "ratio": statistics.mean(seconds[variant]) / statistics.mean(seconds["KD"]),
             "memory": memory[variant],
@@ -61,7 +62,7 @@ def main(rounds=20, batch_size=BATCH_SIZE):
 
 
 def serve(variant, batch_size, pipe):
-    """Run single steps of one variant on request; at the end report the peak memory in MiB."""
+    """Run single steps of one variant on request, and report the peak memory in MiB at the end."""
     import keras
 
     keras.utils.set_random_seed(0)

@@ -3,11 +3,11 @@
     python recipes/train_teacher.py cifar100 --imbalance-factor 50 --out teachers/cifar100_50
     python recipes/cifar100_lt.py --teacher teachers/cifar100_50 --imbalance-factor 50
 
-The 1,000 meta images are ten per class here. Offline, the same page on drawn images: train the teacher on
+The 1,000 meta images are ten per class here. To run the same recipe offline on drawn images, train the teacher on
 `glyphs/g100` and add `--data glyphs/g100`.
 
-Paper, Table 1, Ours: 64.69 / 51.84 / 46.23 at imbalance 10 / 50 / 100 (mean of three seeds, selection unsaid). Ours:
-last epoch, mean and spread of the seeds. Not run here on CIFAR: that takes a GPU and a download.
+Paper, Table 1, "Ours": 64.69 / 51.84 / 46.23 at imbalance 10 / 50 / 100 (mean of three seeds, selection not stated).
+This recipe: last epoch, mean and spread over the seeds. Not run here on CIFAR: that takes a GPU and a download.
 """
 
 import cifar10_lt

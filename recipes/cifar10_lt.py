@@ -3,15 +3,15 @@
     python recipes/train_teacher.py cifar10 --imbalance-factor 50 --out teachers/cifar10_50
     python recipes/cifar10_lt.py --teacher teachers/cifar10_50 --imbalance-factor 50
 
-Offline, the same page on drawn images: train the teacher on `glyphs/h` and add `--data glyphs/h`.
+To run the same recipe offline on drawn images, train the teacher on `glyphs/h` and add `--data glyphs/h`.
 
-With KERAS_BACKEND=jax, `--data-parallel` shares each batch among all devices; with KERAS_DISTRIBUTION_JOB_ADDRESSES,
-KERAS_DISTRIBUTION_NUM_PROCESSES and KERAS_DISTRIBUTION_PROCESS_ID set, among those of several processes or hosts.
+With KERAS_BACKEND=jax, `--data-parallel` shares each batch among all devices: among those of several processes or hosts
+if KERAS_DISTRIBUTION_JOB_ADDRESSES, KERAS_DISTRIBUTION_NUM_PROCESSES and KERAS_DISTRIBUTION_PROCESS_ID are set.
 
-Paper, Table 1, Ours: 88.85 / 82.45 / 75.91 at imbalance 10 / 50 / 100 (mean of three seeds, selection unsaid). Ours:
-last epoch, mean and spread of the seeds. Not run here on CIFAR: that takes a GPU and a download.
+Paper, Table 1, "Ours": 88.85 / 82.45 / 75.91 at imbalance 10 / 50 / 100 (mean of three seeds, selection not stated).
+This recipe: last epoch, mean and spread over the seeds. Not run here on CIFAR: that takes a GPU and a download.
 
-A killed run goes on from its last epoch; name the seeds that are left: `--seeds 1 2`.
+A killed run resumes from its last epoch. Name the seeds that are not finished: `--seeds 1 2`.
 """
 
 import argparse
@@ -35,7 +35,7 @@ def main(
     for seed in seeds:
         keras.utils.set_random_seed(seed)  # the order of a tf.data pipeline depends on it
         split = load(data, imbalance_factor, meta_size)
-        looked_at = load(data, imbalance_factor, meta_size).train  # looking must not change the order of training
+        looked_at = load(data, imbalance_factor, meta_size).train  # a second one: reading it must not affect training
         bikd.data.check_manifest(teacher / "teacher.json", split)
         image_shape = split.train.element_spec[0].shape[1:]
         model = bikd.BiKDModel(
@@ -53,12 +53,12 @@ def main(
             metrics=[bikd.metrics.BalancedAccuracy(split.num_classes), bikd.metrics.ShotAccuracy(split.class_counts)],
         )
         folder = teacher / f"student_k{inner_steps}_seed{seed}"
-        backup = folder / "backup"  # which all processes share; beside it, each writes files of its own
+        backup = folder / "backup"  # shared by all processes, each of which writes its own files next to it
         if process := int(os.environ.get("KERAS_DISTRIBUTION_PROCESS_ID", "0")):
             folder = folder.with_name(f"{folder.name}_process{process}")
         folder.mkdir(exist_ok=True)
-        goes_on = backup.exists()
-        if not goes_on:
+        resumes = backup.exists()
+        if not resumes:
             (folder / "weights.csv").unlink(missing_ok=True)  # of an earlier run
         watching = [
             bikd.callbacks.HypergradientMonitor(),
@@ -67,11 +67,11 @@ def main(
             bikd.callbacks.WeightMap(folder, data=looked_at),
             bikd.callbacks.PerClassReport(folder, split.test, split.class_names),
         ]
-        callbacks = [] if keras.distribution.distribution() else watching  # they look at data of one process
+        callbacks = [] if keras.distribution.distribution() else watching  # they see the data of one process only
         pairs = bikd.data.share_of_process(bikd.data.pair(split.train, split.meta))
         pairs, position = bikd.data.resumable(pairs)
         callbacks += [
-            keras.callbacks.CSVLogger(folder / "history.csv", append=goes_on),
+            keras.callbacks.CSVLogger(folder / "history.csv", append=resumes),
             bikd.callbacks.ExactBackup(backup, position),
         ]
         model.fit(pairs, epochs=epochs, steps_per_epoch=len(split.train), callbacks=callbacks)
@@ -100,14 +100,14 @@ def report(results):
 
 
 def share_devices():
-    """Train on all devices of this process, or of all processes that the environment names; on JAX."""
+    """Train on all devices of this process, or of all processes that the environment lists; on JAX only."""
     if "KERAS_DISTRIBUTION_NUM_PROCESSES" in os.environ:
         keras.distribution.initialize()
     keras.distribution.set_distribution(keras.distribution.DataParallel(auto_shard_dataset=False))
 
 
 def arguments(description, data):
-    """What the command line says, as arguments of `main`."""
+    """Parse the command line into arguments of `main`."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--teacher", required=True, help="folder that train_teacher.py wrote")
     parser.add_argument("--data", default=data)
@@ -116,7 +116,7 @@ def arguments(description, data):
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=EPOCHS)
     parser.add_argument("--meta-size", type=int, default=META_SIZE)
-    parser.add_argument("--data-parallel", action="store_true", help="share batches among devices; on JAX")
+    parser.add_argument("--data-parallel", action="store_true", help="share batches among devices (JAX only)")
     given = vars(parser.parse_args())
     if given.pop("data_parallel"):
         share_devices()

@@ -1,13 +1,13 @@
-"""BiKD beside plain training, KD and balanced softmax, on real long-tailed digits. No download.
+"""BiKD compared with plain training, KD and balanced softmax, on real long-tailed digits. No download.
 
     python recipes/digits_lt.py
 
-Data: scikit-learn's handwritten digits, cut to an imbalance of 50 (114 images of "0", two of "9"), normal noise of
-0.7 on every training image, so that the student cannot memorise them. A perceptron with 12 hidden units learns from
-one with 128 that was trained on the same long-tailed images. Every student has the same 2,000 steps; the accuracy is
-the last step's, on 500 clean balanced images that nothing else has seen.
+The data are scikit-learn's handwritten digits, cut to an imbalance of 50 (114 images of "0", two of "9"). Normally
+distributed noise of 0.7 is added to every training image, so that the student cannot memorise the images. A perceptron
+with 12 hidden units learns from one with 128 that was trained on the same long-tailed images. Every student takes the
+same 2,000 steps. The accuracy is that of the last step, on 500 clean balanced images that are used for nothing else.
 
-About two minutes on two CPU cores for three seeds. Writes to `runs/digits_lt/`.
+Three seeds take about two minutes on two CPU cores. The results are written to `runs/digits_lt/`.
 """
 
 import argparse
@@ -37,9 +37,9 @@ def main(seeds=(0, 1, 2), imbalance_factor=50, steps=STEPS, folder="runs/digits_
         fit(teacher, data, steps)
         for method in ("CE", "KD", "BiKD", "balanced softmax"):
             announce(method, seed)
-            data = load(imbalance_factor, seed)  # anew, so that every method sees the same batches in the same order
+            data = load(imbalance_factor, seed)  # again, so that every method sees the same batches in the same order
             model = build(method, data.class_counts, teacher, seed)
-            looked_at = load(imbalance_factor, seed).train  # of its own: looking must not change the order of training
+            looked_at = load(imbalance_factor, seed).train  # a second one: reading it must not affect training
             scores = train(model, method, data, steps, folder / f"seed_{seed}", looked_at)
             rows.append({"method": method, "seed": seed, **scores})
     print(f"\nTest accuracy (%), imbalance {imbalance_factor}, mean of seeds {list(seeds)}, last step\n")
@@ -88,7 +88,7 @@ def train(model, method, data, steps, folder, looked_at):
             bikd.callbacks.WeightMap(folder, data=looked_at),
             bikd.callbacks.WeightHistory(folder / "weights.csv", data.class_counts, data=looked_at, **groups),
             bikd.callbacks.HypergradientMonitor(),
-            *callbacks,  # they write down what stands in the logs by then
+            *callbacks,  # last, because they record what the others have added to the logs
         ]
     start = time.perf_counter()
     fit(model, data, steps, callbacks)

@@ -2,12 +2,12 @@
 
     python recipes/imagenet_lt.py --out runs/imagenet_lt
 
-A ResNet-50 teaches a MobileNetV2, both from scratch with the paper's step at 90 epochs. The set is streamed; tfds asks
-for the ImageNet archives, which must be downloaded by hand. Four meta images per class are held out of the training
-images, because the rarest class has five. Accuracy is on the set's balanced test split. A killed run goes on from its
-last epoch when it is started again.
+A ResNet-50 teaches a MobileNetV2. Both are trained from scratch with the paper's step, for 90 epochs. The data set is
+streamed; tfds needs the ImageNet archives, which must be downloaded by hand. Four meta images per class are held out of
+the training images, because the rarest class has five. The accuracy is that on the balanced test split of the data set.
+A killed run resumes from its last epoch when it is started again.
 
-Not run here: it takes the archives and GPUs. What is tested is this page on a small offline set. The paper has no
+Not run here: that takes the archives and GPUs. The tests run this recipe on a small offline data set. The paper has no
 number for ImageNet-LT.
 """
 
@@ -39,7 +39,7 @@ def main(out, name=NAME, meta_size=META_SIZE, image_size=(224, 224), batch_size=
         "classifier_activation": None,
     }
 
-    # Not `ExactBackup`, which would decode all images again that have been trained on.
+    # Not `ExactBackup`: to resume, it would decode again all images that have been trained on.
     if (out / "teacher.json").exists():  # written last
         bikd.data.check_manifest(out / "teacher.json", data)
         teacher = keras.saving.load_model(out / "teacher.keras")

@@ -4,11 +4,11 @@
     python recipes/train_teacher.py glyphs/g100 --imbalance-factor 50 --out teachers/g100_50    # no download
 
 A ResNet-32x4 with the paper's protocol (section 4.1): SGD 0.1 with momentum 0.9 and L2, 120 epochs, decay at 80 and
-100. Writes `teacher.keras` and `teacher.json`, the manifest of the split, which the student recipes check. A killed
-run goes on from its last epoch when it is started again, on the same images or not at all.
+100. The recipe writes `teacher.keras` and `teacher.json`, the manifest of the split, which the student recipes check. A
+killed run resumes from its last epoch when it is started again, on the same images or not at all.
 
-Paper, Table 1, Teacher(CE): CIFAR-10 90.79 / 82.72 / 77.23 and CIFAR-100 65.45 / 51.59 / 45.88 at imbalance 10 / 50 /
-100. Not run here on CIFAR: that takes a GPU and a download.
+Paper, Table 1, "Teacher (CE)", at imbalance 10 / 50 / 100: CIFAR-10 90.79 / 82.72 / 77.23, CIFAR-100 65.45 / 51.59 /
+45.88. Not run here on CIFAR: that takes a GPU and a download.
 """
 
 import argparse
@@ -50,7 +50,7 @@ def main(name, out, imbalance_factor=50.0, *, loss="ce", epochs=120, seed=0, met
     batches, position = bikd.data.resumable(data.train)
     teacher.fit(
         batches,
-        shuffle=False,  # `load` has done it
+        shuffle=False,  # `load` has shuffled already
         epochs=epochs,
         steps_per_epoch=len(data.train),
         callbacks=[
@@ -75,7 +75,7 @@ def losses(data):
 
 
 def decayed(learning_rate, steps_per_epoch, epochs):
-    """A tenth after two thirds of the epochs, and again after five sixths: 80 and 100 of 120."""
+    """Divide the rate by ten after two thirds of the epochs, and again after five sixths: 80 and 100 of 120."""
     boundaries = [steps_per_epoch * epochs * part // 6 for part in (4, 5)]
     values = [learning_rate, learning_rate / 10, learning_rate / 100]
     return keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, values)

@@ -1,22 +1,22 @@
-"""Search inner steps, temperature and meta learning rate of BiKD; then train the best against the defaults.
+"""Search inner steps, temperature and meta learning rate of BiKD; then compare the best with the defaults.
 
     python recipes/tune.py                                       # digits with noise, 12 trials, about three minutes
     python recipes/tune.py --data glyphs/g100 --steps 800
     python recipes/tune.py --tuner hyperband
-    python recipes/tune.py --data cifar100 --steps 14880 --trials 30     # wants a GPU; not run here
+    python recipes/tune.py --data cifar100 --steps 14880 --trials 30     # needs a GPU; not run here
 
-Chooses by balanced accuracy on a validation split that is neither the meta nor the test set. A killed search goes on
-when it is started again; finished trials are not repeated. Written to a folder of its own in `runs/tune/`: `trials.md`,
-`search.png`, `best.json`, `results.md`. The last holds the test accuracy of the best configuration and of the
-defaults, each trained anew with three seeds on three splits.
+The search chooses by balanced accuracy on a validation split that is neither the meta nor the test set. A killed search
+resumes when it is started again; finished trials are not repeated. Every search writes `trials.md`, `search.png`,
+`best.json` and `results.md` to its own folder in `runs/tune/`. `results.md` holds the test accuracy of the best
+configuration and of the defaults, each trained again with three seeds on three splits.
 
-Several workers, here a chief and two on one machine:
+With several workers, here a chief and two workers on one machine:
 
     python recipes/tune.py --workers 2
 
-which starts itself with Keras Tuner's variables: `KERASTUNER_TUNER_ID=chief` or `worker0`, ..., and
-`KERASTUNER_ORACLE_IP`, `KERASTUNER_ORACLE_PORT` for all. On several machines set them by hand and share the folder. A
-worker that was killed is started again under the same id, and gets its trial back.
+The recipe then starts itself with Keras Tuner's variables: `KERASTUNER_TUNER_ID=chief` or `worker0`, ..., and for all
+processes `KERASTUNER_ORACLE_IP` and `KERASTUNER_ORACLE_PORT`. On several machines, set them by hand and share the
+folder. A worker that was killed is started again under the same id, and gets its trial back.
 """
 
 import argparse
@@ -36,7 +36,7 @@ DEFAULTS = {"inner_steps": 5, "temperature": 4.0, "meta_learning_rate": 1e-3}
 
 
 def main(data="digits-noise", *, tuner="bayesian", trials=12, steps=2000, folder="runs/tune", seeds=(0, 1, 2)):
-    bikd.plots.require_matplotlib()  # the figure comes at the very end
+    bikd.plots.require_matplotlib()  # now, because the figure is drawn at the very end
     folder = pathlib.Path(folder) / f"{data.replace('/', '_')}_{steps}"
     split = load(data, seed=0)
     teacher = trained_teacher(data, split, steps, folder / "teacher.keras", seed=0)
@@ -106,10 +106,10 @@ def write_trials(rows, folder):
 
 
 def compare(data, best, steps, seeds, folder):
-    """Best against defaults on test images, on splits and teachers of their own."""
+    """Compare the best configuration with the defaults on test images of fresh splits, each with its own teacher."""
     rows = []
     for seed in seeds:
-        split = load(data, seed=seed + 100)  # fresh: the search has chosen for the split of seed 0
+        split = load(data, seed=seed + 100)  # fresh: the search has chosen on the split of seed 0
         teacher = trained_teacher(data, split, steps, folder / f"teacher_{seed + 100}.keras", seed=seed + 100)
         for method, chosen in (("defaults", DEFAULTS), ("best of the search", best)):
             row = trained_row(folder / f"{method.replace(' ', '_')}_{seed}.json", chosen)
@@ -119,9 +119,9 @@ def compare(data, best, steps, seeds, folder):
                 bikd.results.save_row(folder / f"{method.replace(' ', '_')}_{seed}.json", row)
             rows.append(row)
     table = bikd.results.markdown_table(rows, {"balanced accuracy (test)": "accuracy"})
-    told = bikd.results.paired(rows, "best of the search", "defaults", "accuracy")
-    won = f"{told['wins']}/{len(seeds)} wins, p = {told['p'] or float('nan'):.2g}"
-    text = f"{table}\n\nBest minus defaults: {told['difference']:+.1f} ({won})"
+    paired = bikd.results.paired(rows, "best of the search", "defaults", "accuracy")
+    won = f"{paired['wins']}/{len(seeds)} wins, p = {paired['p'] or float('nan'):.2g}"
+    text = f"{table}\n\nBest minus defaults: {paired['difference']:+.1f} ({won})"
     (folder / "results.md").write_text(text + "\n")
     print(f"\n{json.dumps(best)}\n\n{text}")
     return rows
@@ -176,7 +176,7 @@ def network(data, split, hidden, resnet):
 
 
 def trained_teacher(data, split, steps, path, seed):
-    """Path of a teacher that was trained on the same long-tailed images; trained if it is not there."""
+    """Path of a teacher of the same long-tailed images, which is trained if there is no such file."""
     if not path.exists() and not is_worker():
         keras.utils.set_random_seed(seed + 500)
         teacher = network(data, split, (128,), (8, (32, 32, 64, 128)))
@@ -186,7 +186,7 @@ def trained_teacher(data, split, steps, path, seed):
         unfinished = path.with_name(f"unfinished_{path.name}")
         teacher.save(unfinished)
         os.replace(unfinished, path)
-    while not path.exists():  # the chief trains it
+    while not path.exists():  # a worker waits for the chief, which trains it
         time.sleep(1)
     return path
 
@@ -206,7 +206,7 @@ def is_worker():
 def with_workers(count, arguments, port):
     """Start a chief and `count` workers of this recipe, and wait for the chief, which writes the results.
 
-    A worker that ends in an error is started again under its id, and gets its trial back.
+    A worker that ends with an error is started again under its id, and gets its trial back.
     """
     here = {"KERASTUNER_ORACLE_IP": "127.0.0.1", "KERASTUNER_ORACLE_PORT": str(port)}
 
@@ -236,8 +236,8 @@ if __name__ == "__main__":
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--folder", default="runs/tune")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--workers", type=int, default=0, help="processes beside a chief")
-    parser.add_argument("--port", type=int, default=8000, help="of the chief")
+    parser.add_argument("--workers", type=int, default=0, help="number of workers, in addition to the chief")
+    parser.add_argument("--port", type=int, default=8000, help="port of the chief")
     given = vars(parser.parse_args())
     workers, port = given.pop("workers"), given.pop("port")
     if workers:

@@ -2,9 +2,10 @@
 
     python recipes/your_data.py my_images --image-size 96 96 --meta-size 50 --test-size 100
 
-The folder is taken as long-tailed as it is; a balanced meta set and a balanced test set are held out. A ResNet-32
-teaches a ResNet-8, with the paper's step and a rate that falls to nothing over `--steps`: a thousand show whether it
-works, the paper takes fifteen times as many. Writes the student, its class names and the weight map beside them.
+The folder is used as it is, as long-tailed as it is. A balanced meta set and a balanced test set are held out. A
+ResNet-32 teaches a ResNet-8, with the paper's step and a learning rate that falls to zero over `--steps`. A thousand
+steps show whether it works; the paper takes fifteen times as many. The recipe writes the student, its class names and
+the weight map.
 """
 
 import argparse

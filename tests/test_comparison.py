@@ -113,7 +113,7 @@ def test_the_grid_of_table_1_on_mock_cifar(compare, tmp_path):
     assert {"cifar10", "cifar100"} == set(compare.PAPER)
     setting, method = compare.lookup(cell)
     assert (setting.passes, setting.imbalance_factors, setting.seeds) == (120, (10.0, 50.0, 100.0), (0, 1, 2))
-    small = comparison.CifarResNet(8, (8, 8, 8, 8))
+    small = comparison.CifarResNet(8, (16, 16, 16, 16))
     setting = dataclasses.replace(setting, student=small, teacher=small, meta_size=100, passes=20)
     with tfds.testing.mock_data(num_examples=500):
         row = comparison.train(cell, setting, method, tmp_path)

@@ -1,5 +1,6 @@
 """What the documentation shows is run: every Python block of a page, in order; every command names what exists."""
 
+import importlib.util
 import pathlib
 import re
 import shlex
@@ -52,7 +53,7 @@ COMMANDS = [
     (page.relative_to(ROOT), line)
     for page in PAGES
     for code, _ in blocks(page, "bash")
-    for line in code.splitlines()
+    for line in code.replace("\\\n", " ").splitlines()
     if line.strip()
 ]
 
@@ -71,3 +72,23 @@ def test_commands_name_what_exists(page, command):
                 assert f'"{word}"' in source, f"{words[1]} knows no {word}"
     else:
         assert words[0] in {"pip", "git"}
+
+
+@pytest.fixture
+def hooks():
+    spec = importlib.util.spec_from_file_location("hooks", ROOT / "docs/hooks.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("language", ["python", "bash"])
+def test_the_site_refuses_code_that_would_be_cut_off(hooks, language):
+    fits, too_long = "x" * 80, "x" * 81
+    hooks.check_code_columns(f"{too_long}\n```{language}\n{fits}\n```\n{too_long}\n", "page.md")
+    with pytest.raises(ValueError, match=r"page\.md:3 has 81 columns"):
+        hooks.check_code_columns(f"Text\n```{language}\n{too_long}\n{fits}\n```\n", "page.md")
+
+
+def test_code_of_the_readme_fits_the_columns_of_the_site(hooks):
+    hooks.check_code_columns((ROOT / "README.md").read_text(), "README.md")  # not a page of the site

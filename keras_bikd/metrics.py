@@ -45,18 +45,18 @@ class _PerClassMetric(Serializable, keras.metrics.Metric):
         Raises:
             ValueError: If `y_pred` has another number of classes than the metric.
         """
-        y_pred = class_logits(y_pred)
-        if y_pred.shape[-1] not in (None, self.num_classes):
+        logits = class_logits(y_pred)
+        if logits.shape[-1] not in (None, self.num_classes):
             raise ValueError(
                 f"`{type(self).__name__}` was created for {self.num_classes} classes, but the model has "
-                f"{y_pred.shape[-1]} outputs. Create the metric for as many classes as the model has outputs. "
-                f"Received: y_pred of shape {tuple(y_pred.shape)}"
+                f"{logits.shape[-1]}. Create the metric for as many classes as the model has. "
+                f"Received: y_pred of shape {tuple(ops.shape(y_pred))}"
             )
         ids = class_ids(y_true, self.num_classes)
         members = ops.one_hot(ids, self.num_classes, dtype=self.dtype)
         if sample_weight is not None:
             members = members * ops.reshape(ops.cast(sample_weight, self.dtype), (-1, 1))
-        right = ops.cast(ops.equal(ops.argmax(y_pred, axis=-1), ids), self.dtype)
+        right = ops.cast(ops.equal(ops.argmax(logits, axis=-1), ids), self.dtype)
         self.total.assign_add(ops.sum(members, axis=0))
         self.correct.assign_add(ops.sum(members * right[:, None], axis=0))
 

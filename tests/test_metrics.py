@@ -103,7 +103,7 @@ PER_CLASS = [name for name in METRICS if name != "ExpectedCalibrationError"]
 @pytest.mark.parametrize("name", PER_CLASS)
 @pytest.mark.parametrize("outputs", [1, 5])
 def test_a_metric_for_another_number_of_classes_says_so(name, outputs):
-    message = rf"`{name}` was created for 4 classes, but the model has {outputs} outputs.*shape \(6, {outputs}\)"
+    message = rf"`{name}` was created for 4 classes, but the model has {max(outputs, 2)}\..*shape \(6, {outputs}\)"
     with pytest.raises(ValueError, match=message):
         METRICS[name]().update_state(np.zeros(6, "int32"), np.zeros((6, outputs)))
 
@@ -111,7 +111,7 @@ def test_a_metric_for_another_number_of_classes_says_so(name, outputs):
 def test_a_metric_for_another_number_of_classes_stops_fit():
     model = models.compiled()
     model.compile("sgd", metrics=[bikd.metrics.BalancedAccuracy(3)])
-    with pytest.raises(ValueError, match="`BalancedAccuracy` was created for 3 classes, but the model has 4 outputs"):
+    with pytest.raises(ValueError, match="`BalancedAccuracy` was created for 3 classes, but the model has 4"):
         model.fit(*models.arrays(), meta_data=models.arrays(8), verbose=0)
 
 

@@ -194,7 +194,7 @@ def make_split(
     )
 
 
-def _shuffled_ids(source, generator):
+def _shuffled_ids(source: Source, generator: np.random.Generator) -> list[np.ndarray]:
     """The ids of every class, in random order."""
     ids = [generator.permutation(np.where(source.labels == label)[0]) for label in range(source.num_classes)]
     empty = [label for label, own in enumerate(ids) if not len(own)]
@@ -206,7 +206,9 @@ def _shuffled_ids(source, generator):
     return ids
 
 
-def _take_balanced(ids_by_class, size, argument):
+def _take_balanced(
+    ids_by_class: list[np.ndarray], size: int | None, argument: str
+) -> tuple[np.ndarray, list[np.ndarray]]:
     """Split off `size` ids, the same number of every class."""
     num_classes = len(ids_by_class)
     smallest = min(len(ids) for ids in ids_by_class)
@@ -220,7 +222,13 @@ def _take_balanced(ids_by_class, size, argument):
     return taken, [ids[per_class:] for ids in ids_by_class]
 
 
-def _long_tail(ids_by_class, before_meta, imbalance_factor, cut, generator):
+def _long_tail(
+    ids_by_class: list[np.ndarray],
+    before_meta: int,
+    imbalance_factor: float | None,
+    cut: LongTailCut,
+    generator: np.random.Generator,
+) -> np.ndarray:
     """How many of its ids each class keeps; `before_meta` is what the smallest class had before the meta set."""
     sizes = np.array([len(ids) for ids in ids_by_class])
     if imbalance_factor is None:
@@ -239,7 +247,7 @@ def _long_tail(ids_by_class, before_meta, imbalance_factor, cut, generator):
     return counts
 
 
-def _partly_wrong(source, train, share, generator):
+def _partly_wrong(source: Source, train: np.ndarray, share: float, generator: np.random.Generator) -> np.ndarray:
     """The labels of all ids, a share of those of the training ids changed to other classes."""
     if not share:
         return source.labels
@@ -257,7 +265,9 @@ def _partly_wrong(source, train, share, generator):
     return labels
 
 
-def _with_meta(train, meta, counts, meta_in_train):
+def _with_meta(
+    train: np.ndarray, meta: np.ndarray, counts: np.ndarray, meta_in_train: bool | float
+) -> tuple[np.ndarray, np.ndarray]:
     """Training ids and class counts once the meta images are trained on as well."""
     if meta_in_train is False:
         return train, counts

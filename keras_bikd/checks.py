@@ -19,6 +19,7 @@ __all__ = [
     "is_number",
     "labels_match",
     "logits_of",
+    "non_negative_integer",
     "non_negative_number",
     "number_per_class",
     "objective",

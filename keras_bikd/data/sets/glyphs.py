@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from numpy.random import Generator
 
 __all__ = ["FONTS", "HUNDRED", "TEN", "Glyphs", "GlyphsConfig", "Style", "draw"]
 
@@ -81,7 +82,7 @@ def draw(labels: Sequence[int] | np.ndarray, style: Style, seed: int, size: int 
 
 
 def _draw_chunk(
-    labels: np.ndarray, characters: np.ndarray, style: Style, generator: np.random.Generator, size: int
+    labels: np.ndarray, characters: np.ndarray, style: Style, generator: Generator, size: int
 ) -> np.ndarray:
     count, level = len(labels), style.level
     uniform = generator.uniform
@@ -93,9 +94,8 @@ def _draw_chunk(
         place = np.stack([np.cos(angle), np.sin(angle)], axis=-1) * distance[:, None]
         which = generator.integers(0, len(characters), count), generator.integers(0, len(FONTS), count)
         opacity = (uniform(0.4, 1.0, count) * level).clip(0, 1)
-        images = _paint(
-            images, _warp(characters[which], matrix, -_apply(matrix, place), size), opacity, uniform(0, 1, (count, 3))
-        )
+        mask = _warp(characters[which], matrix, -_apply(matrix, place), size)
+        images = _paint(images, mask, opacity, uniform(0, 1, (count, 3)))
     matrix, shift = _affine(
         count, generator, rotation=0.35 * level, scale=(0.75, 1.15), shear=0.25 * level, shift=0.18 * level
     )
@@ -105,7 +105,7 @@ def _draw_chunk(
     return (images.clip(0, 1) * 255).astype("uint8")
 
 
-def _background(count: int, level: float, generator: np.random.Generator, size: int) -> np.ndarray:
+def _background(count: int, level: float, generator: Generator, size: int) -> np.ndarray:
     """A smooth field of colour around a dark to middling tone."""
     low = generator.uniform(0, 1, (count * 3, 5, 5)).astype("float32")
     zoom = np.tile(0.7 * np.eye(2), (count * 3, 1, 1))
@@ -114,7 +114,7 @@ def _background(count: int, level: float, generator: np.random.Generator, size: 
     return tone + 0.45 * level * (field - 0.5)
 
 
-def _bright_colour(images: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+def _bright_colour(images: np.ndarray, generator: Generator) -> np.ndarray:
     """A colour well away from the mean background, and brighter than it in every channel."""
     count, mean = len(images), images.mean(axis=(1, 2))
     difference = generator.uniform(0, 1, (count, 3)) - mean
@@ -129,13 +129,7 @@ def _paint(images: np.ndarray, mask: np.ndarray, opacity: np.ndarray, colour: np
 
 
 def _affine(
-    count: int,
-    generator: np.random.Generator,
-    *,
-    rotation: float,
-    scale: tuple[float, float],
-    shear: float,
-    shift: float = 0.0,
+    count: int, generator: Generator, *, rotation: float, scale: tuple[float, float], shear: float, shift: float = 0.0
 ) -> tuple[np.ndarray, np.ndarray]:
     """Random maps from output to source coordinates, `x -> matrix @ x + offset`, in units of half an image."""
     angle = generator.uniform(-rotation, rotation, count)

@@ -16,6 +16,7 @@ import numpy as np
 from keras import layers
 
 import keras_bikd as bikd
+from keras_bikd.files import atomic_write
 
 STEPS, EPOCHS = 25, 8
 
@@ -53,9 +54,8 @@ def main(folder, every):
     backup = bikd.callbacks.ExactBackup(folder / "backup", position, every=None if every == "epoch" else int(every))
     model.fit(stream, steps_per_epoch=STEPS, epochs=EPOCHS, verbose=0, callbacks=[backup, Rows(folder / "epochs.csv")])
     state = [*model.variables, *model.optimizer.variables]
-    unfinished = folder / "unfinished.npz"
-    np.savez(unfinished, **{f"{i:03d}": variable.numpy() for i, variable in enumerate(state)})
-    os.replace(unfinished, folder / "state.npz")
+    with atomic_write(folder / "state.npz") as unfinished:
+        np.savez(unfinished, **{f"{i:03d}": variable.numpy() for i, variable in enumerate(state)})
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ __all__ = [
     "classes_of",
     "is_number",
     "labels_match",
+    "non_negative_integer",
     "non_negative_number",
     "number_per_class",
     "objective",

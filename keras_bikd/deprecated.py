@@ -1,17 +1,17 @@
 """Names of the previous version. Each works for one more release, with a warning that says what to use instead."""
 
 import importlib
-import warnings
 from typing import Any
 
 import keras
 
 from keras_bikd.callbacks.pacing import ExpertPacing
+from keras_bikd.data.deprecated import warn
 from keras_bikd.models.distillation import DistillationModel
 from keras_bikd.objectives.experts import ExpertsObjective
 from keras_bikd.types import Counts
 
-__all__ = ["LFMEModel", "attribute", "warn"]
+__all__ = ["LFMEModel", "attribute"]
 
 _MODULES = {
     "bikd_model": "models.bikd",
@@ -24,11 +24,6 @@ _MODULES = {
     "rwkd_model": "models.rwkd",
     "teacher_reference": "models.teacher_reference",
 }
-
-
-def warn(old: str, new: str) -> None:
-    """Warn, where the user called, that `old` is now `new`."""
-    warnings.warn(f"`{old}` will be removed in the next release. Use {new}.", category=DeprecationWarning, stacklevel=3)
 
 
 def attribute(name: str) -> Any:

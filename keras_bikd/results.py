@@ -1,22 +1,32 @@
-"""Rows of results: kept on disk one by one, summed up over seeds, compared pair by pair."""
+"""Rows of results: stored one file each, averaged over seeds, compared method by method."""
 
 import csv
+import importlib
 import json
+import os
 import pathlib
 import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
 
 from keras_bikd.files import atomic_write
+from keras_bikd.version import __version__
+
+__all__ = ["Row", "load_row", "markdown", "markdown_table", "paired", "save_row", "spread", "versions", "write_csv"]
+
+Row: TypeAlias = dict[str, Any]
+"""One result, such as that of one method with one seed: names to values that JSON can hold."""
 
 
-def save_row(path, row):
-    """Write one row as JSON, whole or not at all, so that a killed run leaves no half of one.
+def save_row(path: str | os.PathLike[str], row: Row) -> None:
+    """Write one row as JSON, whole or not at all: a run that is killed leaves no broken file.
 
     Args:
-        path: File to write; folders are created.
-        row: Dict of what JSON can hold.
+        path: File to write; missing folders are created.
+        row: Dict of values that JSON can hold.
 
     Examples:
         >>> import tempfile
@@ -29,46 +39,58 @@ def save_row(path, row):
         unfinished.write_text(json.dumps(row, indent=1) + "\n")
 
 
-def load_row(path):
-    """Read what `save_row` wrote; `None` if there is no such file."""
+def load_row(path: str | os.PathLike[str]) -> Row | None:
+    """Read a row that `save_row` wrote; `None` if there is no such file."""
     path = pathlib.Path(path)
     return json.loads(path.read_text()) if path.exists() else None
 
 
-def versions():
-    """Versions of what a result depends on, as a dict of name to version."""
-    from keras_bikd.version import __version__
+def versions() -> dict[str, str]:
+    """Versions of what a result depends on: this library, Keras, its backend and NumPy.
 
+    Examples:
+        >>> list(versions())
+        ['keras_bikd', 'keras', 'backend', 'numpy']
+    """
+    backend = keras.backend.backend()
     return {
         "keras_bikd": __version__,
         "keras": keras.__version__,
-        "backend": f"{keras.backend.backend()} {_backend_version()}",
+        "backend": f"{backend} {importlib.import_module(backend).__version__}",
         "numpy": np.__version__,
     }
 
 
-def _backend_version():
-    import importlib.metadata
+def markdown(headings: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """Lay out a Markdown table: the first column is text, the others are numbers.
 
-    names = {"tensorflow": ("tensorflow", "tensorflow-cpu"), "jax": ("jax",), "torch": ("torch",)}
-    for name in names[keras.backend.backend()]:
-        try:
-            return importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return "unknown"
+    Args:
+        headings: Heading of every column.
+        lines: The cells of every line.
+
+    Returns:
+        The table, without a newline at the end.
+
+    Examples:
+        >>> print(markdown(["method", "few-shot"], [["CE", "2.0"]]))
+        | method | few-shot |
+        |---|---:|
+        | CE | 2.0 |
+    """
+    first, *others = [f"| {' | '.join(cells)} |" for cells in (headings, *lines)]
+    return "\n".join([first, f"|---|{'---:|' * (len(headings) - 1)}", *others])
 
 
-def markdown_table(rows, columns, by="method"):
-    """Mean and standard deviation over seeds, one line per method, as Markdown.
+def markdown_table(rows: Sequence[Row], columns: Mapping[str, str], by: str = "method") -> str:
+    """Mean and standard deviation over seeds as a Markdown table, one line per method.
 
     Args:
         rows: List of dicts, one per method and seed.
         columns: Dict of heading to key of a number in the rows.
-        by: Key that names the line.
+        by: Key whose values name the lines.
 
     Returns:
-        The table, lines in the order in which they first appear.
+        The table, its lines in the order of their first rows.
 
     Examples:
         >>> print(markdown_table([{"method": "CE", "few": 1.0}, {"method": "CE", "few": 3.0}], {"few-shot": "few"}))
@@ -76,41 +98,40 @@ def markdown_table(rows, columns, by="method"):
         |---|---:|---:|
         | CE | 2.0 ± 1.4 | 2 |
     """
-    lines = [f"| {by} | {' | '.join(columns)} | seeds |", f"|---|{'---:|' * (len(columns) + 1)}"]
+    lines = []
     for name in dict.fromkeys(row[by] for row in rows):
         own = [row for row in rows if row[by] == name]
-        cells = [spread([row.get(key) for row in own]) for key in columns.values()]
-        lines.append(f"| {name} | {' | '.join(cells)} | {len(own)} |")
-    return "\n".join(lines)
+        lines.append([name, *(spread([row.get(key) for row in own]) for key in columns.values()), str(len(own))])
+    return markdown([by, *columns, "seeds"], lines)
 
 
-def spread(values):
-    """Mean and sample standard deviation as text; the value alone if there is one, a dash if there is none.
+def spread(values: Iterable[float | None]) -> str:
+    """Mean and sample standard deviation as text; of a single value the value, of none a dash. `None` is left out.
 
     Examples:
         >>> spread([70.0, 72.0])
         '71.0 ± 1.4'
     """
-    values = [value for value in values if value is not None]
-    if not values:
-        return "–"
-    if len(values) == 1:
-        return f"{values[0]:.1f}"
-    return f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}"
+    numbers = [value for value in values if value is not None]
+    if len(numbers) > 1:
+        return f"{statistics.mean(numbers):.1f} ± {statistics.stdev(numbers):.1f}"
+    return f"{numbers[0]:.1f}" if numbers else "–"
 
 
-def paired(rows, method, reference, key):
+def paired(rows: Sequence[Row], method: str, reference: str, key: str) -> dict[str, Any] | None:
     """Compare two methods seed by seed.
 
     Args:
         rows: List of dicts with `"method"`, `"seed"` and `key`.
-        method: Name of the one.
-        reference: Name of the other.
-        key: What to compare.
+        method: Name of a method.
+        reference: Name of the method to compare it with.
+        key: Key of the number to compare.
 
     Returns:
-        Dict: `"difference"` (mean over common seeds), `"worst"`, `"wins"`, `"seeds"`, and `"p"`, the two-sided
-        p-value of a paired t-test (`None` below three seeds); or `None` without a common seed.
+        Dict of the differences, method minus reference, over the seeds that both have: `"difference"` (their mean),
+        `"worst"` (the smallest), `"wins"` (how many are positive), `"seeds"` (how many there are), and `"p"`, the
+        two-sided p-value of a paired t-test; `None` below three seeds, or if all differences are equal. `None` in
+        place of the dict if no seed is common to both.
 
     Examples:
         >>> rows = [{"method": m, "seed": s, "few": v} for m, s, v in
@@ -121,32 +142,29 @@ def paired(rows, method, reference, key):
     """
     from scipy import stats
 
-    scores = {name: {row["seed"]: row[key] for row in rows if row["method"] == name} for name in (method, reference)}
-    seeds = sorted(set(scores[method]) & set(scores[reference]))
-    if not seeds:
+    own, other = ({row["seed"]: row[key] for row in rows if row["method"] == name} for name in (method, reference))
+    differences = [own[seed] - other[seed] for seed in sorted(own.keys() & other.keys())]
+    if not differences:
         return None
-    differences = [scores[method][seed] - scores[reference][seed] for seed in seeds]
-    varies = len(seeds) > 2 and len(set(differences)) > 1
+    varies = len(differences) > 2 and len(set(differences)) > 1
     return {
         "difference": statistics.mean(differences),
         "worst": min(differences),
         "wins": sum(difference > 0 for difference in differences),
-        "seeds": len(seeds),
+        "seeds": len(differences),
         "p": float(stats.ttest_1samp(differences, 0.0).pvalue) if varies else None,
     }
 
 
-def write_csv(path, rows):
-    """Write rows as CSV; what is nested goes in as JSON.
+def write_csv(path: str | os.PathLike[str], rows: Sequence[Row]) -> None:
+    """Write rows as CSV, nested values as JSON.
 
     Args:
         path: File to write.
-        rows: List of dicts; a key that is missing in a row leaves its cell empty.
+        rows: List of dicts. The cell of a key that a row does not have is left empty.
     """
-    keys = list(dict.fromkeys(key for row in rows for key in row))
     with open(path, "w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=keys)
+        writer = csv.DictWriter(file, fieldnames=dict.fromkeys(key for row in rows for key in row))
         writer.writeheader()
         for row in rows:
-            flat = {key: json.dumps(value) if isinstance(value, (dict, list)) else value for key, value in row.items()}
-            writer.writerow(flat)
+            writer.writerow({key: json.dumps(v) if isinstance(v, (dict, list)) else v for key, v in row.items()})

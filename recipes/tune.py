@@ -31,6 +31,7 @@ import time
 import keras
 
 import keras_bikd as bikd
+from keras_bikd.files import atomic_write
 
 DEFAULTS = {"inner_steps": 5, "temperature": 4.0, "meta_learning_rate": 1e-3}
 
@@ -182,10 +183,8 @@ def trained_teacher(data, split, steps, path, seed):
         teacher = network(data, split, (128,), (8, (32, 32, 64, 128)))
         teacher.compile(sgd(data, steps), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
         teacher.fit(split.train.repeat(), shuffle=False, steps_per_epoch=steps, verbose=0)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f"unfinished_{path.name}")
-        teacher.save(unfinished)
-        os.replace(unfinished, path)
+        with atomic_write(path) as unfinished:
+            teacher.save(unfinished)
     while not path.exists():  # a worker waits for the chief, which trains it
         time.sleep(1)
     return path

@@ -18,6 +18,7 @@ import numpy as np
 from keras import layers
 
 import keras_bikd as bikd
+from keras_bikd.files import atomic_write
 
 STEPS, EPOCHS = 25, 8
 
@@ -58,9 +59,8 @@ def main(folder, every, slow=""):
         callbacks.append(keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: time.sleep(0.05)))
     model.fit(stream, steps_per_epoch=STEPS, epochs=EPOCHS, verbose=0, callbacks=callbacks)
     state = [*model.variables, *model.optimizer.variables]
-    unfinished = folder / "unfinished.npz"
-    np.savez(unfinished, **{f"{i:03d}": variable.numpy() for i, variable in enumerate(state)})
-    os.replace(unfinished, folder / "state.npz")
+    with atomic_write(folder / "state.npz") as unfinished:
+        np.savez(unfinished, **{f"{i:03d}": variable.numpy() for i, variable in enumerate(state)})
 
 
 if __name__ == "__main__":

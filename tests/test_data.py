@@ -380,21 +380,19 @@ def test_names_and_keywords_of_the_version_before(tmp_path):
     write_folder(tmp_path / "images")
     sizes = {"meta_size": 30, "test_size": 60}
     both = LongTailCut(meta_in_train=True)
-    with pytest.warns(DeprecationWarning, match=r"`data\.Cut` is deprecated. Write `data\.LongTailCut`") as renamed:
+    with pytest.warns(DeprecationWarning, match=r"`data\.Cut` will be removed.*Use `data\.LongTailCut`") as renamed:
         assert bikd.data.Cut is LongTailCut
-    with pytest.warns(DeprecationWarning, match=r"Write `data\.load\(data\.Arrays\(x, y\), \.\.\.\)`"):
+    with pytest.warns(DeprecationWarning, match=r"Use `data\.load\(data\.Arrays\(x, y\), \.\.\.\)`"):
         old = bikd.data.make_long_tailed(x, y, 10, meta_in_train=True, name="mine", **sizes)
     assert old.manifest == bikd.data.load(Arrays(x, y, name="mine"), 10, cut=both, **sizes).manifest
-    with pytest.warns(DeprecationWarning, match=r"Write `data\.load\(data\.Folder\(path, image_size\), \.\.\.\)`"):
+    with pytest.warns(DeprecationWarning, match=r"Use `data\.load\(data\.Folder\(path, image_size\), \.\.\.\)`"):
         old = bikd.data.load_folder(tmp_path / "images", image_size=(8, 8), meta_size=9, test_size=9)
     assert old.class_counts.tolist() == [34, 14, 6]
     with pytest.warns(DeprecationWarning, match=r"cut=LongTailCut\(meta_in_train=True, sampling='instance'\)") as moved:
         old = load(meta_in_train=True, sampling="instance")
     assert moved[0].filename == renamed[0].filename == __file__
     assert old.manifest == load(cut=both).manifest
-    with pytest.warns(
-        DeprecationWarning, match=r"Write `load\(Tfds\('sklearn_digits', image_size=\(4, 4\)\), \.\.\.\)`"
-    ):
+    with pytest.warns(DeprecationWarning, match=r"Use `load\(Tfds\('sklearn_digits', image_size=\(4, 4\)\), \.\.\.\)`"):
         assert next(iter(load(image_size=(4, 4)).train))[0].shape == (64, 4, 4, 1)
     with pytest.raises(TypeError, match="unexpected keyword argument 'meta_sise'"):
         load(meta_sise=3)

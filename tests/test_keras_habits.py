@@ -153,8 +153,9 @@ def test_a_student_that_compiles_itself_loads_without_a_warning(tmp_path, recwar
 def test_names_of_the_version_before_warn():
     with pytest.warns(DeprecationWarning, match=r"keras_bikd.hypergradient.*Use `keras_bikd.bilevel.hypergradient`"):
         assert bikd.hypergradient.one_step_hypergradient
-    with pytest.warns(DeprecationWarning, match="LFMEModel.*`ExpertPacing`"):
+    with pytest.warns(DeprecationWarning, match="LFMEModel.*`ExpertPacing`") as warned:
         lfme = bikd.LFMEModel
+    assert warned[0].filename == __file__
     experts = bikd.Experts([models.perceptron(classes=2) for _ in range(2)], [[0, 1], [2, 3]])
     model = lfme(models.perceptron(), experts, [9, 7, 5, 3], num_groups=2)
     model.compile("sgd")

@@ -199,6 +199,8 @@ def test_after_a_resumed_training_files_of_others_stay_and_the_next_begins_at_it
 
     with pytest.raises(KeyboardInterrupt):
         train(Stop())
+    assert not list(tmp_path.glob("unfinished_*"))
+    (tmp_path / "unfinished_1_step_000000000012.weights.h5").write_text("of a process that was killed")
     model, batches, history = train()
     assert history.epoch == [1]
     assert {path.name for path in tmp_path.iterdir()} == {"maps", "log.csv"}

@@ -59,10 +59,6 @@ def test_imports_point_downwards(path):
             assert own == "backend", f"{own} imports jax"
 
 
-NOT_YET_TYPED = {"data", "comparison", "results", "files"}
-TYPED = [path for path in MODULES if part(path) not in NOT_YET_TYPED]
-
-
 def exported(tree):
     """The names in `__all__`; `None` if the module takes over that of another."""
     for node in ast.walk(tree):
@@ -88,7 +84,7 @@ def definitions(tree):
     return found
 
 
-@pytest.mark.parametrize("path", TYPED, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_all_names_what_a_module_offers_and_each_has_a_docstring(path):
     tree = ast.parse(path.read_text())
     found = definitions(tree)
@@ -105,7 +101,7 @@ def public_functions(nodes):
             yield node
 
 
-@pytest.mark.parametrize("path", TYPED, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_public_functions_are_annotated(path):
     for function in public_functions(ast.parse(path.read_text()).body):
         taken = function.args
@@ -117,7 +113,7 @@ def test_public_functions_are_annotated(path):
 
 def test_functions_fit_on_a_screen():
     """At most forty lines, without the docstring."""
-    for path in TYPED:
+    for path in MODULES:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.FunctionDef):
                 docstring = node.body[0] if ast.get_docstring(node) is not None else None

@@ -11,6 +11,7 @@ import numpy as np
 
 from keras_bikd import checks
 from keras_bikd.backend import processes
+from keras_bikd.files import atomic_write
 from keras_bikd.types import Logs
 
 __all__ = ["ExactBackup", "StudentCheckpoint"]
@@ -128,18 +129,17 @@ class ExactBackup(keras.callbacks.Callback):
             with tempfile.TemporaryDirectory() as folder:
                 self.model.save_weights(pathlib.Path(folder, "unused.weights.h5"))
             return
-        self.directory.mkdir(parents=True, exist_ok=True)
         # Weight files hold no metrics.
         metrics, backup = self._metrics_file(done), self.directory / f"step_{done:012d}.weights.h5"
-        # By number: metrics of the same name have variables of the same path.
-        np.savez(metrics, **{str(i): variable.numpy() for i, variable in enumerate(self.model.metrics_variables)})
-        unfinished = self.directory / "unfinished.weights.h5"
-        self.model.save_weights(unfinished)
-        os.replace(unfinished, backup)
+        with atomic_write(backup) as unfinished:
+            # By number: metrics of the same name have variables of the same path.
+            np.savez(metrics, **{str(i): variable.numpy() for i, variable in enumerate(self.model.metrics_variables)})
+            self.model.save_weights(unfinished)
         self._remove_all_but(metrics, backup)
 
     def _remove_all_but(self, *kept: pathlib.Path) -> None:
-        for pattern in ("step_*.weights.h5", "metrics_*.npz", "unfinished.weights.h5"):
+        # What `atomic_write` names `unfinished_...` is left by a process that was killed while it wrote.
+        for pattern in ("step_*.weights.h5", "metrics_*.npz", "unfinished_*_step_*.weights.h5"):
             for file in self.directory.glob(pattern):
                 if file not in kept:
                     file.unlink()

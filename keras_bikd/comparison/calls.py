@@ -36,8 +36,8 @@ class Parts:
 
     student: keras.Model
     teacher: keras.Model
-    counts: list
-    teacher_counts: list
+    counts: list[int]
+    teacher_counts: list[int]
     train: Any
     meta: Any
     clean_meta: Any
@@ -61,16 +61,16 @@ class Part:
         Part('counts')
     """
 
-    def __init__(self, name: str):
+    def __init__(self, name: str) -> None:
         known = [field.name for field in dataclasses.fields(Parts)]
         if name.partition(".")[0] not in known:
             raise ValueError(f"`Part` takes one of {', '.join(known)}. Received: name={name!r}")
         self.name = name
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"Part({self.name!r})"
 
-    def config(self) -> dict:
+    def config(self) -> dict[str, str]:
         """Return the placeholder as data for JSON."""
         return {"part": self.name}
 
@@ -101,18 +101,18 @@ class Call:
         {'temperature': 4.0, 'class_counts': {'part': 'teacher_counts'}}
     """
 
-    def __init__(self, function: Callable, /, *arguments: Any, **keywords: Any):
+    def __init__(self, function: Callable[..., Any], /, *arguments: Any, **keywords: Any) -> None:
         if not isinstance(function, type) and not inspect.isfunction(function):
             raise ValueError(f"`Call(function, ...)` takes a class or a function. Received: function={function!r}")
         self.function, self.arguments, self.keywords = function, arguments, keywords
         self.config()  # complains here, and not in the middle of a comparison
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         values = [repr(value) for value in self.arguments]
         values += [f"{name}={value!r}" for name, value in self.keywords.items()]
         return f"Call({', '.join([self.function.__qualname__, *values])})"
 
-    def config(self) -> dict:
+    def config(self) -> dict[str, Any]:
         """Return the call as data for JSON: name of the function and all its arguments, those left out too."""
         name, signature = _name(self.function), inspect.signature(self.function)
         try:
@@ -177,7 +177,7 @@ def config_of(value: Any) -> Any:
     return json.loads(json.dumps(value, default=_described))
 
 
-def _described(value):
+def _described(value: Any) -> Any:
     kind: Any = type(value)
     if isinstance(value, (Call, Part)):
         return value.config()

@@ -1,24 +1,24 @@
 """Cells of a comparison: independent trainings in processes of their own, each stored when it is done."""
 
-import itertools
 import json
 import multiprocessing
 import multiprocessing.connection
 import os
 import pathlib
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from multiprocessing.context import SpawnProcess
 
 import keras
 
 from keras_bikd import plots, results
 from keras_bikd.comparison.protocol import train
-from keras_bikd.comparison.setting import Cell
+from keras_bikd.comparison.setting import Cell, Lookup
 
 __all__ = ["row_of", "run_cells"]
 
 
-def run_cells(cells: Sequence[Cell], lookup: Callable, folder: str | pathlib.Path, workers: int = 1) -> None:
+def run_cells(cells: Sequence[Cell], lookup: Lookup, folder: str | pathlib.Path, workers: int = 1) -> None:
     """Run the cells that are not done yet.
 
     Cells of one setting, imbalance and seed share a process. It frees its memory at its end, and if it crashes the
@@ -31,34 +31,33 @@ def run_cells(cells: Sequence[Cell], lookup: Callable, folder: str | pathlib.Pat
         workers: Number of processes at a time. If there are several, each has a single thread.
     """
     plots.require_matplotlib()  # the figures come at the very end
-    shared = lambda cell: (cell.setting, cell.imbalance_factor, cell.seed)  # noqa: E731
-    order = {key: i for i, key in enumerate(dict.fromkeys(map(shared, cells)))}
-    groups = [list(group) for _, group in itertools.groupby(sorted(cells, key=lambda c: order[shared(c)]), key=shared)]
-    waiting = [group for group in groups if not all(row_of(cell, lookup, folder) for cell in group)]
+    groups: dict[tuple[str, float, int], list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault((cell.setting, cell.imbalance_factor, cell.seed), []).append(cell)
+    waiting = [group for group in groups.values() if not all(row_of(cell, lookup, folder) for cell in group)]
     context = multiprocessing.get_context("spawn")
-    running: list = []
+    running: dict[SpawnProcess, list[Cell]] = {}
     while waiting or running:
         while waiting and len(running) < workers:
             group = waiting.pop(0)
             process = context.Process(target=_run_group, args=(group, lookup, folder, workers == 1), daemon=True)
             process.start()
-            running.append((process, group))
-        multiprocessing.connection.wait([process.sentinel for process, _ in running])
-        ended = [(process, group) for process, group in running if not process.is_alive()]
-        for process, group in ended:
+            running[process] = group
+        multiprocessing.connection.wait([process.sentinel for process in running])
+        for process in [process for process in running if not process.is_alive()]:
+            group = running.pop(process)
             if process.exitcode:
                 print(f"FAILED: a process died with exit code {process.exitcode}, in one of {group}", flush=True)
-        running = [pair for pair in running if pair not in ended]
 
 
-def row_of(cell: Cell, lookup: Callable, folder: str | pathlib.Path) -> dict | None:
+def row_of(cell: Cell, lookup: Lookup, folder: str | pathlib.Path) -> results.Row | None:
     """Load the stored row of a cell; `None` if there is none, or if it was trained in any other way."""
     row = results.load_row(cell.path(folder))
     # As text, because the order of a dict counts too: of candidate losses, for one.
     return row if row is not None and json.dumps(row.get("config")) == json.dumps(cell.config(*lookup(cell))) else None
 
 
-def _run_group(group, lookup, folder, alone):
+def _run_group(group: list[Cell], lookup: Lookup, folder: str | pathlib.Path, alone: bool) -> None:
     if not alone:
         os.environ |= {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}  # read at the first operation
     parent = multiprocessing.parent_process()

@@ -44,10 +44,10 @@ class Method:
     """
 
     model: Call
-    compile_arguments: dict = dataclasses.field(default_factory=dict)
+    compile_arguments: dict[str, Any] = dataclasses.field(default_factory=dict)
     train_on: Part = TRAIN
     meta_data: Any = None
-    callbacks: tuple = ()
+    callbacks: tuple[Call, ...] = ()
     finish: Call | None = None
     before: "Method | None" = None
     teacher: str = "ce"
@@ -55,7 +55,7 @@ class Method:
     meta_in_train: bool | float = False
     budget: int = 1
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not isinstance(self.model, Call):
             raise ValueError(
                 "`Method(model=...)` takes a `Call` that makes the model, such as `Call(DistillationModel, "

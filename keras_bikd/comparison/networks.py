@@ -22,20 +22,18 @@ class Perceptron:
         (None, 10)
     """
 
-    units: tuple
+    units: tuple[int, ...]
     l2: float = 2.5e-4
 
-    def __call__(self, input_shape: tuple, num_classes: int) -> keras.Model:
+    def __call__(self, input_shape: tuple[int, int, int], num_classes: int) -> keras.Model:
         """Make an untrained network.
 
         Args:
             input_shape: Shape of an image.
             num_classes: Number of logits.
         """
-        decay = {
-            "kernel_regularizer": keras.regularizers.L2(self.l2),
-            "bias_regularizer": keras.regularizers.L2(self.l2),
-        }
+        l2 = keras.regularizers.L2(self.l2)
+        decay = {"kernel_regularizer": l2, "bias_regularizer": l2}
         hidden = [keras.layers.Dense(n, "relu", kernel_initializer="he_normal", **decay) for n in self.units]
         logits = keras.layers.Dense(num_classes, kernel_initializer="he_normal", **decay)
         return keras.Sequential([keras.Input(input_shape), keras.layers.Flatten(), *hidden, logits])
@@ -57,17 +55,12 @@ class CifarResNet:
     """
 
     depth: int
-    widths: tuple
+    widths: tuple[int, int, int, int]
     stem_stride: int = 1
     l2: float = 2.5e-4
 
-    def __call__(self, input_shape: tuple, num_classes: int) -> keras.Model:
+    def __call__(self, input_shape: tuple[int, int, int], num_classes: int) -> keras.Model:
         """Make an untrained network; the arguments are those of `Perceptron`."""
         return networks.cifar_resnet(
-            self.depth,
-            self.widths,
-            num_classes,
-            input_shape=input_shape,
-            stem_stride=self.stem_stride,
-            l2=self.l2,
+            self.depth, self.widths, num_classes, input_shape=input_shape, stem_stride=self.stem_stride, l2=self.l2
         )

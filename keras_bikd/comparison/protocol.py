@@ -3,9 +3,11 @@
 import contextlib
 import pathlib
 import time
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_bikd import results
@@ -15,11 +17,12 @@ from keras_bikd.comparison.setting import EPOCHS, Cell, Setting, load_data, netw
 from keras_bikd.comparison.teachers import teacher_of
 from keras_bikd.data import LongTailedData
 from keras_bikd.feed import batches
+from keras_bikd.types import Logs
 
 __all__ = ["train"]
 
 
-def train(cell: Cell, setting: Setting, method: Method, folder: pathlib.Path) -> dict:
+def train(cell: Cell, setting: Setting, method: Method, folder: pathlib.Path) -> results.Row:
     """Train the student of one cell and test it.
 
     Args:
@@ -46,7 +49,7 @@ def train(cell: Cell, setting: Setting, method: Method, folder: pathlib.Path) ->
         **scores,
         "best_on_meta": best["overall"],
         "seconds": sum(part.seconds for part in runs),
-        "memory": None if run.memory is None else max(part.memory for part in runs),
+        "memory": max((part.memory for part in runs if part.memory is not None), default=None),
         "steps": run.steps,
         "history": {k: v for part in runs for k, v in part.history.items() if "weight" in k or "hypergradient" in k},
         "manifest": run.data.manifest["ids_sha256"],
@@ -61,15 +64,15 @@ class _Run(NamedTuple):
     model: keras.Model
     data: LongTailedData
     steps: int
-    history: dict
-    best: list
+    history: dict[str, list[float]]
+    best: list[np.ndarray]
     seconds: float
     memory: float | None
 
 
-def _run(cell, setting, method, folder, before=None):
+def _run(cell: Cell, setting: Setting, method: Method, folder: pathlib.Path, before: keras.Model | None = None) -> _Run:
     """Train a method from the start; `before` is the trained model of `method.before`."""
-    drawn = {"sampling": method.sampling, "meta_in_train": method.meta_in_train}
+    drawn: dict[str, Any] = {"sampling": method.sampling, "meta_in_train": method.meta_in_train}
     data = load_data(setting, cell, **drawn)
     clean_meta = load_data(setting, cell, augmented=False, **drawn).meta
     teacher, teacher_counts = teacher_of(cell, setting, method, data, folder)
@@ -93,17 +96,16 @@ def _run(cell, setting, method, folder, before=None):
     meta_data = make(method.meta_data, parts)
     _reset_peak_memory()
     start = time.perf_counter()
-    model.compile(
-        sgd(setting.learning_rate, steps),
-        steps_per_execution=_execution(steps),
-        **make(method.compile_arguments, parts),
-    )
+    compile_arguments = make(method.compile_arguments, parts)
+    model.compile(sgd(setting.learning_rate, steps), steps_per_execution=_execution(steps), **compile_arguments)
     history = _fit(model, method, parts, meta_data, steps, best)
     make(method.finish, parts)
     return _Run(model, data, steps, history, best.weights, time.perf_counter() - start, _peak_memory())
 
 
-def _fit(model, method, parts, meta_data, steps, best):
+def _fit(
+    model: keras.Model, method: Method, parts: Parts, meta_data: Any, steps: int, best: keras.callbacks.Callback
+) -> dict[str, list[float]]:
     epochs = min(EPOCHS, steps)
     return model.fit(
         make(method.train_on, parts).repeat(),
@@ -116,7 +118,7 @@ def _fit(model, method, parts, meta_data, steps, best):
     ).history
 
 
-def _execution(steps):
+def _execution(steps: int) -> int:
     """Steps per execution: as many as divide an epoch, at most 50."""
     return max(d for d in (1, 2, 5, 10, 20, 25, 50) if (steps // min(EPOCHS, steps)) % d == 0)
 
@@ -124,24 +126,24 @@ def _execution(steps):
 class _BestOnMeta(keras.callbacks.Callback):
     """Keeps the weights of the epoch with the best accuracy on a meta set."""
 
-    def __init__(self, meta):
+    def __init__(self, meta: Any) -> None:
         super().__init__()
         self.meta, self.best = meta, -1.0
-        self.weights: list = []
+        self.weights: list[np.ndarray] = []
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         predicted, labels = _predictions(self.model.student, self.meta)
         accuracy = float((predicted == labels).mean())
         if accuracy > self.best:
             self.best, self.weights = accuracy, self.model.student.get_weights()
 
 
-def _predictions(student, data):
+def _predictions(student: keras.Model, data: Any) -> Iterator[np.ndarray]:
     pairs = [(ops.argmax(student.predict_on_batch(x), axis=-1), y) for x, y in batches(data)]
     return (ops.convert_to_numpy(ops.concatenate(column)) for column in zip(*pairs))
 
 
-def _group_accuracies(student, test, num_classes):
+def _group_accuracies(student: keras.Model, test: Any, num_classes: int) -> dict[str, float | None]:
     """Balanced accuracy in per cent: of all classes, of the largest 30 %, of the smallest 30 %, of those in between."""
     predicted, labels = _predictions(student, test)
     per_class = [100 * float((predicted[labels == c] == c).mean()) for c in range(num_classes)]
@@ -154,13 +156,13 @@ def _group_accuracies(student, test, num_classes):
 _STATUS = pathlib.Path("/proc/self/status")  # Linux only; elsewhere the memory is not measured
 
 
-def _reset_peak_memory():
+def _reset_peak_memory() -> None:
     if _STATUS.exists():
         with contextlib.suppress(OSError):  # without the permission, the peak is that of the whole process
             _STATUS.with_name("clear_refs").write_text("5")
 
 
-def _peak_memory():
+def _peak_memory() -> float | None:
     """Peak resident memory of this process since it was reset, in MiB."""
     if not _STATUS.exists():
         return None

@@ -3,7 +3,7 @@
 import dataclasses
 import pathlib
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import keras
 
@@ -11,9 +11,13 @@ from keras_bikd import data as long_tailed
 from keras_bikd.comparison.calls import Call, config_of, make
 from keras_bikd.comparison.method import Method
 
-__all__ = ["EPOCHS", "Cell", "Setting", "load_data", "network", "sgd", "steps_of"]
+__all__ = ["EPOCHS", "Cell", "Lookup", "Network", "Setting", "load_data", "network", "sgd", "steps_of"]
 
-EPOCHS = 10  # the student is evaluated on the meta set after each
+EPOCHS = 10
+"""Epochs of every training; the student is evaluated on the meta set after each."""
+
+Network: TypeAlias = Callable[[tuple[int, int, int], int], keras.Model]
+"""What makes an untrained network for the shape of an image and a number of classes, such as `Perceptron`."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,11 +55,11 @@ class Setting:
     """
 
     name: str
-    imbalance_factors: tuple
-    seeds: tuple
+    imbalance_factors: tuple[float, ...]
+    seeds: tuple[int, ...]
     meta_size: int
-    student: Callable
-    teacher: Callable
+    student: Network
+    teacher: Network
     test_size: int | None = None
     batch_size: int = 64
     steps: int | None = None
@@ -64,14 +68,14 @@ class Setting:
     augment: Call | None = None
     wrong_labels: float = 0.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if (self.steps is None) == (self.passes is None):
             raise ValueError(
                 f"`Setting` takes `steps` or `passes`, one of the two. Received: steps={self.steps!r} and "
                 f"passes={self.passes!r}"
             )
 
-    def config(self) -> dict:
+    def config(self) -> dict[str, Any]:
         """Describe what a result depends on; the other imbalance factors and seeds of a comparison are left out."""
         shared = [field.name for field in dataclasses.fields(self) if field.name not in ("imbalance_factors", "seeds")]
         return config_of({name: getattr(self, name) for name in shared})
@@ -107,7 +111,7 @@ class Cell(NamedTuple):
         name = "".join(c if c.isalnum() else "_" for c in self.method)
         return self.folder(folder) / f"{name}_{self.seed}{'_quick' if self.quick else ''}.json"
 
-    def config(self, setting: Setting, method: Method) -> dict:
+    def config(self, setting: Setting, method: Method) -> dict[str, Any]:
         """Describe all that a result of this cell depends on. A stored row counts only if it has the same description.
 
         Args:
@@ -119,6 +123,10 @@ class Cell(NamedTuple):
         """
         own = {"imbalance_factor": self.imbalance_factor, "seed": self.seed, "quick": self.quick}
         return config_of(own | {"setting": setting.config(), "method": method})
+
+
+Lookup: TypeAlias = Callable[[Cell], tuple[Setting, Method]]
+"""Returns what the names in a cell stand for."""
 
 
 def load_data(
@@ -161,7 +169,7 @@ def steps_of(setting: Setting, data: long_tailed.LongTailedData, cell: Cell) -> 
     return max(steps // 100, 4) if cell.quick else steps // EPOCHS * EPOCHS
 
 
-def network(builder: Callable, data: long_tailed.LongTailedData) -> keras.Model:
+def network(builder: Network, data: long_tailed.LongTailedData) -> keras.Model:
     """Make an untrained network for the images and classes of `data`."""
     return builder(tuple(data.train.element_spec[0].shape[1:]), data.num_classes)
 

@@ -2,11 +2,12 @@
 
 import pathlib
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 
 from keras_bikd import plots, results
 from keras_bikd.comparison.cells import row_of
-from keras_bikd.comparison.setting import Cell
+from keras_bikd.comparison.setting import Cell, Lookup
+from keras_bikd.results import Row
 
 __all__ = ["report"]
 
@@ -21,7 +22,7 @@ COLUMNS = {
 }
 
 
-def report(cells: Sequence[Cell], lookup: Callable, folder: str | pathlib.Path, reference: str) -> list[dict]:
+def report(cells: Sequence[Cell], lookup: Lookup, folder: str | pathlib.Path, reference: str) -> list[Row]:
     """Print and write the tables, one per setting and imbalance, and list the cells that are missing.
 
     Args:
@@ -34,16 +35,14 @@ def report(cells: Sequence[Cell], lookup: Callable, folder: str | pathlib.Path, 
         The rows, a list of dicts.
     """
     found = {cell: row_of(cell, lookup, folder) for cell in cells}
-    rows, sections = [row for row in found.values() if row], []
-    for name, factor in dict.fromkeys((cell.setting, cell.imbalance_factor) for cell, row in found.items() if row):
-        own = {
-            cell: row for cell, row in found.items() if row and (cell.setting, cell.imbalance_factor) == (name, factor)
-        }
-        sections += [f"## {name}, imbalance {factor:g}", *_sections([*own.values()], reference)]
-        figure = plots.method_bars([*own.values()], ("overall", "few"))
-        figure.savefig(next(iter(own)).folder(folder) / "methods.png", dpi=150)
-    missing = [cell for cell, row in found.items() if not row]
-    if missing:
+    rows = [row for row in found.values() if row]
+    sections = []
+    for name, factor in dict.fromkeys((row["data"], row["imbalance_factor"]) for row in rows):
+        own = [row for row in rows if (row["data"], row["imbalance_factor"]) == (name, factor)]
+        sections += [f"## {name}, imbalance {factor:g}", *_sections(own, reference)]
+        figure = plots.method_bars(own, ("overall", "few"))
+        figure.savefig(Cell(name, factor, "", 0).folder(folder) / "methods.png", dpi=150)
+    if missing := [cell for cell, row in found.items() if not row]:
         sections += ["Failed or missing:", "\n".join(f"- {cell}" for cell in missing)]
     text = "\n\n".join(sections)
     print(f"\n{text}")
@@ -53,7 +52,7 @@ def report(cells: Sequence[Cell], lookup: Callable, folder: str | pathlib.Path, 
     return rows
 
 
-def _sections(rows, reference):
+def _sections(rows: list[Row], reference: str) -> Iterator[str]:
     """The tables of one setting and imbalance."""
     yield results.markdown_table(rows, COLUMNS)
     if any(row["method"] == reference for row in rows):
@@ -64,7 +63,7 @@ def _sections(rows, reference):
         yield stability
 
 
-def _stability(rows):
+def _stability(rows: list[Row]) -> str:
     """How much the updates of the weight network vary: means over seeds; empty if no method has one."""
     lines = []
     for method in dict.fromkeys(row["method"] for row in rows):
@@ -76,19 +75,18 @@ def _stability(rows):
             for key in ("hypergradient_cosine", "hypergradient_norm")
             for epoch in (0, 4, len(histories[0][key]) - 1)
         ]
-        lines.append(f"| {method} | {' | '.join(cells)} |")
-    headings = [
-        f"{what}, {when}" for what in ("cosine to the one before", "norm") for when in ("first", "fifth", "last")
-    ]
-    return "\n".join([f"| method | {' | '.join(headings)} |", "|---|" + "---:|" * 6, *lines]) if lines else ""
+        lines.append([method, *cells])
+    quantities, epochs = ("cosine to the one before", "norm"), ("first", "fifth", "last")
+    headings = [f"{quantity}, {epoch}" for quantity in quantities for epoch in epochs]
+    return results.markdown(["method", *headings], lines) if lines else ""
 
 
-def _differences(rows, reference):
+def _differences(rows: list[Row], reference: str) -> str:
     """Every other method against the reference, over the seeds that both have."""
-    lines = ["| method | difference | worst seed | wins | p |", "|---|---:|---:|---:|---:|"]
+    lines = []
     for method in dict.fromkeys(row["method"] for row in rows if row["method"] != reference):
         if pair := results.paired(rows, method, reference, "overall"):
             p = "–" if pair["p"] is None else f"{pair['p']:.2g}"
             wins = f"{pair['wins']}/{pair['seeds']}"
-            lines.append(f"| {method} | {pair['difference']:+.1f} | {pair['worst']:+.1f} | {wins} | {p} |")
-    return "\n".join(lines)
+            lines.append([method, f"{pair['difference']:+.1f}", f"{pair['worst']:+.1f}", wins, p])
+    return results.markdown(["method", "difference", "worst seed", "wins", "p"], lines)

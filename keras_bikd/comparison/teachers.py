@@ -1,6 +1,7 @@
 """Teachers of a comparison: each is trained once, on the same images as its students, and kept on disk."""
 
 import pathlib
+from typing import Any
 
 import keras
 
@@ -18,7 +19,7 @@ __all__ = ["teacher_of"]
 
 def teacher_of(
     cell: Cell, setting: Setting, method: Method, data: long_tailed.LongTailedData, folder: pathlib.Path
-) -> tuple[keras.Model, list]:
+) -> tuple[keras.Model, list[int]]:
     """Load the teacher of a cell, or train it if it is not there yet.
 
     Args:
@@ -56,7 +57,9 @@ def teacher_of(
     return teacher, counts
 
 
-def _train_teacher(cell, setting, data, loss, steps):
+def _train_teacher(
+    cell: Cell, setting: Setting, data: long_tailed.LongTailedData, loss: Any, steps: int
+) -> keras.Model:
     keras.utils.set_random_seed(cell.seed + 500)
     teacher = network(setting.teacher, data)
     teacher.compile(sgd(setting.learning_rate, steps), loss)
@@ -64,7 +67,7 @@ def _train_teacher(cell, setting, data, loss, steps):
     return teacher
 
 
-def _train_experts(cell, setting, class_counts):
+def _train_experts(cell: Cell, setting: Setting, class_counts: list[int]) -> Experts:
     """Three experts on the images of their own classes, each with a third of the steps of one teacher."""
     groups = class_groups(class_counts)
     experts = []

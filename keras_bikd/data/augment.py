@@ -1,14 +1,20 @@
 """Augmentations for `load(augment=...)`: functions of a batch of images and a seed."""
 
 from collections.abc import Callable
+from typing import TypeAlias
 
 import tensorflow as tf
 
 from keras_bikd import checks
+from keras_bikd.types import Tensor
 
-__all__ = ["Augmentation", "gaussian_noise", "pad_crop_flip"]
+__all__ = ["Augmentation", "Augmentations", "gaussian_noise", "pad_crop_flip"]
 
-Augmentation = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+Augmentation: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""A function of a batch of images and a seed, an integer tensor of shape `(2,)`, that returns images."""
+
+Augmentations: TypeAlias = Augmentation | tuple[Augmentation | None, Augmentation | None] | None
+"""What `load(augment=...)` takes: one function for training and meta images, or a pair of them."""
 
 
 def gaussian_noise(stddev: float) -> Augmentation:
@@ -27,7 +33,7 @@ def gaussian_noise(stddev: float) -> Augmentation:
     """
     checks.non_negative_number("gaussian_noise", "stddev", stddev)
 
-    def augment(images, seed):
+    def augment(images: Tensor, seed: Tensor) -> Tensor:
         return images + stddev * tf.random.stateless_normal(tf.shape(images), seed, dtype=images.dtype)
 
     return augment
@@ -51,7 +57,7 @@ def pad_crop_flip(padding: int = 4, *, flip: bool = True) -> Augmentation:
     """
     checks.non_negative_integer("pad_crop_flip", "padding", padding)
 
-    def augment(images, seed):
+    def augment(images: Tensor, seed: Tensor) -> Tensor:
         batch, height, width, _ = tf.unstack(tf.shape(images))
         offsets = tf.random.stateless_uniform((batch, 2), seed, 0, 2 * padding + 1, dtype="int32")
         padded = tf.pad(images, [[0, 0], [padding, padding], [padding, padding], [0, 0]])

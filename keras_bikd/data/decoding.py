@@ -32,7 +32,6 @@ def shuffled_and_decoded(
     records: tf.data.Dataset,
     decode: Callable[..., Any],
     *,
-    count: int,
     shape: tuple[int, ...],
     seed: int | None,
     buffer: int,
@@ -40,9 +39,8 @@ def shuffled_and_decoded(
     """Decode records in parallel: once, into memory, if the set is small; else on every pass, after shuffling.
 
     Args:
-        records: What `decode` takes.
+        records: What `decode` takes; a data set of known length.
         decode: Function from a record to `(image, label)`.
-        count: Number of records.
         shape: Shape of an image.
         seed: Seed of the order; `None` keeps the order of the records.
         buffer: How many records of a large set are shuffled at a time.
@@ -50,8 +48,8 @@ def shuffled_and_decoded(
     Returns:
         A `tf.data.Dataset` of `(image, label)`.
     """
-    small = count * int(np.prod(shape)) <= _CACHE_BYTES
-    if small:
+    count = len(records)
+    if count * int(np.prod(shape)) <= _CACHE_BYTES:
         records = records.map(decode, num_parallel_calls=tf.data.AUTOTUNE).cache()
         return records if seed is None else records.shuffle(count, seed=seed)
     if seed is not None:

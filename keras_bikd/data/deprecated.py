@@ -8,23 +8,33 @@ from keras_bikd.data.loader import LongTailedData, load
 from keras_bikd.data.sources import Arrays, Folder, Source, Tfds
 from keras_bikd.data.split import LongTailCut
 
-__all__ = ["REPLACEMENTS", "Cut", "load_folder", "make_long_tailed", "moved_keywords", "renamed"]
+__all__ = ["Cut", "load_folder", "make_long_tailed", "moved_keywords", "renamed", "warn"]
 
-REPLACEMENTS = {
+_REPLACEMENTS = {
     "Cut": "data.LongTailCut",
     "make_long_tailed": "data.load(data.Arrays(x, y), ...)",
     "load_folder": "data.load(data.Folder(path, image_size), ...)",
 }
-Cut = LongTailCut
 _OF_TFDS = ("image_size", "data_dir")
 _OF_CUT = ("meta_in_train", "sampling")
+
+Cut = LongTailCut
+"""Deprecated: `LongTailCut`."""
+
+
+def warn(old: str, new: str) -> None:
+    """Warn that `old` is deprecated, at the caller's line.
+
+    It stands above this function, the one that warns, and a public function or a module's `__getattr__`.
+    """
+    warnings.warn(f"`{old}` will be removed in the next release. Use {new}.", DeprecationWarning, stacklevel=4)
 
 
 def renamed(name: str) -> Any:
     """What `keras_bikd.data.<name>` was, with a warning."""
-    if name not in REPLACEMENTS:
+    if name not in _REPLACEMENTS:
         raise AttributeError(f"module 'keras_bikd.data' has no attribute {name!r}")
-    _warn(f"`data.{name}`", REPLACEMENTS[name])
+    warn(f"data.{name}", f"`{_REPLACEMENTS[name]}`")
     return globals()[name]
 
 
@@ -52,24 +62,21 @@ def moved_keywords(
     if for_tfds:
         if not isinstance(source, str):
             raise TypeError(f"{function}() takes {', '.join(for_tfds)} with the name of a tfds set alone")
-        _warn(f"`{function}({_equations(for_tfds)})`", f"{function}(Tfds({source!r}, {_equations(for_tfds)}), ...)")
+        given = _equations(for_tfds)
+        warn(f"{function}({given})", f"`{function}(Tfds({source!r}, {given}), ...)`")
         source = Tfds(source, **for_tfds)
     if for_cut:
-        _warn(f"`{function}({_equations(for_cut)})`", f"{function}(..., cut=LongTailCut({_equations(for_cut)}))")
+        given = _equations(for_cut)
+        warn(f"{function}({given})", f"`{function}(..., cut=LongTailCut({given}))`")
         cut = dataclasses.replace(cut, **for_cut)
     return source, cut
 
 
-def _with_cut(options):
+def _with_cut(options: dict[str, Any]) -> dict[str, Any]:
     cut = options.pop("cut", LongTailCut())
     drawn = {name: options.pop(name) for name in _OF_CUT if name in options}
     return {**options, "cut": dataclasses.replace(cut, **drawn)}
 
 
-def _equations(options):
+def _equations(options: dict[str, Any]) -> str:
     return ", ".join(f"{name}={value!r}" for name, value in options.items())
-
-
-def _warn(old, new):
-    # Above this function: the one that warns, then the public one, then the caller's line.
-    warnings.warn(f"{old} is deprecated. Write `{new}`.", DeprecationWarning, stacklevel=4)

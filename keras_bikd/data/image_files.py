@@ -45,7 +45,7 @@ def check_readable(files: Iterable[str]) -> None:
         )
 
 
-def _begins_as_image(file):
+def _begins_as_image(file: str) -> bool:
     try:
         with open(file, "rb") as opened:
             return opened.read(8).startswith(_SIGNATURES)
@@ -53,9 +53,9 @@ def _begins_as_image(file):
         return False
 
 
-def _is_below_hidden(file, folder):
+def _is_below_hidden(file: str, folder: pathlib.Path) -> bool:
     return any(map(is_hidden, pathlib.Path(file).relative_to(folder).parts))
 
 
-def _first(names):
-    return f"{', '.join(map(str, names[:5]))}{', ...' if len(names) > 5 else ''}"
+def _first(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"

@@ -9,10 +9,11 @@ import numpy as np
 import tensorflow as tf
 
 from keras_bikd import checks
-from keras_bikd.data.augment import Augmentation
+from keras_bikd.data.augment import Augmentation, Augmentations
 from keras_bikd.data.pipeline import batches, training_images
 from keras_bikd.data.sources import Source, Tfds
 from keras_bikd.data.split import LongTailCut, Split, make_split
+from keras_bikd.types import Batch, Tensor
 
 __all__ = ["LongTailedData", "load", "only_classes"]
 
@@ -68,7 +69,7 @@ def load(
     test_size: int | None = None,
     batch_size: int = 100,
     seed: int = 0,
-    augment: Augmentation | tuple[Augmentation | None, Augmentation | None] | None = None,
+    augment: Augmentations = None,
     cut: LongTailCut = LongTailCut(),  # noqa: B008 (frozen)
     **moved: Any,
 ) -> LongTailedData:
@@ -176,7 +177,7 @@ def only_classes(data: LongTailedData, classes: Sequence[int] | np.ndarray, batc
     place = np.full(data.num_classes, -1)
     place[chosen] = np.arange(len(chosen))
 
-    def own(x, labels):
+    def own(x: Tensor, labels: Tensor) -> Batch:
         places = tf.gather(place, labels)
         return x[places >= 0], places[places >= 0]
 
@@ -188,7 +189,7 @@ def only_classes(data: LongTailedData, classes: Sequence[int] | np.ndarray, batc
     )
 
 
-def _opened(source):
+def _opened(source: Any) -> Source:
     if isinstance(source, str):
         return Tfds(source)
     if isinstance(source, Source):
@@ -199,7 +200,7 @@ def _opened(source):
     )
 
 
-def _augmentations(augment):
+def _augmentations(augment: Any) -> tuple[Augmentation | None, Augmentation | None]:
     """The functions for the training and for the meta images."""
     pair = augment if isinstance(augment, tuple) else (augment, augment)
     if len(pair) != 2 or not all(own is None or callable(own) for own in pair):
@@ -210,7 +211,7 @@ def _augmentations(augment):
     return pair
 
 
-def _check_test_size(source, test_size):
+def _check_test_size(source: Source, test_size: int | None) -> None:
     if source.test_size is None and test_size is None:
         raise ValueError(
             f"{source.name!r} has no labelled test split. Say with `load(test_size=...)` how many images to hold out."
@@ -222,10 +223,13 @@ def _check_test_size(source, test_size):
         )
 
 
-def _pipelines(source, split, batch_size, train_augment, meta_augment):
+def _pipelines(
+    source: Source, split: Split, batch_size: int, train_augment: Augmentation | None, meta_augment: Augmentation | None
+) -> LongTailedData:
     train = training_images(source, split)
     meta = source.images(split.meta, split.labels, split.seed + 1)
-    test = source.test_images() if split.test is None else source.images(split.test, split.labels, None)
+    # Of the sources, only `Tfds` may have a test split of its own.
+    test = source.test_images() if split.test is None else source.images(split.test, split.labels, None)  # type: ignore[union-attr]
     validation = None
     if split.validation is not None:
         validation = batches(source.images(split.validation, split.labels, None), batch_size)

@@ -5,7 +5,7 @@ import os
 import pathlib
 from typing import Any
 
-from keras_bikd.data.augment import Augmentation
+from keras_bikd.data.augment import Augmentations
 from keras_bikd.data.loader import LongTailedData, load
 from keras_bikd.data.sources import Source, Tfds
 from keras_bikd.data.split import LongTailCut
@@ -14,7 +14,7 @@ from keras_bikd.results import save_row
 __all__ = ["check_manifest", "load_manifest", "save_manifest"]
 
 
-def save_manifest(path: str | os.PathLike, data: LongTailedData) -> None:
+def save_manifest(path: str | os.PathLike[str], data: LongTailedData) -> None:
     """Write the manifest of a split as JSON, whole or not at all.
 
     Args:
@@ -24,7 +24,7 @@ def save_manifest(path: str | os.PathLike, data: LongTailedData) -> None:
     save_row(path, data.manifest)
 
 
-def check_manifest(path: str | os.PathLike, data: LongTailedData) -> None:
+def check_manifest(path: str | os.PathLike[str], data: LongTailedData) -> None:
     """Raise unless `data` is the split that a manifest describes.
 
     Use it before a student learns from a saved teacher: the teacher must not have seen the student's meta or test
@@ -46,11 +46,11 @@ def check_manifest(path: str | os.PathLike, data: LongTailedData) -> None:
 
 
 def load_manifest(
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     source: str | Source | None = None,
     *,
     batch_size: int = 100,
-    augment: Augmentation | tuple[Augmentation | None, Augmentation | None] | None = None,
+    augment: Augmentations = None,
     **moved: Any,
 ) -> LongTailedData:
     """Load the very split that a manifest describes.
@@ -102,7 +102,7 @@ def load_manifest(
     return data
 
 
-def _read(function, path):
+def _read(function: str, path: str | os.PathLike[str]) -> dict[str, Any]:
     path = pathlib.Path(path)
     if not path.exists():
         raise ValueError(

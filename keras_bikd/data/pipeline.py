@@ -6,6 +6,7 @@ import tensorflow as tf
 from keras_bikd.data.augment import Augmentation
 from keras_bikd.data.sources import Source
 from keras_bikd.data.split import Split
+from keras_bikd.types import Batch, Tensor
 
 __all__ = ["batches", "training_images"]
 
@@ -32,7 +33,7 @@ def training_images(source: Source, split: Split) -> tf.data.Dataset:
     return _mixed(train, source.images(split.meta, split.labels, seed + 2), cut.meta_in_train, seed)
 
 
-def _class_balanced(source, split):
+def _class_balanced(source: Source, split: Split) -> tf.data.Dataset:
     """As many images as there are, each of a class drawn evenly."""
     seed, num_classes = split.seed, len(split.class_counts)
     images, labels = next(iter(source.images(split.train, split.labels, None).batch(len(split.train))))
@@ -44,7 +45,7 @@ def _class_balanced(source, split):
     return drawn.apply(tf.data.experimental.assert_cardinality(len(split.train)))
 
 
-def _mixed(train, meta, probability, seed):
+def _mixed(train: tf.data.Dataset, meta: tf.data.Dataset, probability: float, seed: int) -> tf.data.Dataset:
     """As many images as both hold, each drawn from `meta` with the given probability."""
     weights = [1 - probability, probability]
     mixed = tf.data.Dataset.sample_from_datasets(
@@ -68,7 +69,7 @@ def batches(
         A `tf.data.Dataset` of batches `(images, labels)`.
     """
 
-    def to_float(image, label):
+    def to_float(image: Tensor, label: Tensor) -> Batch:
         return tf.image.convert_image_dtype(image, "float32") if image.dtype == "uint8" else image, label
 
     batched = images.batch(batch_size).map(to_float, num_parallel_calls=tf.data.AUTOTUNE)

@@ -1,17 +1,20 @@
-"""One training in several processes: each takes its rows of every batch."""
+"""Training in several processes: each takes its share of the rows of every batch."""
 
 import tensorflow as tf
 
 from keras_bikd.backend import processes
+from keras_bikd.types import Tensor
+
+__all__ = ["share_of_process"]
 
 
-def share_of_process(data):
-    """Keep of every batch the rows that belong to this process.
+def share_of_process(data: tf.data.Dataset) -> tf.data.Dataset:
+    """Keep only the rows of every batch that belong to this process.
 
-    For `keras.distribution.DataParallel(auto_shard_dataset=False)` on JAX. Every process reads the same batches in the
-    same order, so make them under the same seeds, and the global batch is the batch of a single process. Rows beyond
-    a multiple of the number of devices are left out; a batch of fewer rows than devices repeats them. Keras' own
-    sharding does not know pairs of batches.
+    For `keras.distribution.DataParallel(auto_shard_dataset=False)` on JAX, because Keras' own sharding does not support
+    pairs of batches. Every process must read the same batches in the same order, so set the same seeds in all. The
+    global batch is then the batch of a training in a single process. If the rows of a batch are no multiple of the
+    number of devices, the last rows are dropped; a batch with fewer rows than devices repeats its rows.
 
     Args:
         data: `tf.data.Dataset` of batches, or of pairs of batches as from `pair`.
@@ -20,7 +23,7 @@ def share_of_process(data):
         A `tf.data.Dataset` of the same structure.
 
     Raises:
-        ValueError: If `data` is no `tf.data.Dataset`.
+        ValueError: If `data` is not a `tf.data.Dataset`.
 
     Examples:
         >>> batches = tf.data.Dataset.range(5).batch(4)
@@ -33,7 +36,7 @@ def share_of_process(data):
     if devices == 1:
         return data
 
-    def rows(tensor):
+    def rows(tensor: Tensor) -> Tensor:
         length = tf.shape(tensor)[0]
         share = tf.maximum(length // devices, 1) * devices // count
         return tf.gather(tensor, tf.range(process * share, (process + 1) * share) % length)

@@ -1,4 +1,4 @@
-"""A stream of batches that can start at any position, for exact resuming."""
+"""A stream of batches that can start at any position, to resume a training exactly."""
 
 import tensorflow as tf
 
@@ -9,15 +9,15 @@ def resumable(data: tf.data.Dataset) -> tuple[tf.data.Dataset, tf.Variable]:
     """Turn a data set into an endless stream that starts at a given position.
 
     The batches are those of `data.repeat()`. A restarted process makes the same stream from the same seeds and skips
-    the batches that have been trained on; producing them again is all that a resume costs. Call
-    `keras.utils.set_random_seed` before making the data set: without it, an unseeded shuffle differs every time.
+    the batches that have been trained on; the cost of resuming is the time to produce these again. Call
+    `keras.utils.set_random_seed` before you make the data set: otherwise a shuffle without a seed differs every time.
 
     Args:
         data: `tf.data.Dataset` of batches, or of pairs of batches as from `pair`.
 
     Returns:
-        `(stream, position)`: an endless `tf.data.Dataset`, and a scalar int64 `tf.Variable`, the number of batches
-        to skip, which is read whenever an iterator is made. `callbacks.ExactBackup` sets it.
+        `(stream, position)`: an endless `tf.data.Dataset`, and a scalar int64 `tf.Variable`, the number of batches to
+        skip. It is read whenever an iterator is made; `callbacks.ExactBackup` sets it.
 
     Raises:
         ValueError: If `data` is not a `tf.data.Dataset`.

@@ -9,7 +9,7 @@ rules for all.
 import os
 import pathlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import tensorflow as tf
@@ -17,6 +17,7 @@ import tensorflow as tf
 from keras_bikd.data.decoding import checked_size, resized, shuffled_and_decoded
 from keras_bikd.data.image_files import check_readable, image_files, is_hidden
 from keras_bikd.data.tfds_records import Records, prepared_builder, train_labels
+from keras_bikd.types import Batch, Tensor
 
 __all__ = ["Arrays", "Folder", "Source", "Tfds"]
 
@@ -44,7 +45,7 @@ class Tfds:
     """
 
     def __init__(
-        self, name: str, *, image_size: Sequence[int] | None = None, data_dir: str | os.PathLike | None = None
+        self, name: str, *, image_size: Sequence[int] | None = None, data_dir: str | os.PathLike[str] | None = None
     ) -> None:
         self.image_size = None if image_size is None else checked_size("Tfds", image_size)
         builder = prepared_builder(name, data_dir)
@@ -69,21 +70,21 @@ class Tfds:
         chosen, label_of, label_key = tf.constant(mask), tf.constant(labels), self._records.label_key
         records = self._records.split("train").enumerate().filter(lambda i, _: chosen[i])
         records = records.map(lambda i, record: {**record, label_key: label_of[i]})
-        return self._stream(records.apply(tf.data.experimental.assert_cardinality(len(ids))), len(ids), seed)
+        return self._stream(records.apply(tf.data.experimental.assert_cardinality(len(ids))), seed)
 
     def test_images(self) -> tf.data.Dataset:
         """Stream the set's own test split, in its own order."""
-        return self._stream(self._records.split(self._test_split), self.test_size, None)
+        return self._stream(self._records.split(self._test_split), None)
 
-    def _stream(self, records, count, seed):
+    def _stream(self, records: tf.data.Dataset, seed: int | None) -> tf.data.Dataset:
         image_key, label_key, size = self._records.image_key, self._records.label_key, self.image_size
         shape = self._feature.shape if size is None else (*size, self._feature.shape[-1])
 
-        def decode(record):
+        def decode(record: dict[str, Tensor]) -> Batch:
             image = self._feature.decode_example(record[image_key])
             return (image if size is None else resized(image, size)), record[label_key]
 
-        return shuffled_and_decoded(records, decode, count=count, shape=shape, seed=seed, buffer=_SHUFFLE_BUFFER)
+        return shuffled_and_decoded(records, decode, shape=shape, seed=seed, buffer=_SHUFFLE_BUFFER)
 
 
 class Arrays:
@@ -151,7 +152,7 @@ class Folder:
         ['cat', 'dog']
     """
 
-    def __init__(self, path: str | os.PathLike, image_size: Sequence[int]) -> None:
+    def __init__(self, path: str | os.PathLike[str], image_size: Sequence[int]) -> None:
         path, self.image_size = pathlib.Path(path), checked_size("Folder", image_size)
         if not path.is_dir():
             raise ValueError(f"`Folder(path=...)` takes a folder that exists. Received: path={str(path)!r}")
@@ -177,17 +178,17 @@ class Folder:
         """Stream the files `ids`; in random order on every pass unless `seed` is None."""
         files = tf.data.Dataset.from_tensor_slices((self.files[ids], labels[ids]))
 
-        def decode(file, label):
+        def decode(file: Tensor, label: Tensor) -> Batch:
             image = tf.io.decode_image(tf.io.read_file(file), channels=3, expand_animations=False)
             image.set_shape((None, None, 3))
             return resized(image, self.image_size), label
 
         # Names are small, and stand in the order of the classes: a buffer of a part would train class after class.
         shape = (*self.image_size, 3)
-        return shuffled_and_decoded(files, decode, count=len(ids), shape=shape, seed=seed, buffer=len(ids))
+        return shuffled_and_decoded(files, decode, shape=shape, seed=seed, buffer=len(ids))
 
 
-def _class_ids(y):
+def _class_ids(y: Any) -> np.ndarray:
     """Class ids as a read-only integer array of shape `(samples,)`."""
     given = np.asarray(y)
     flat = given.reshape(-1)
@@ -205,4 +206,5 @@ def _class_ids(y):
     return ids
 
 
-Source = Tfds | Arrays | Folder
+Source: TypeAlias = Tfds | Arrays | Folder
+"""Any of the three."""

@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 import numpy as np
+from numpy.random import Generator
 
 from keras_bikd import checks
 from keras_bikd.data.sources import Source
@@ -164,16 +165,16 @@ def make_split(
     """
     generator = np.random.default_rng(seed)
     rest = _shuffled_ids(source, generator)
-    test, num_test = None, source.test_size
+    num_test, test, validation = source.test_size, None, None
     if num_test is None:
         test, rest = _take_balanced(rest, test_size, "test_size")
         num_test = len(test)
-    validation = None
     if validation_size is not None:
         validation, rest = _take_balanced(rest, validation_size, "validation_size")
     before_meta = min(len(ids) for ids in rest)
     meta, rest = _take_balanced(rest, meta_size, "meta_size")
-    counts = _long_tail(rest, before_meta, imbalance_factor, cut, generator)
+    sizes = np.array([len(ids) for ids in rest])
+    counts = sizes if imbalance_factor is None else _long_tail(sizes, before_meta, imbalance_factor, cut, generator)
     train = np.concatenate([ids[:count] for ids, count in zip(rest, counts)])
     labels = _partly_wrong(source, train, cut.wrong_labels, generator)
     train, counts = _with_meta(train, meta, np.bincount(labels[train], minlength=source.num_classes), cut.meta_in_train)
@@ -194,11 +195,10 @@ def make_split(
     )
 
 
-def _shuffled_ids(source, generator):
+def _shuffled_ids(source: Source, generator: Generator) -> list[np.ndarray]:
     """The ids of every class, in random order."""
     ids = [generator.permutation(np.where(source.labels == label)[0]) for label in range(source.num_classes)]
-    empty = [label for label, own in enumerate(ids) if not len(own)]
-    if empty:
+    if empty := [label for label, own in enumerate(ids) if not len(own)]:
         raise ValueError(
             f"{len(empty)} of the {source.num_classes} classes of {source.name!r} have no image: classes {empty[:10]}"
             f"{', ...' if len(empty) > 10 else ''}."
@@ -206,12 +206,14 @@ def _shuffled_ids(source, generator):
     return ids
 
 
-def _take_balanced(ids_by_class, size, argument):
+def _take_balanced(
+    ids_by_class: list[np.ndarray], size: int | None, argument: str
+) -> tuple[np.ndarray, list[np.ndarray]]:
     """Split off `size` ids, the same number of every class."""
     num_classes = len(ids_by_class)
     smallest = min(len(ids) for ids in ids_by_class)
     per_class, odd = divmod(checks.positive_integer("load", argument, size), num_classes)
-    if odd or not 0 < per_class < smallest:
+    if odd or per_class >= smallest:
         raise ValueError(
             f"`load({argument}=...)` takes a multiple of the number of classes ({num_classes}) that leaves images in "
             f"every class, of which the smallest has {smallest}. Received: {argument}={size!r}"
@@ -220,11 +222,10 @@ def _take_balanced(ids_by_class, size, argument):
     return taken, [ids[per_class:] for ids in ids_by_class]
 
 
-def _long_tail(ids_by_class, before_meta, imbalance_factor, cut, generator):
-    """How many of its ids each class keeps; `before_meta` is what the smallest class had before the meta set."""
-    sizes = np.array([len(ids) for ids in ids_by_class])
-    if imbalance_factor is None:
-        return sizes
+def _long_tail(
+    sizes: np.ndarray, before_meta: int, imbalance_factor: float, cut: LongTailCut, generator: Generator
+) -> np.ndarray:
+    """How many of its `sizes` images each class keeps; the smallest class had `before_meta` before the meta set."""
     n_max = sizes.min() if cut.head == "after_meta" else before_meta
     counts = PROFILES[cut.profile](n_max, imbalance_factor, len(sizes))
     if cut.class_order == "shuffled":
@@ -239,7 +240,7 @@ def _long_tail(ids_by_class, before_meta, imbalance_factor, cut, generator):
     return counts
 
 
-def _partly_wrong(source, train, share, generator):
+def _partly_wrong(source: Source, train: np.ndarray, share: float, generator: Generator) -> np.ndarray:
     """The labels of all ids, a share of those of the training ids changed to other classes."""
     if not share:
         return source.labels
@@ -257,7 +258,9 @@ def _partly_wrong(source, train, share, generator):
     return labels
 
 
-def _with_meta(train, meta, counts, meta_in_train):
+def _with_meta(
+    train: np.ndarray, meta: np.ndarray, counts: np.ndarray, meta_in_train: bool | float
+) -> tuple[np.ndarray, np.ndarray]:
     """Training ids and class counts once the meta images are trained on as well."""
     if meta_in_train is False:
         return train, counts

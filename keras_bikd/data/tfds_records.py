@@ -25,7 +25,7 @@ class Records:
 
     builder: Any = dataclasses.field(compare=False)
     folder: str
-    read: Callable
+    read: Callable[..., Any]
 
     @classmethod
     def of(cls, builder: Any) -> "Records":
@@ -69,7 +69,7 @@ def train_labels(records: Records) -> np.ndarray:
     return array
 
 
-def prepared_builder(name: str, data_dir: str | os.PathLike | None) -> Any:
+def prepared_builder(name: str, data_dir: str | os.PathLike[str] | None) -> Any:
     """The builder of a classification set, downloaded and prepared.
 
     Args:

@@ -1,5 +1,8 @@
 """Scikit-learn's bundled handwritten digits as a tfds data set: real images, no download."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 import tensorflow_datasets as tfds
 
@@ -15,7 +18,7 @@ class SklearnDigits(tfds.core.GeneratorBasedBuilder):
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "As bundled with scikit-learn."}
 
-    def _info(self):
+    def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
             builder=self,
             description="Handwritten digits bundled with scikit-learn (part of the UCI Optical Recognition set).",
@@ -31,10 +34,10 @@ class SklearnDigits(tfds.core.GeneratorBasedBuilder):
             citation="E. Alpaydin, C. Kaynak (1998). Optical Recognition of Handwritten Digits. UCI Repository.",
         )
 
-    def _split_generators(self, dl_manager):
+    def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
         return {"train": self._generate_examples()}
 
-    def _generate_examples(self):
+    def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
         from sklearn.datasets import load_digits
 
         digits = load_digits()

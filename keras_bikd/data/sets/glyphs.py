@@ -8,16 +8,21 @@ with random polarity, a long-tailed set of this kind cannot be learnt at all.
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from numpy.random import Generator
 
 __all__ = ["FONTS", "HUNDRED", "TEN", "Glyphs", "GlyphsConfig", "Style", "draw"]
 
-# Head to tail; every tail class looks like one of the head classes.
 TEN = "BSGOZ2Q658"
+"""The classes of `glyphs/h`, head to tail; every tail class looks like one of the head classes."""
+
 HUNDRED = ("0123456789ABCDEFGHIJKLMNPQRSTUVWXYZabdefghijkmnqrtαβγδεζηθλμξπρστφχψωΓΔΘΛΞΠΣΦΨΩ#$%&@?!+=*<>√∞∂∫≠±÷§¶")[:100]
+"""The classes of `glyphs/g100`, head to tail."""
+
 FONTS = (
     "DejaVuSans.ttf",
     "DejaVuSans-Bold.ttf",
@@ -30,6 +35,8 @@ FONTS = (
     "STIXGeneral.ttf",
     "STIXGeneralBol.ttf",
 )
+"""Files of the fonts that the characters are drawn in."""
+
 _RESOLUTION = 28  # of a character before it is warped
 _CHUNK = 4096
 
@@ -74,7 +81,9 @@ def draw(labels: Sequence[int] | np.ndarray, style: Style, seed: int, size: int 
     return np.concatenate([_draw_chunk(chunk, characters, style, generator, size) for chunk in chunks])
 
 
-def _draw_chunk(labels, characters, style, generator, size):
+def _draw_chunk(
+    labels: np.ndarray, characters: np.ndarray, style: Style, generator: Generator, size: int
+) -> np.ndarray:
     count, level = len(labels), style.level
     uniform = generator.uniform
     images = _background(count, level, generator, size)
@@ -85,9 +94,8 @@ def _draw_chunk(labels, characters, style, generator, size):
         place = np.stack([np.cos(angle), np.sin(angle)], axis=-1) * distance[:, None]
         which = generator.integers(0, len(characters), count), generator.integers(0, len(FONTS), count)
         opacity = (uniform(0.4, 1.0, count) * level).clip(0, 1)
-        images = _paint(
-            images, _warp(characters[which], matrix, -_apply(matrix, place), size), opacity, uniform(0, 1, (count, 3))
-        )
+        mask = _warp(characters[which], matrix, -_apply(matrix, place), size)
+        images = _paint(images, mask, opacity, uniform(0, 1, (count, 3)))
     matrix, shift = _affine(
         count, generator, rotation=0.35 * level, scale=(0.75, 1.15), shear=0.25 * level, shift=0.18 * level
     )
@@ -97,7 +105,7 @@ def _draw_chunk(labels, characters, style, generator, size):
     return (images.clip(0, 1) * 255).astype("uint8")
 
 
-def _background(count, level, generator, size):
+def _background(count: int, level: float, generator: Generator, size: int) -> np.ndarray:
     """A smooth field of colour around a dark to middling tone."""
     low = generator.uniform(0, 1, (count * 3, 5, 5)).astype("float32")
     zoom = np.tile(0.7 * np.eye(2), (count * 3, 1, 1))
@@ -106,7 +114,7 @@ def _background(count, level, generator, size):
     return tone + 0.45 * level * (field - 0.5)
 
 
-def _bright_colour(images, generator):
+def _bright_colour(images: np.ndarray, generator: Generator) -> np.ndarray:
     """A colour well away from the mean background, and brighter than it in every channel."""
     count, mean = len(images), images.mean(axis=(1, 2))
     difference = generator.uniform(0, 1, (count, 3)) - mean
@@ -115,12 +123,14 @@ def _bright_colour(images, generator):
     return np.maximum(mean + difference / length * np.maximum(length, contrast), mean + 0.35)
 
 
-def _paint(images, mask, opacity, colour):
+def _paint(images: np.ndarray, mask: np.ndarray, opacity: np.ndarray, colour: np.ndarray) -> np.ndarray:
     alpha = (mask * opacity[:, None, None])[..., None].astype("float32")
     return images * (1 - alpha) + alpha * colour[:, None, None, :].astype("float32")
 
 
-def _affine(count, generator, *, rotation, scale, shear, shift=0.0):
+def _affine(
+    count: int, generator: Generator, *, rotation: float, scale: tuple[float, float], shear: float, shift: float = 0.0
+) -> tuple[np.ndarray, np.ndarray]:
     """Random maps from output to source coordinates, `x -> matrix @ x + offset`, in units of half an image."""
     angle = generator.uniform(-rotation, rotation, count)
     scales = generator.uniform(*scale, (count, 2))
@@ -132,11 +142,11 @@ def _affine(count, generator, *, rotation, scale, shear, shift=0.0):
     return matrix, -_apply(matrix, generator.uniform(-shift, shift, (count, 2)))
 
 
-def _apply(matrix, vectors):
+def _apply(matrix: np.ndarray, vectors: np.ndarray) -> np.ndarray:
     return np.einsum("nij,nj->ni", matrix, vectors)
 
 
-def _warp(sources, matrix, offset, size):
+def _warp(sources: np.ndarray, matrix: np.ndarray, offset: np.ndarray, size: int) -> np.ndarray:
     """Bilinear look-up of `sources[n]` at `matrix[n] @ p + offset[n]` for every output pixel `p`; zero outside."""
     count, resolution, _ = sources.shape
     grid = (np.arange(size, dtype="float32") + 0.5) / size * 2 - 1
@@ -154,7 +164,7 @@ def _warp(sources, matrix, offset, size):
 
 
 @functools.lru_cache
-def _characters(characters):
+def _characters(characters: str) -> np.ndarray:
     """Every character in every font, centred, float32 of shape `(characters, fonts, resolution, resolution)`."""
     try:
         import matplotlib
@@ -166,7 +176,7 @@ def _characters(characters):
     folder = pathlib.Path(matplotlib.get_data_path()) / "fonts" / "ttf"
     fonts = [ImageFont.truetype(str(folder / font), 72) for font in FONTS]
 
-    def render(character, font):
+    def render(character: str, font: ImageFont.FreeTypeFont) -> np.ndarray:
         image = Image.new("L", (128, 128))
         pen = ImageDraw.Draw(image)
         left, top, right, bottom = pen.textbbox((0, 0), character, font=font)
@@ -191,7 +201,7 @@ _H = Style(characters=TEN, level=1.0, distractors=2, noise=0.1)
 _G100 = Style(characters=HUNDRED, level=0.6, distractors=1, noise=0.08)
 
 
-def _config(name, style, size, train_per_class, test_per_class):
+def _config(name: str, style: Style, size: int, train_per_class: int, test_per_class: int) -> GlyphsConfig:
     return GlyphsConfig(
         name=name, style=style, size=size, train_per_class=train_per_class, test_per_class=test_per_class
     )
@@ -213,7 +223,7 @@ class Glyphs(tfds.core.GeneratorBasedBuilder):
         _config("g100_32", _G100, 32, 205, 20),
     ]
 
-    def _info(self):
+    def _info(self) -> tfds.core.DatasetInfo:
         config = self.builder_config
         return tfds.core.DatasetInfo(
             builder=self,
@@ -228,14 +238,14 @@ class Glyphs(tfds.core.GeneratorBasedBuilder):
             disable_shuffling=True,  # ids follow the drawing
         )
 
-    def _split_generators(self, dl_manager):
+    def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
         config = self.builder_config
         return {
             "train": self._generate_examples(config.train_per_class, seed=0),
             "test": self._generate_examples(config.test_per_class, seed=1),
         }
 
-    def _generate_examples(self, per_class, seed):
+    def _generate_examples(self, per_class: int, seed: int) -> Iterator[tuple[int, dict[str, Any]]]:
         config = self.builder_config
         labels = np.tile(np.arange(len(config.style.characters)), per_class)
         images = draw(labels, config.style, seed, config.size)

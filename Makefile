@@ -3,19 +3,17 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-# What is the same on every backend, and need not be run on both, is left out.
-ON_JAX := $(addprefix tests/test_,golden.py hypergradient.py bikd_model.py baselines.py saving.py resume.py \
-	comparison.py)
+# Three on two cores: many tests wait for processes of their own. A worker gets two tests at a time, slow ones first.
+PARALLEL := -n 3 --maxschedchunk 2
 
 .PHONY: quickstart test lint site docs clean
 
 quickstart: .venv/installed-viz
 	$(BIN)/python recipes/digits_lt.py
 
-# Three on two cores: many tests wait for processes of their own.
 test: .venv/installed-dev
-	$(BIN)/python -m pytest -n 3
-	KERAS_BACKEND=jax $(BIN)/python -m pytest -n 3 -m "not slow" $(ON_JAX)
+	$(BIN)/python -m pytest $(PARALLEL)
+	KERAS_BACKEND=jax $(BIN)/python -m pytest $(PARALLEL) -m "backend and not slow" tests
 
 lint: .venv/installed-dev
 	$(BIN)/ruff format --check .

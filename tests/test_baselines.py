@@ -10,6 +10,8 @@ import models
 from keras_bikd import lfme_model, losses, objectives
 from keras_bikd.lfme_model import Experts, ExpertsObjective, class_groups
 
+pytestmark = pytest.mark.backend
+
 float64 = pytest.mark.parametrize("floatx", ["float64"], indirect=True)
 
 

@@ -4,9 +4,8 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-# What is the same on every backend, and need not be run on both, is left out.
-ON_JAX := $(addprefix tests/test_,golden.py hypergradient.py bikd_model.py baselines.py saving.py resume.py \
-	comparison.py)
+# Three on two cores: many tests wait for processes of their own. A worker gets two tests at a time, slow ones first.
+PARALLEL := -n 3 --maxschedchunk 2
 
 .PHONY: quickstart test test-tensorflow test-jax test-fast test-prerelease lint site docs clean
 
@@ -17,15 +16,14 @@ quickstart: .venv/installed-viz
 test:
 	$(MAKE) --no-print-directory -k test-tensorflow test-jax
 
-# Three on two cores: many tests wait for processes of their own.
 test-tensorflow: .venv/installed-dev
-	$(BIN)/python -m pytest -n 3
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-jax: .venv/installed-dev
-	KERAS_BACKEND=jax $(BIN)/python -m pytest -n 3 -m "not slow" $(ON_JAX)
+	KERAS_BACKEND=jax $(BIN)/python -m pytest $(PARALLEL) -m "backend and not slow" tests
 
 test-fast: .venv/installed-dev
-	$(BIN)/python -m pytest -n 3 -m "not slow"
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
 
 # Keras' nightly build replaces the release in .venv: `make clean` brings the release back.
 test-prerelease: .venv/installed-dev

@@ -18,6 +18,11 @@ from keras.src.backend.common import dtypes
 import models
 
 
+def pytest_collection_modifyitems(items):
+    """Slow tests first: no worker is left with a long one at the end."""
+    items.sort(key=lambda item: "slow" not in item.keywords)
+
+
 @pytest.fixture(autouse=True)
 def seeded():
     models.reseed()

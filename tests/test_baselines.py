@@ -13,6 +13,8 @@ from keras_bikd.long_tail import class_groups
 from keras_bikd.objectives import ExpertsObjective
 from keras_bikd.objectives.experts import expert_weight
 
+pytestmark = pytest.mark.backend
+
 float64 = pytest.mark.parametrize("floatx", ["float64"], indirect=True)
 
 

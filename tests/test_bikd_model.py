@@ -9,6 +9,8 @@ from keras import layers
 import keras_bikd as bikd
 import models
 
+pytestmark = pytest.mark.backend
+
 TRAIN_LOGS = {"loss", "meta_loss", "student_loss", "hard_weight", "soft_weight"}
 
 

@@ -18,6 +18,8 @@ import tensorflow_datasets as tfds
 import keras_bikd as bikd
 from keras_bikd import comparison, results
 
+pytestmark = pytest.mark.backend
+
 RECIPES = pathlib.Path(__file__).parents[1] / "recipes"
 ARGUMENTS = {"imbalance_factors": [50.0], "seeds": [0], "quick": True}
 FOLDER = "digits-noise_50"

@@ -13,6 +13,8 @@ import models
 from golden import assert_all_close, assert_close, tensors
 from keras_bikd import long_tail, losses, networks, objectives
 
+pytestmark = pytest.mark.backend
+
 both_precisions = pytest.mark.parametrize("floatx", ["float64", "float32"], indirect=True)
 float64 = pytest.mark.parametrize("floatx", ["float64"], indirect=True)
 

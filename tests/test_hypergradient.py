@@ -9,6 +9,8 @@ import models
 from keras_bikd import backend, losses
 from keras_bikd.bilevel.hypergradient import one_step_hypergradient
 
+pytestmark = pytest.mark.backend
+
 float64 = pytest.mark.parametrize("floatx", ["float64"], indirect=True)
 
 

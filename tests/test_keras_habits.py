@@ -9,6 +9,8 @@ import keras_bikd as bikd
 import models
 from keras_bikd.objectives import KnowledgeDistillation
 
+pytestmark = pytest.mark.backend
+
 KINDS = ("DistillationModel", "BiKDModel", "RWKDModel")
 
 

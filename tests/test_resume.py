@@ -20,6 +20,8 @@ import tensorflow as tf
 import keras_bikd as bikd
 import models
 
+pytestmark = pytest.mark.backend
+
 WORKER = pathlib.Path(__file__).with_name("resume_worker.py")
 
 

@@ -10,6 +10,8 @@ from keras import layers
 import keras_bikd as bikd
 import models
 
+pytestmark = pytest.mark.backend
+
 SAVED = pathlib.Path(__file__).parent / "saved"
 GUIDED = {"bikd", "bikd_class_counts", "rwkd", "lfme"}
 

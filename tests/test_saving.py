@@ -9,6 +9,8 @@ import pytest
 import keras_bikd as bikd
 import models
 
+pytestmark = pytest.mark.backend
+
 
 def trained(teacher, **kwargs):
     model = bikd.BiKDModel(models.perceptron(), teacher, bikd.MetaWeightNet((4,)), inner_steps=3)

@@ -11,15 +11,8 @@ from keras_bikd.results import Row
 
 __all__ = ["report"]
 
-COLUMNS = {
-    "overall": "overall",
-    "many": "many",
-    "medium": "medium",
-    "few": "few",
-    "best on meta": "best_on_meta",
-    "seconds": "seconds",
-    "peak MiB": "memory",
-}
+GROUPS = ("overall", "many", "medium", "few")
+COLUMNS = {name: name for name in GROUPS} | {"best on meta": "best_on_meta", "seconds": "seconds", "peak MiB": "memory"}
 
 
 def report(cells: Sequence[Cell], lookup: Lookup, folder: str | pathlib.Path, reference: str) -> list[Row]:

@@ -57,8 +57,7 @@ def moved_keywords(
     for name in moved:
         if name not in _OF_TFDS + _OF_CUT:
             raise TypeError(f"{function}() got an unexpected keyword argument {name!r}")
-    for_tfds = {name: moved[name] for name in _OF_TFDS if name in moved}
-    for_cut = {name: moved[name] for name in _OF_CUT if name in moved}
+    for_tfds, for_cut = ({name: moved[name] for name in names if name in moved} for names in (_OF_TFDS, _OF_CUT))
     if for_tfds:
         if not isinstance(source, str):
             raise TypeError(f"{function}() takes {', '.join(for_tfds)} with the name of a tfds set alone")
@@ -73,9 +72,8 @@ def moved_keywords(
 
 
 def _with_cut(options: dict[str, Any]) -> dict[str, Any]:
-    cut = options.pop("cut", LongTailCut())
     drawn = {name: options.pop(name) for name in _OF_CUT if name in options}
-    return {**options, "cut": dataclasses.replace(cut, **drawn)}
+    return {**options, "cut": dataclasses.replace(options.get("cut", LongTailCut()), **drawn)}
 
 
 def _equations(options: dict[str, Any]) -> str:

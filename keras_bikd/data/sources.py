@@ -49,7 +49,7 @@ class Tfds:
     ) -> None:
         self.image_size = None if image_size is None else checked_size("Tfds", image_size)
         builder = prepared_builder(name, data_dir)
-        self._records = Records.of(builder)
+        self._records = Records(builder, str(builder.data_path), type(builder).as_dataset)
         self._feature, labels = (builder.info.features[key] for key in builder.info.supervised_keys[:2])
         self.name, self.version = builder.info.full_name.rsplit("/", 1)
         if self.image_size is None and None in self._feature.shape:

@@ -27,11 +27,6 @@ class Records:
     folder: str
     read: Callable[..., Any]
 
-    @classmethod
-    def of(cls, builder: Any) -> "Records":
-        """The records of a prepared builder."""
-        return cls(builder, str(builder.data_path), type(builder).as_dataset)
-
     @property
     def image_key(self) -> str:
         return self.builder.info.supervised_keys[0]

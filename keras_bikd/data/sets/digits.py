@@ -23,10 +23,7 @@ class SklearnDigits(tfds.core.GeneratorBasedBuilder):
             builder=self,
             description="Handwritten digits bundled with scikit-learn (part of the UCI Optical Recognition set).",
             features=tfds.features.FeaturesDict(
-                {
-                    "image": tfds.features.Image(shape=(8, 8, 1)),
-                    "label": tfds.features.ClassLabel(num_classes=10),
-                }
+                {"image": tfds.features.Image(shape=(8, 8, 1)), "label": tfds.features.ClassLabel(num_classes=10)}
             ),
             supervised_keys=("image", "label"),
             disable_shuffling=True,  # ids are scikit-learn's row numbers

@@ -201,12 +201,6 @@ _H = Style(characters=TEN, level=1.0, distractors=2, noise=0.1)
 _G100 = Style(characters=HUNDRED, level=0.6, distractors=1, noise=0.08)
 
 
-def _config(name: str, style: Style, size: int, train_per_class: int, test_per_class: int) -> GlyphsConfig:
-    return GlyphsConfig(
-        name=name, style=style, size=size, train_per_class=train_per_class, test_per_class=test_per_class
-    )
-
-
 class Glyphs(tfds.core.GeneratorBasedBuilder):
     """Drawn images of characters, registered as `glyphs`.
 
@@ -217,23 +211,23 @@ class Glyphs(tfds.core.GeneratorBasedBuilder):
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "First drawing."}
     BUILDER_CONFIGS = [
-        _config("h", _H, 16, 3040, 200),
-        _config("h32", _H, 32, 3040, 200),
-        _config("g100", _G100, 16, 205, 20),
-        _config("g100_32", _G100, 32, 205, 20),
+        GlyphsConfig(name=name, style=style, size=size, train_per_class=train, test_per_class=test)
+        for name, style, size, train, test in (
+            ("h", _H, 16, 3040, 200),
+            ("h32", _H, 32, 3040, 200),
+            ("g100", _G100, 16, 205, 20),
+            ("g100_32", _G100, 32, 205, 20),
+        )
     ]
 
     def _info(self) -> tfds.core.DatasetInfo:
         config = self.builder_config
+        image = tfds.features.Image(shape=(config.size, config.size, 3))
+        label = tfds.features.ClassLabel(names=list(config.style.characters))
         return tfds.core.DatasetInfo(
             builder=self,
             description="Warped, coloured, cluttered characters, drawn on the spot.",
-            features=tfds.features.FeaturesDict(
-                {
-                    "image": tfds.features.Image(shape=(config.size, config.size, 3)),
-                    "label": tfds.features.ClassLabel(names=list(config.style.characters)),
-                }
-            ),
+            features=tfds.features.FeaturesDict({"image": image, "label": label}),
             supervised_keys=("image", "label"),
             disable_shuffling=True,  # ids follow the drawing
         )

@@ -23,6 +23,7 @@ def recipe(monkeypatch):
     return importlib.import_module
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The weights have collapsed")
 def test_digits_lt(recipe, tmp_path, capsys):
     rows = recipe("digits_lt").main(seeds=(0,), steps=400, folder=tmp_path)

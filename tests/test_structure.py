@@ -130,6 +130,7 @@ def test_recipes_import_keras_the_library_and_each_other(path):
         assert package in known or package in sys.stdlib_module_names, name
 
 
+@pytest.mark.slow
 def test_importing_the_library_does_not_import_the_optional_parts():
     optional = ("matplotlib", "tensorflow_datasets", "sklearn", "keras_tuner")  # keras may import some by itself
     count = f"sum(name in sys.modules for name in {optional})"

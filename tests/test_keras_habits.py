@@ -116,6 +116,18 @@ def test_more_hypergradient_layers_than_the_student_has():
         model.fit(*models.arrays(), **guide("BiKDModel"))
 
 
+def test_inner_steps_may_change_between_two_trainings_and_the_temperature_may_not():
+    """Six batches with k = 6 and six with k = 2: the weight network has moved once, then three times."""
+    model = models.compiled(inner_steps=6)
+    for inner_steps, updates in ((6, 1), (2, 4)):
+        model.inner_steps = inner_steps
+        model.fit(*models.arrays(24), 4, 1, 0, **guide("BiKDModel"))
+        assert int(model.meta_optimizer.iterations) == updates
+        assert model.get_config()["inner_steps"] == inner_steps
+    with pytest.raises(AttributeError, match="temperature"):
+        model.temperature = 1.0
+
+
 @pytest.mark.parametrize("kind", ["BiKDModel", "RWKDModel"])
 def test_auto_scale_loss(kind):
     with pytest.raises(ValueError, match=r"takes no `auto_scale_loss`.*Received: auto_scale_loss=True"):

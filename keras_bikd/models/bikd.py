@@ -98,10 +98,20 @@ class BiKDModel(MetaGuidedModel):
                 f"`BiKDModel(weight_net=...)` needs one output per candidate loss: {', '.join(self.candidate_losses)}. "
                 f"Received: a weight network with num_losses={self.weight_net.num_losses}"
             )
-        self.inner_steps = checks.positive_integer("BiKDModel", "inner_steps", inner_steps)
+        self.inner_steps = inner_steps
         # Two compiled functions, created when they are first needed.
         self._observe: Callable[..., Any] | None = None
         self._differentiate: Callable[..., Any] | None = None
+
+    @property
+    def inner_steps(self) -> int:
+        """Number of batches between two updates of the weight network; may be changed between two trainings."""
+        return self._inner_steps
+
+    @inner_steps.setter
+    def inner_steps(self, inner_steps: int) -> None:
+        self._inner_steps = checks.positive_integer("BiKDModel", "inner_steps", inner_steps)
+        self.train_function = None  # compiled for the old number
 
     @property
     def student_optimizer(self) -> keras.optimizers.Optimizer:

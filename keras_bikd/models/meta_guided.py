@@ -48,7 +48,7 @@ class MetaGuidedModel(TeacherStudentModel):
     ) -> None:
         super().__init__(student, teacher, **kwargs)
         owner = type(self).__name__
-        self.temperature = checks.positive_number(owner, "temperature", temperature)
+        self._temperature = checks.positive_number(owner, "temperature", temperature)
         self.meta_loss = checks.one_of(owner, "meta_loss", meta_loss, ("hard", "soft", "mixed"))
         self.candidate_losses = _candidates(owner, candidate_losses, class_counts, temperature)
         self.meta_loss_tracker = keras.metrics.Mean(name="meta_loss")
@@ -57,6 +57,11 @@ class MetaGuidedModel(TeacherStudentModel):
         self.training_samples: Any = None  # the training batches, for callbacks, while `fit` runs
         self.num_classes = 0  # until the student has run
         self._prepared = False
+
+    @property
+    def temperature(self) -> float:
+        """Temperature of the soft losses, which are made with the model: for another one make another model."""
+        return self._temperature
 
     @property
     def problem(self) -> Problem:

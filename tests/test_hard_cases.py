@@ -107,7 +107,6 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-@pytest.mark.filterwarnings("ignore:The weights have collapsed", "ignore:The weight network can no longer")
 def test_training_goes_on(name):
     model = run(**CASES[name])
     assert_finite(model)

@@ -48,7 +48,6 @@ def test_nothing_is_traced_after_the_second_step(kind):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:The weights have collapsed")
 @pytest.mark.skipif(not STATUS.exists(), reason="reads the memory of the process from /proc")
 @pytest.mark.parametrize("kind", ["train_on_batch", "fit"])
 def test_two_thousand_steps_need_no_more_memory_than_two_hundred(kind):

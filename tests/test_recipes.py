@@ -24,7 +24,6 @@ def recipe(monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:The weights have collapsed")
 def test_digits_lt(recipe, tmp_path, capsys):
     rows = recipe("digits_lt").main(seeds=(0,), steps=400, folder=tmp_path)
     again = recipe("digits_lt").main(seeds=(0,), steps=400, folder=tmp_path)

@@ -198,7 +198,7 @@ def test_benchmark_input(recipe, capsys):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings(
-    "ignore:currentThread:DeprecationWarning", "ignore:getName:DeprecationWarning", "ignore:The weights have collapsed"
+    "ignore:currentThread:DeprecationWarning", "ignore:getName:DeprecationWarning"
 )
 def test_tune(recipe, tmp_path, capsys):
     """A search, its best configuration against the defaults; and what is done is not done again."""

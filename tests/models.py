@@ -36,6 +36,24 @@ def arrays(samples=24, seed=0, features=FEATURES, classes=CLASSES):
     return x, generator.permutation(np.arange(samples) % classes)
 
 
+def learnable(samples=24, seed=0):
+    """Random inputs, and the largest of their first numbers as the label: any training makes it more likely."""
+    x, _ = arrays(samples, seed)
+    return x, x[:, :CLASSES].argmax(axis=1)
+
+
+def expert():
+    """A teacher that is right on learnable data."""
+    teacher = keras.Sequential([keras.Input((FEATURES,)), layers.Dense(CLASSES, use_bias=False)])
+    teacher.set_weights([np.eye(FEATURES, CLASSES)])
+    return teacher
+
+
+def cross_entropy(model, x, y):
+    """Of the student, on average."""
+    return float(np.mean(bikd.losses.hard_loss(y, model.student(x))))
+
+
 def compiled(student=None, teacher=None, *, learning_rate=0.1, meta_learning_rate=0.05, compile_arguments=(), **kwargs):
     """A compiled `BiKDModel` of tiny parts."""
     model = bikd.BiKDModel(student or perceptron(), teacher or perceptron(), bikd.MetaWeightNet((8,)), **kwargs)

@@ -18,9 +18,9 @@ pytestmark = pytest.mark.backend
 float64 = pytest.mark.parametrize("floatx", ["float64"], indirect=True)
 
 
-def rwkd(**kwargs):
+def rwkd(teacher=None, **kwargs):
     student = models.perceptron(keras.layers.BatchNormalization())
-    model = bikd.RWKDModel(student, models.perceptron(), **kwargs)
+    model = bikd.RWKDModel(student, teacher or models.perceptron(), **kwargs)
     model.compile(optimizer=keras.optimizers.SGD(0.1))
     return model
 
@@ -71,9 +71,10 @@ def test_rwkd_weights_are_those_of_the_nested_tapes(floatx):
 
 
 def test_rwkd_trains_and_survives_a_round_trip(tmp_path):
-    model, (x, y), meta = rwkd(meta_loss="mixed"), models.arrays(48), models.arrays(16, seed=1)
+    model = rwkd(models.expert(), meta_loss="mixed")
+    (x, y), meta = models.learnable(48), models.learnable(16, seed=1)
     history = model.fit(x, y, meta_data=meta, epochs=8, verbose=0, batch_size=8).history
-    assert history["student_loss"][-1] < history["student_loss"][0]
+    assert history["student_loss"][-1] < 0.8 * history["student_loss"][0]
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     np.testing.assert_array_equal(loaded.predict(x, verbose=0), model.predict(x, verbose=0))
@@ -126,7 +127,7 @@ def test_lfme_expert_weight(student, weight):
 
 def test_lfme_in_fit(tmp_path):
     """Pace and curriculum move by epochs, one-hot labels do the same, and the model goes on after reloading."""
-    counts, (x, y), meta = [30, 20, 6, 4], models.arrays(48), models.arrays(24, seed=1)
+    counts, (x, y), meta = [30, 20, 6, 4], models.learnable(48), models.learnable(24, seed=1)
     groups = class_groups(counts, 2)
 
     def model():
@@ -140,8 +141,9 @@ def test_lfme_in_fit(tmp_path):
         return model.fit(x, y, callbacks=[ExpertPacing((x, y), meta)], verbose=0, **kwargs).history
 
     plain = model()
+    before = models.cross_entropy(plain, x, y)
     history = fit(plain, epochs=6)
-    assert history["loss"][-1] < history["loss"][0]
+    assert models.cross_entropy(plain, x, y) < 0.8 * before
     assert float(plain.objective.progress) == pytest.approx(2.0)
     assert all(0 <= w <= 1 for i in (0, 1) for w in history[f"expert_weight_{i}"])
     low, high = np.asarray(plain.objective.confidence_range)
@@ -195,7 +197,7 @@ def test_rwkd_weights_survive_gradients_below_the_range_of_float16():
     def hard_weight(policy):
         keras.config.set_dtype_policy(policy)
         try:
-            models.reseed()
+            keras.utils.set_random_seed(6)  # of other weights some gains are so small that rounding decides their sign
             model = bikd.RWKDModel(models.perceptron(), models.perceptron())
             model.compile(optimizer=keras.optimizers.SGD(0.0))
             (x, y), (meta_x, meta_y) = models.arrays(12), models.arrays(8, seed=1)
@@ -221,18 +223,19 @@ def test_rwkd_weights_survive_gradients_below_the_range_of_float16():
 def test_mixed_precision(kind, policy):
     keras.config.set_dtype_policy(policy)
     try:
-        (x, y), meta = models.arrays(32), models.arrays(16, seed=1)
+        (x, y), meta = models.learnable(32), models.learnable(16, seed=1)
         if kind == "RW-KD":
-            model = bikd.RWKDModel(models.perceptron(), models.perceptron())
+            model = bikd.RWKDModel(models.perceptron(), models.expert())
             arguments = {"meta_data": meta}
         else:
             counts = [30, 20, 6, 4]
             experts = Experts([models.perceptron(classes=2) for _ in range(2)], class_groups(counts, 2))
             model = bikd.DistillationModel(models.perceptron(), experts, ExpertsObjective(counts, num_groups=2))
             arguments = {"callbacks": [ExpertPacing((x, y), meta)]}
-        model.compile(optimizer=keras.optimizers.SGD(0.1))
-        history = model.fit(x, y, epochs=8, verbose=0, **arguments).history
+        model.compile(optimizer=keras.optimizers.SGD(0.3))
+        before = models.cross_entropy(model, x, y)
+        history = model.fit(x, y, batch_size=4, epochs=8, verbose=0, **arguments).history
         assert np.isfinite(history["loss"]).all()
-        assert history["loss"][-1] < history["loss"][0]
+        assert models.cross_entropy(model, x, y) < 0.8 * before
     finally:
         keras.config.set_dtype_policy("float32")

@@ -197,9 +197,7 @@ def test_benchmark_input(recipe, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings(
-    "ignore:currentThread:DeprecationWarning", "ignore:getName:DeprecationWarning"
-)
+@pytest.mark.filterwarnings("ignore:currentThread:DeprecationWarning", "ignore:getName:DeprecationWarning")
 def test_tune(recipe, tmp_path, capsys):
     """A search, its best configuration against the defaults; and what is done is not done again."""
     arguments = {"trials": 2, "steps": 50, "folder": tmp_path, "seeds": (0, 1, 2)}

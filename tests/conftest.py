@@ -9,7 +9,9 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 # is odd or tiny: a plain Keras `fit` of a ResNet with widths 8, 8, 8, 8 at batch 5 crashes. Tests train wider ones.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 os.environ.setdefault("JAX_ENABLE_X64", "1")
-os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # most of the time of a test on JAX is compiling
+# Most of the time of a compiled test is compiling.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
 
 import keras
 import pytest

@@ -64,7 +64,7 @@ def test_hypergradient_agrees_with_float64(policy):
 )
 def test_every_combination_trains(policy, run, steps_per_execution, inner_steps):
     arguments = {**RUNS[run], "steps_per_execution": steps_per_execution}
-    kwargs = {"learning_rate": 0.2, "inner_steps": inner_steps, "compile_arguments": arguments}
+    kwargs = {"learning_rate": 0.02, "inner_steps": inner_steps, "compile_arguments": arguments}
     model = student_and_model(None, teacher=models.expert(), **kwargs)
     data = models.learnable(28)
     history = model.fit(*data, meta_data=data, batch_size=4, epochs=4, verbose=0).history
@@ -73,7 +73,7 @@ def test_every_combination_trains(policy, run, steps_per_execution, inner_steps)
     updates = int(model.meta_optimizer.iterations)
     assert updates == 28 // inner_steps or (policy == "mixed_float16" and 2 <= updates < 28 // inner_steps)
     assert all(np.isfinite(state).all() for state in models.state_of(model))
-    assert history["student_loss"][-1] < history["student_loss"][0]
+    assert history["student_loss"][-1] < 0.9 * history["student_loss"][0]
 
 
 def test_a_float64_student_beside_a_float32_weight_net():

@@ -32,6 +32,13 @@ def test_compile_and_fit_by_position(kind):
     assert int(model.optimizer.iterations) == 6
 
 
+def test_validation_data_by_position():
+    model = build("DistillationModel")
+    model.compile("sgd")
+    data = models.arrays(24)
+    assert "val_loss" in model.fit(*data, 8, 1, 0, None, 0.0, data).history
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_compile_without_an_optimizer_takes_that_of_keras(kind):
     model = build(kind)

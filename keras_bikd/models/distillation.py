@@ -58,7 +58,8 @@ class DistillationModel(TeacherStudentModel):
                 classes = self._count_classes(example[0])
             checks.labels_match("training", example[1], classes)
             x = check_plain_labels("training", x, classes) if is_dataset(x) else x
-            kwargs["validation_data"] = check_plain_labels("validation", kwargs.get("validation_data"), classes)
+            if "validation_data" in kwargs:  # it may be among the positional arguments
+                kwargs["validation_data"] = check_plain_labels("validation", kwargs["validation_data"], classes)
         with label_errors():
             return super().fit(x, y, *args, **kwargs)
 

@@ -1,6 +1,8 @@
 """Fixtures: a fixed seed for every test (KERAS_BIKD_TEST_SEED), and float64 where a test asks for it."""
 
+import gc
 import os
+import pathlib
 from unittest import mock
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -9,20 +11,33 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 # is odd or tiny: a plain Keras `fit` of a ResNet with widths 8, 8, 8, 8 at batch 5 crashes. Tests train wider ones.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 os.environ.setdefault("JAX_ENABLE_X64", "1")
-# Most of the time of a compiled test is compiling.
+# Most of the time of a test is tracing and compiling.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
+# What one worker has compiled, the others and the next run need not. A test that starts a process hands it on.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(__file__).parents[1] / ".pytest_cache" / "jax"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 import keras
 import pytest
+import tensorflow as tf
 from keras.src.backend.common import dtypes
 
 import models
+
+tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 
 
 def pytest_collection_modifyitems(items):
     """Slow tests first: no worker is left with a long one at the end."""
     items.sort(key=lambda item: "slow" not in item.keywords)
+
+
+def pytest_collection_finish():
+    """The garbage collector need not look through all of TensorFlow again for each graph."""
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 20)
 
 
 @pytest.fixture(autouse=True)

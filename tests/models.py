@@ -12,6 +12,7 @@ import keras_bikd as bikd
 from keras_bikd import backend
 
 FEATURES, CLASSES = 6, 4
+GRAPH = {"run_eagerly": False}
 SEED = int(os.environ.get("KERAS_BIKD_TEST_SEED", "0"))
 
 tensorflow_only = pytest.mark.skipif(
@@ -55,12 +56,17 @@ def cross_entropy(model, x, y):
 
 
 def compiled(student=None, teacher=None, *, learning_rate=0.1, meta_learning_rate=0.05, compile_arguments=(), **kwargs):
-    """A compiled `BiKDModel` of tiny parts."""
+    """A compiled `BiKDModel` of tiny parts.
+
+    On TensorFlow it runs eagerly unless told otherwise: a few of its steps take less time than one trace. On JAX every
+    operation would be compiled by itself.
+    """
+    given = dict(compile_arguments)
     model = bikd.BiKDModel(student or perceptron(), teacher or perceptron(), bikd.MetaWeightNet((8,)), **kwargs)
     model.compile(
         optimizer=keras.optimizers.SGD(learning_rate, momentum=0.9),
         meta_optimizer=keras.optimizers.Adam(meta_learning_rate),
-        **dict(compile_arguments),
+        **{"run_eagerly": keras.backend.backend() == "tensorflow" and "jit_compile" not in given, **given},
     )
     return model
 

@@ -27,7 +27,7 @@ def main(folder, steps, slow=""):
     keras.config.set_floatx("float64")
     keras.config.set_dtype_policy("float64")
     keras.utils.set_random_seed(0)
-    model = models.compiled(inner_steps=3)
+    model = models.compiled(inner_steps=3, compile_arguments=models.GRAPH)
     train, meta = models.dataset(models.arrays(80), 8), models.dataset(models.arrays(40, seed=1), 4)
     stream, position = bikd.data.resumable(bikd.data.share_of_process(bikd.data.pair(train, meta)))
     backup = bikd.callbacks.ExactBackup(pathlib.Path(folder, "backup"), position, every=4)

@@ -32,7 +32,7 @@ def test_every_form_of_data_gives_the_same_weights():
     results = {}
     for name, run in forms.items():
         models.reseed()
-        results[name] = models.compiled(inner_steps=4)
+        results[name] = models.compiled(inner_steps=4, compile_arguments=models.GRAPH)
         run(results[name])
         assert int(results[name].optimizer.iterations) == 6, name
     for model in results.values():
@@ -338,16 +338,18 @@ def test_counter_does_not_move_when_the_data_run_out():
     """An epoch of unknown length must not count a phantom batch at its end."""
     train, meta = models.arrays(24), models.arrays(8, seed=1)
     unknown = models.dataset(train).filter(lambda x, y: True)
-    model = models.compiled()
+    model = models.compiled(compile_arguments=models.GRAPH)
     model.fit(unknown, meta_data=models.dataset(meta), epochs=3, verbose=0)
     assert int(model.optimizer.iterations) == 18
 
 
-@pytest.mark.parametrize("compile_arguments", [{"steps_per_execution": 4}, {"jit_compile": True}])
+@pytest.mark.parametrize(
+    "compile_arguments", [{"run_eagerly": True}, {**models.GRAPH, "steps_per_execution": 4}, {"jit_compile": True}]
+)
 def test_other_ways_to_run_give_the_same_numbers(compile_arguments):
     train, meta = models.arrays(24), models.arrays(24, seed=1)
     results = []
-    for arguments in ({}, compile_arguments):
+    for arguments in (models.GRAPH, compile_arguments):
         models.reseed()
         model = models.compiled(inner_steps=3, compile_arguments=arguments)
         model.fit(*train, meta_data=meta, batch_size=4, shuffle=False, verbose=0)
@@ -358,14 +360,15 @@ def test_other_ways_to_run_give_the_same_numbers(compile_arguments):
 
 def test_same_seed_gives_bit_identical_weights():
     runs = []
+    arguments = {"inner_steps": 3, "compile_arguments": models.GRAPH}
     for _ in range(2):
         keras.utils.set_random_seed(7)
-        model = models.compiled(models.perceptron(layers.Dropout(0.3)), inner_steps=3)
+        model = models.compiled(models.perceptron(layers.Dropout(0.3)), **arguments)
         model.fit(*models.arrays(), meta_data=models.arrays(8, seed=1), batch_size=4, epochs=2, verbose=0)
         runs.append(model)
     models.assert_same_state(*runs)
     keras.utils.set_random_seed(8)
-    other = models.compiled(models.perceptron(layers.Dropout(0.3)), inner_steps=3)
+    other = models.compiled(models.perceptron(layers.Dropout(0.3)), **arguments)
     other.fit(*models.arrays(), meta_data=models.arrays(8, seed=1), batch_size=4, epochs=2, verbose=0)
     assert any((a != b).any() for a, b in zip(models.state_of(other), models.state_of(runs[0])))
 
@@ -469,7 +472,7 @@ def test_a_hypergradient_that_is_not_finite_is_left_out():
     """The batch is counted, its hypergradient is not: phi moves as if its share were zero."""
     good, meta = models.arrays(), models.arrays(8, seed=1)
     bad_meta = (np.full_like(meta[0], np.nan), meta[1])
-    model = models.compiled(inner_steps=2)
+    model = models.compiled(inner_steps=2, compile_arguments=models.GRAPH)
     model.train_on_batch(good, meta)
     (total,) = [np.concatenate([v.numpy().ravel() for v in model.optimizer.hypergradients])]
     model.train_on_batch(good, bad_meta)
@@ -483,7 +486,7 @@ def test_a_hypergradient_that_is_not_finite_is_left_out():
 def test_overflow_under_mixed_float16_lowers_the_scale_and_skips():
     keras.config.set_dtype_policy("mixed_float16")
     try:
-        model = models.compiled(inner_steps=2, learning_rate=0.01)
+        model = models.compiled(inner_steps=2, learning_rate=0.01, compile_arguments=models.GRAPH)
         good, meta = models.arrays(), models.arrays(8, seed=1)
         model.train_on_batch(good, meta)
         before, scale = model.weight_net.get_weights(), float(model.meta_optimizer.dynamic_scale)
@@ -511,7 +514,8 @@ def test_a_killed_run_goes_on_from_its_last_epoch(tmp_path):
 
     def fit(*callbacks, epochs=3):
         models.reseed()
-        model = models.compiled(models.perceptron(layers.BatchNormalization(), layers.Dropout(0.3)), inner_steps=4)
+        student = models.perceptron(layers.BatchNormalization(), layers.Dropout(0.3))
+        model = models.compiled(student, inner_steps=4, compile_arguments=models.GRAPH)
         arguments = {"batch_size": 4, "shuffle": False, "verbose": 0, "callbacks": list(callbacks)}
         model.fit(*models.arrays(), meta_data=models.arrays(24, seed=1), epochs=epochs, **arguments)
         return model

@@ -154,7 +154,7 @@ def test_an_approximation_leaves_the_real_step_exact(approximation, run_eagerly)
 
 
 def test_every_third_batch_has_a_hypergradient():
-    model = models.compiled(inner_steps=99, compile_arguments={"hypergradient_every": 3})
+    model = models.compiled(inner_steps=99, compile_arguments={**models.GRAPH, "hypergradient_every": 3})
     twin = models.compiled(inner_steps=99)
     twin.set_weights(model.get_weights())
     expected = [0.0] * len(twin.weight_net.trainable_variables)

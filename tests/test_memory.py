@@ -32,7 +32,7 @@ class Counted(keras.Model):
 @pytest.mark.parametrize("kind", ["train_on_batch", "fit"])
 def test_nothing_is_traced_after_the_second_step(kind):
     student = Counted()
-    model = models.compiled(student, inner_steps=2)
+    model = models.compiled(student, inner_steps=2, compile_arguments=models.GRAPH)
     batch, meta_batch = models.arrays(8), models.arrays(8, seed=1)
     once = {
         "train_on_batch": lambda: model.train_on_batch(batch, meta_batch),
@@ -51,7 +51,8 @@ def test_nothing_is_traced_after_the_second_step(kind):
 @pytest.mark.skipif(not STATUS.exists(), reason="reads the memory of the process from /proc")
 @pytest.mark.parametrize("kind", ["train_on_batch", "fit"])
 def test_two_thousand_steps_need_no_more_memory_than_two_hundred(kind):
-    model = models.compiled(models.perceptron(layers.BatchNormalization(), layers.Dropout(0.2)), inner_steps=5)
+    student = models.perceptron(layers.BatchNormalization(), layers.Dropout(0.2))
+    model = models.compiled(student, inner_steps=5, compile_arguments=models.GRAPH)
     batch, meta_batch = models.arrays(320), models.arrays(64, seed=1)
     hundred = {
         "train_on_batch": lambda: [model.train_on_batch(batch, meta_batch) for _ in range(100)],

@@ -16,7 +16,7 @@ import models
 # How far the hypergradient may be from float64, relative to its largest entry: a few units of the compute type's last
 # place, which the second-order pass and a sum over 12 samples multiply.
 TOLERANCE = {"float32": 1e-5, "mixed_float16": 2e-2, "mixed_bfloat16": 1e-1}
-RUNS = {"eager": {"run_eagerly": True}, "graph": {}, "jit": {"jit_compile": True}}
+RUNS = {"eager": {"run_eagerly": True}, "graph": models.GRAPH, "jit": {"jit_compile": True}}
 
 
 @pytest.fixture

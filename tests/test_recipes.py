@@ -89,7 +89,7 @@ def shallow(monkeypatch):
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_teacher_then_students_that_go_on_where_they_were(recipe, tmp_path, monkeypatch):
     """The CIFAR page on mock CIFAR. The second of two seeds, alone and killed, ends as it did beside the first."""
-    arguments = {"data": "cifar10", "epochs": 2, "meta_size": 100}
+    arguments = {"data": "cifar10", "epochs": 2, "meta_size": 50}
     student = recipe("cifar10_lt")
 
     def kill(self, epoch, logs=None):
@@ -100,8 +100,8 @@ def test_a_teacher_then_students_that_go_on_where_they_were(recipe, tmp_path, mo
         with open(tmp_path / "student_k5_seed1" / name) as file:
             return list(csv.DictReader(file))
 
-    with tfds.testing.mock_data(num_examples=1000):
-        recipe("train_teacher").main("cifar10", tmp_path, 10.0, epochs=1, meta_size=100)
+    with tfds.testing.mock_data(num_examples=400):
+        recipe("train_teacher").main("cifar10", tmp_path, 10.0, epochs=1, meta_size=50)
         assert {path.name for path in tmp_path.iterdir()} == {"teacher.keras", "teacher.json", "history.csv"}
         with pytest.raises(ValueError, match=r"other data.*imbalance_factor: 10.0 there, 5.0 here"):
             student.main(tmp_path, 5.0, seeds=(0,), **arguments)
@@ -135,13 +135,13 @@ def test_cifar100_is_the_page_of_cifar10_with_other_data(recipe, monkeypatch):
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_teacher_goes_on_where_it_was(recipe, tmp_path, monkeypatch):
     """Killed after the first of two epochs: the second run trains the second epoch alone."""
-    train = lambda seed=0: recipe("train_teacher").main("cifar10", tmp_path, 10.0, epochs=2, meta_size=100, seed=seed)
+    train = lambda seed=0: recipe("train_teacher").main("cifar10", tmp_path, 10.0, epochs=2, meta_size=50, seed=seed)
 
     def kill(self, epoch, logs=None):
         if epoch == 1:
             raise KeyboardInterrupt
 
-    with tfds.testing.mock_data(num_examples=1000):
+    with tfds.testing.mock_data(num_examples=400):
         with monkeypatch.context() as patch:
             patch.setattr(keras.callbacks.CSVLogger, "on_epoch_begin", kill)
             with pytest.raises(KeyboardInterrupt):
@@ -200,11 +200,11 @@ def test_benchmark_input(recipe, capsys):
 @pytest.mark.filterwarnings("ignore:currentThread:DeprecationWarning", "ignore:getName:DeprecationWarning")
 def test_tune(recipe, tmp_path, capsys):
     """A search, its best configuration against the defaults; and what is done is not done again."""
-    arguments = {"trials": 2, "steps": 50, "folder": tmp_path, "seeds": (0, 1, 2)}
+    arguments = {"trials": 2, "steps": 20, "folder": tmp_path, "seeds": (0, 1)}
     rows = recipe("tune").main(**arguments)
-    assert [row["method"] for row in rows] == ["defaults", "best of the search"] * 3
+    assert [row["method"] for row in rows] == ["defaults", "best of the search"] * 2
     assert all(0 < row["accuracy"] <= 100 for row in rows)
-    folder = tmp_path / "digits-noise_50"
+    folder = tmp_path / "digits-noise_20"
     assert {"trials.md", "search.png", "best.json", "results.md"} <= {path.name for path in folder.iterdir()}
     trials = list((folder / "bayesian").glob("trial_*/trial.json"))
     assert len(trials) == 2

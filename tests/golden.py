@@ -10,13 +10,14 @@ FLOAT32_TOLERANCE = {"mlp": 1e-5, "resnet": 1e-4, "trajectory": 1e-5, "weight_ne
 
 
 def load(name):
-    return np.load(FOLDER / f"{name}.npz")
+    with np.load(FOLDER / f"{name}.npz") as arrays:
+        return dict(arrays)
 
 
 def names(data, quantity):
     """Tensor names of a quantity in Keras layout, in the order of the variables of the layers."""
     prefix = f"keras.{quantity}."
-    found = [key.removeprefix(prefix) for key in data.files if key.startswith(prefix)]
+    found = [key.removeprefix(prefix) for key in data if key.startswith(prefix)]
     return [name for name in found if not name.endswith("student_first")]
 
 

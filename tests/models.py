@@ -12,7 +12,11 @@ import keras_bikd as bikd
 from keras_bikd import backend
 
 FEATURES, CLASSES = 6, 4
+# It takes longer to optimise a graph of these sizes than to run it. Every process that compares numbers does the same.
+tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+
 GRAPH = {"run_eagerly": False}
+EAGERLY = keras.backend.backend() == "tensorflow"  # on JAX every operation would be compiled by itself
 SEED = int(os.environ.get("KERAS_BIKD_TEST_SEED", "0"))
 
 tensorflow_only = pytest.mark.skipif(
@@ -58,15 +62,14 @@ def cross_entropy(model, x, y):
 def compiled(student=None, teacher=None, *, learning_rate=0.1, meta_learning_rate=0.05, compile_arguments=(), **kwargs):
     """A compiled `BiKDModel` of tiny parts.
 
-    On TensorFlow it runs eagerly unless told otherwise: a few of its steps take less time than one trace. On JAX every
-    operation would be compiled by itself.
+    On TensorFlow it runs eagerly unless told otherwise: a few of its steps take less time than one trace.
     """
     given = dict(compile_arguments)
     model = bikd.BiKDModel(student or perceptron(), teacher or perceptron(), bikd.MetaWeightNet((8,)), **kwargs)
     model.compile(
         optimizer=keras.optimizers.SGD(learning_rate, momentum=0.9),
         meta_optimizer=keras.optimizers.Adam(meta_learning_rate),
-        **{"run_eagerly": keras.backend.backend() == "tensorflow" and "jit_compile" not in given, **given},
+        **{"run_eagerly": EAGERLY and "jit_compile" not in given, **given},
     )
     return model
 

@@ -18,6 +18,7 @@ import numpy as np
 from keras import layers
 
 import keras_bikd as bikd
+import models  # noqa: F401  (for the same graphs as in the test that compares)
 from keras_bikd.files import atomic_write
 
 STEPS, EPOCHS = 25, 8

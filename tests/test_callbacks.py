@@ -21,6 +21,11 @@ def run(callback, **kwargs):
     return model, train
 
 
+def arrays_of(path):
+    with np.load(path) as stored:
+        return dict(stored)
+
+
 @pytest.mark.parametrize(("every", "drawn"), [(None, [3]), (1, [1, 2, 3]), (2, [2, 3])])
 def test_weight_map_is_drawn_at_the_chosen_epochs_and_at_the_end(tmp_path, every, drawn):
     run(bikd.callbacks.WeightMap(tmp_path / "maps", every=every), epochs=3)
@@ -30,7 +35,7 @@ def test_weight_map_is_drawn_at_the_chosen_epochs_and_at_the_end(tmp_path, every
 
 def test_weight_map_holds_every_training_sample_once(tmp_path):
     model, (x, y) = run(bikd.callbacks.WeightMap(tmp_path))
-    seen = np.load(tmp_path / "weight_map_0001.npz")
+    seen = arrays_of(tmp_path / "weight_map_0001.npz")
     expected = model.sample_weights([(x, y)])
     assert seen["weights"].shape == (24, 2)
     for name, values in expected._asdict().items():
@@ -45,8 +50,8 @@ def test_weight_map_of_an_endless_stream_and_of_given_data(tmp_path):
         bikd.callbacks.WeightMap(tmp_path / "given", data=train),
     ]
     model.fit(train.repeat(), meta_data=meta, steps_per_epoch=4, verbose=0, callbacks=callbacks)
-    assert len(np.load(tmp_path / "stream" / "weight_map_0001.npz")["labels"]) == 16
-    assert len(np.load(tmp_path / "given" / "weight_map_0001.npz")["labels"]) == 24
+    assert len(arrays_of(tmp_path / "stream" / "weight_map_0001.npz")["labels"]) == 16
+    assert len(arrays_of(tmp_path / "given" / "weight_map_0001.npz")["labels"]) == 24
 
 
 def test_weight_history(tmp_path):
@@ -138,7 +143,7 @@ def test_per_class_report_of_any_classifier(tmp_path):
     report.set_model(model)
     report.on_epoch_end(4)
     report.on_train_end()
-    matrix = np.load(tmp_path / "confusion_0005.npz")["matrix"]
+    matrix = arrays_of(tmp_path / "confusion_0005.npz")["matrix"]
     np.testing.assert_array_equal(matrix, [[1, 0, 0], [1, 2, 0], [0, 1, 1]])
     rows = list(csv.reader((tmp_path / "per_class_0005.csv").read_text().splitlines()))
     assert rows == [["class", "samples", "accuracy"], ["a", "1", "1.0"], ["b", "3", str(2 / 3)], ["c", "2", "0.5"]]

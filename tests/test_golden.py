@@ -38,7 +38,7 @@ def mlp_student(data):
 def model_of(data, student, teacher=None, **kwargs):
     kwargs = {"temperature": float(data["config.temperature"]), **kwargs}
     model = bikd.BiKDModel(student, teacher or golden.TableTeacher(), weight_net(data), **kwargs)
-    meta = float(data["config.meta_learning_rate"]) if "config.meta_learning_rate" in data.files else 1e-3
+    meta = float(data["config.meta_learning_rate"]) if "config.meta_learning_rate" in data else 1e-3
     model.compile(
         optimizer=keras.optimizers.SGD(float(data["config.learning_rate"])), meta_optimizer=keras.optimizers.SGD(meta)
     )
@@ -134,7 +134,7 @@ def test_b_hypergradient_resnet(floatx):
 def test_c_trajectory_of_the_authors(floatx):
     """Mean over k, L2 in both gradients, counter and sum restarted each epoch: rebuilt here from public parts."""
     data = golden.load("trajectory_official_k3")
-    config = {key.removeprefix("config."): data[key] for key in data.files if key.startswith("config.")}
+    config = {key.removeprefix("config."): data[key] for key in data if key.startswith("config.")}
     model = model_of(data, mlp_student(data))
     theta, phi = model.student.net.trainable_variables, model.weight_net.trainable_variables
     velocity = [np.zeros(v.shape) for v in theta]
@@ -296,6 +296,6 @@ def test_g_long_tail_counts():
     for n_max, classes in zip(data["config.n_max"], data["config.num_classes"]):
         for rho in data["config.rho"]:
             counts = long_tail.exponential_counts(int(n_max), float(rho), int(classes))
-            key = [k for k in data.files if k.startswith(f"expected.nmax{n_max}_c{classes}_rho{rho:g}.counts")]
+            key = [k for k in data if k.startswith(f"expected.nmax{n_max}_c{classes}_rho{rho:g}.counts")]
             assert len(key) == 1
             np.testing.assert_array_equal(counts, data[key[0]])

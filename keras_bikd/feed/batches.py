@@ -1,57 +1,161 @@
-"""Batches of whatever `fit` takes: arrays, `tf.data.Dataset`, `keras.utils.PyDataset`."""
+"""Batches of whatever Keras' `fit` takes: its own data adapters read them, and what they yield is checked or paired."""
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 from keras import tree
 
+# Keras has no public name for what `fit` reads its data with.
+from keras.src.trainers import data_adapters
+from keras.src.trainers.data_adapters import array_data_adapter, data_adapter_utils
+from keras.src.trainers.data_adapters.data_adapter import DataAdapter
+from keras.src.trainers.data_adapters.py_dataset_adapter import PyDatasetAdapter
+
+from keras_bikd.types import Batch
+
 __all__ = [
+    "ChangedBatches",
+    "adapter_of",
+    "arrays_in_batches",
     "as_batches",
-    "as_tf_dataset",
-    "batched",
     "batches",
     "check_arrays",
     "check_length",
+    "first_batches",
     "is_dataset",
+    "is_tf_dataset",
     "require_end",
 ]
 
 
+def is_tf_dataset(data: Any) -> bool:
+    """Whether `data` is a `tf.data.Dataset`, without importing TensorFlow."""
+    return data_adapters.is_tf_dataset(data)
+
+
 def is_dataset(data: Any) -> bool:
-    """Whether `data` yields batches by itself."""
-    return isinstance(data, (tf.data.Dataset, keras.utils.PyDataset))
+    """Whether `data` yields batches by itself: a data set, a loader or an iterable of batches, and no arrays."""
+    if isinstance(data, (DataAdapter, keras.utils.PyDataset)) or is_tf_dataset(data):
+        return True
+    if isinstance(data, (tuple, list)):  # of batches, or of arrays
+        return bool(data) and all(isinstance(batch, (tuple, list)) and len(batch) in (2, 3) for batch in data)
+    are_arrays = isinstance(data, (str, dict)) or array_data_adapter.can_convert_arrays(data)
+    return isinstance(data, Iterable) and not are_arrays
+
+
+def adapter_of(data: Any, *, shuffle: bool = False) -> DataAdapter:
+    """Keras' adapter of a data set, a `PyDataset`, a torch or Grain loader, a generator, or an iterable of batches.
+
+    With `shuffle` a `PyDataset` yields its batches in a new order on every pass. The other kinds have their own order.
+    """
+    if isinstance(data, (tuple, list)):
+        data = _ListOfBatches(data)
+    is_known = isinstance(data, (DataAdapter, keras.utils.PyDataset)) or is_tf_dataset(data)
+    if not is_known and not data_adapters.is_torch_dataloader(data) and not data_adapters.is_grain_dataset(data):
+        data = (batch for batch in data)  # Keras takes generators, and no other iterators or iterables
+    has_batches = isinstance(data, keras.utils.PyDataset) and data.num_batches is not None
+    return data_adapters.get_data_adapter(data, shuffle=shuffle and has_batches)
+
+
+def arrays_in_batches(arrays: Any, batch_size: int | None, shuffle: bool) -> DataAdapter:
+    """Keras' adapter of arrays `(x, y)` or `(x, y, sample_weight)`, with `shuffle` in a new order on every pass."""
+    x, y, *weight = arrays
+    return data_adapters.get_data_adapter(
+        x, y, sample_weight=weight[0] if weight else None, batch_size=batch_size or 32, shuffle=shuffle
+    )
 
 
 def batches(data: Any) -> Iterator[Any]:
-    """Iterate over the batches of a `tf.data.Dataset` or a `PyDataset`, once."""
-    if isinstance(data, keras.utils.PyDataset):
-        return (data[i] for i in range(data.num_batches))
-    return data.as_numpy_iterator()
+    """Iterate over the batches of a data set, once, as NumPy arrays."""
+    return iter(adapter_of(data).get_numpy_iterator())
 
 
 def as_batches(data: Any, batch_size: int | None = None) -> Iterator[Any]:
     """Iterate once over the batches of a data set, or of arrays `(x, y)`."""
     if not is_dataset(data):
-        data = batched(check_arrays("x, y", tuple(data)), batch_size, shuffle=False)
+        data = arrays_in_batches(check_arrays("x, y", tuple(data)), batch_size, shuffle=False)
     return batches(data)
 
 
-def batched(arrays: Any, batch_size: int | None, shuffle: bool) -> tf.data.Dataset:
-    """Arrays as a `tf.data.Dataset` of batches, with `shuffle` in a new order on every pass."""
-    data = tf.data.Dataset.from_tensor_slices(arrays)
-    if shuffle:
-        data = data.shuffle(len(data))
-    return data.batch(batch_size or 32)
+def first_batches(adapter: DataAdapter, count: int = 1) -> list[Any]:
+    """The first batches, which a generator yields again when it is read."""
+    if isinstance(adapter, ChangedBatches):
+        return adapter.first(count)
+    if isinstance(adapter, PyDatasetAdapter):  # reading it would start its workers
+        length = adapter.num_batches
+        return [adapter.py_dataset[i] for i in range(count if length is None else min(count, length))]
+    return list(itertools.islice(adapter.get_numpy_iterator(), count))
+
+
+class _ListOfBatches(keras.utils.PyDataset):
+    def __init__(self, data: Sequence[Batch]) -> None:
+        super().__init__()
+        self.data = data
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> Batch:
+        return self.data[index]
+
+
+class ChangedBatches(DataAdapter):
+    """The batches of a Keras data adapter, each passed through a function, in the form that any backend takes.
+
+    Args:
+        source: Keras data adapter.
+        change: Function of a batch of NumPy arrays, without state.
+    """
+
+    def __init__(self, source: DataAdapter, change: Callable[[Any], Any]) -> None:
+        self.source, self.change = source, change
+
+    def get_numpy_iterator(self) -> Iterator[Any]:
+        return map(self.change, self.source.get_numpy_iterator())
+
+    def first(self, count: int) -> list[Any]:
+        """The first batches, without drawing from what is read later."""
+        return [self.change(batch) for batch in first_batches(self.source, count)]
+
+    def get_jax_iterator(self) -> Iterator[Any]:
+        return self.get_numpy_iterator()
+
+    def get_torch_dataloader(self) -> Any:
+        return data_adapter_utils.get_torch_dataloader(self.get_numpy_iterator())
+
+    def get_tf_dataset(self) -> Any:
+        import tensorflow as tf
+
+        signature = data_adapter_utils.get_tensor_spec(self.first(2))  # two, because their lengths may differ
+        data = tf.data.Dataset.from_generator(self.get_numpy_iterator, output_signature=signature)
+        return data.prefetch(tf.data.AUTOTUNE)
+
+    @property
+    def num_batches(self) -> int | None:
+        return self.source.num_batches
+
+    @property
+    def batch_size(self) -> int | None:
+        return self.source.batch_size
+
+    def on_epoch_begin(self) -> None:
+        self.source.on_epoch_begin()
+
+    def on_epoch_end(self) -> None:
+        self.source.on_epoch_end()
 
 
 def check_arrays(name: str, arrays: Any) -> Any:
-    """Return `arrays` if they have the same number of samples, at least one, else raise."""
-    missing = any(array is None for array in tree.flatten(arrays))
-    lengths = {np.shape(array)[:1] for array in tree.flatten(arrays)}
-    if missing or len(lengths) != 1 or lengths <= {(), (0,)}:
+    """Return `arrays` if they have the same number of samples, at least one, else raise; labels may be a list."""
+    x, *others = arrays
+    arrays = (x, *(np.asarray(part) if isinstance(part, (list, tuple)) else part for part in others))
+    flat = tree.flatten(arrays)
+    lengths = {np.shape(array)[:1] for array in flat}
+    is_wrong = not array_data_adapter.can_convert_arrays(arrays) or any(array is None for array in flat)
+    if is_wrong or len(lengths) != 1 or lengths <= {(), (0,)}:
         received = tree.map_structure(lambda array: None if array is None else tuple(np.shape(array)), arrays)
         raise ValueError(
             f"`fit({name})` takes arrays with the same number of samples, at least one, and labels for each. "
@@ -60,34 +164,28 @@ def check_arrays(name: str, arrays: Any) -> Any:
     return arrays
 
 
-def as_tf_dataset(data: Any) -> tf.data.Dataset:
-    """A `PyDataset` as a `tf.data.Dataset` of the same batches."""
-    if isinstance(data, tf.data.Dataset):
-        return data
-    signature = tree.map_structure(
-        lambda array: tf.TensorSpec((None, *np.shape(array)[1:]), np.asarray(array).dtype), data[0]
-    )
-    return tf.data.Dataset.from_generator(lambda: batches(data), output_signature=signature).apply(
-        tf.data.experimental.assert_cardinality(data.num_batches)
-    )
-
-
-def check_length(pairs: Any, fit_arguments: dict[str, Any]) -> None:
+def check_length(data: Any, fit_arguments: dict[str, Any]) -> None:
     """Raise if a data set is empty, or never ends without `steps_per_epoch` in `fit_arguments`."""
-    length = int(pairs.cardinality()) if isinstance(pairs, tf.data.Dataset) else pairs.num_batches
-    if length == 0:
+    if _length(data) == 0:
         raise ValueError("`fit` received an empty data set: there is no training batch, or no meta batch.")
-    if _is_endless(pairs) and not fit_arguments.get("steps_per_epoch"):
+    if _is_endless(data) and not fit_arguments.get("steps_per_epoch"):
         raise ValueError(
             "The training data set never ends. Pass `fit(steps_per_epoch=...)`, or a data set that ends: leave out "
             "`.repeat()`, or give the `PyDataset` a number of batches. `fit` goes through the data once per epoch."
         )
 
 
+def _length(data: Any) -> int | None:
+    return int(data.cardinality()) if is_tf_dataset(data) else adapter_of(data).num_batches
+
+
 def _is_endless(data: Any) -> bool:
-    if isinstance(data, tf.data.Dataset):
-        return data.cardinality() == tf.data.INFINITE_CARDINALITY
-    return data.num_batches is None
+    if is_tf_dataset(data):
+        return int(data.cardinality()) == -1  # tf.data.INFINITE_CARDINALITY
+    data = adapter_of(data)
+    while isinstance(data, ChangedBatches):
+        data = data.source
+    return isinstance(data, PyDatasetAdapter) and data.num_batches is None
 
 
 def require_end(argument: str, data: Any) -> None:

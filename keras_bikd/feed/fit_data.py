@@ -3,17 +3,22 @@
 from typing import Any, NamedTuple
 
 import keras
-import numpy as np
-import tensorflow as tf
-from keras import ops, tree
+from keras import tree
 
-from keras_bikd.feed.batches import batched, check_arrays, check_length, is_dataset
+from keras_bikd.feed.batches import (
+    adapter_of,
+    arrays_in_batches,
+    check_arrays,
+    check_length,
+    first_batches,
+    is_dataset,
+    is_tf_dataset,
+)
+from keras_bikd.feed.labels import class_weights, weighted_by_class
 from keras_bikd.feed.pairs import pair, require_pair, require_unpaired
-from keras_bikd.types import Batch, Tensor
+from keras_bikd.types import Batch
 
-__all__ = ["FitData", "data_of_fit", "example_of"]
-
-_EXAMPLE_ROWS, _EXAMPLE_LENGTH = 2, 32  # of an example batch, where the data set leaves them open
+__all__ = ["FitData", "batched", "data_of_fit", "example_of"]
 
 
 class FitData(NamedTuple):
@@ -33,7 +38,7 @@ class FitData(NamedTuple):
 def data_of_fit(
     x: Any, y: Any, meta_data: Any, *, batch_size: int | None, shuffle: bool, fit_arguments: dict[str, Any]
 ) -> FitData:
-    """Turn the arguments of `fit` into pairs of batches. No batch is drawn from a `tf.data` pipeline.
+    """Turn the arguments of `fit` into pairs of batches. At most the first batches are looked at.
 
     Args:
         x: As in `BiKDModel.fit`.
@@ -54,23 +59,36 @@ def data_of_fit(
     own = {name: fit_arguments.pop(name, None) for name in ("sample_weight", "validation_split")}
     if is_dataset(x):
         _refuse_with_dataset({"y": y, "batch_size": batch_size, **own})
-        train, samples, labels = x, x, None
+        train = samples = x if is_tf_dataset(x) else adapter_of(x)
+        labels = None
     else:
         arrays = _train_arrays(x, y, **own, fit_arguments=fit_arguments)
-        samples, labels = batched(arrays, batch_size, shuffle=False), arrays[1]
+        samples, labels = arrays_in_batches(arrays, batch_size, shuffle=False), arrays[1]
         train = batched(arrays, batch_size, shuffle)
+    check_length(train, fit_arguments)
     if class_weight is not None:
-        train = _weighted_by_class(train, class_weight)
-    pairs, meta_labels = train, None
+        require_unpaired("class_weight", _example(train))
+        train = weighted_by_class(train, class_weights(class_weight))
+    example, pairs, meta_labels = _example(train), train, None
     if meta_data is not None:
         meta, meta_labels = _meta_batches(meta_data, batch_size, shuffle)
-        pairs = pair(train, meta)
-    check_length(pairs, fit_arguments)
-    example = _example(pairs)
+        pairs, meta_example = pair(train, meta), _example(meta)
+        require_pair((example, meta_example))
+        example = example, meta_example
     require_pair(example)
     (x, y, *_), (meta_x, meta_y, *_) = example[:2]
     y = y if labels is None else labels
     return FitData(pairs, samples, ((x, y), (meta_x, meta_y if meta_labels is None else meta_labels)))
+
+
+def batched(arrays: Any, batch_size: int | None, shuffle: bool) -> Any:
+    """Arrays `(x, y)` in batches, with `shuffle` in a new order on every pass, as the backend reads them fastest."""
+    adapter = arrays_in_batches(arrays, batch_size, shuffle)
+    if keras.backend.backend() != "tensorflow":
+        return adapter
+    from keras_bikd.feed.tf_data import as_tf_dataset
+
+    return as_tf_dataset(adapter)
 
 
 def _refuse_with_dataset(arguments: dict[str, Any]) -> None:
@@ -94,40 +112,32 @@ def _train_arrays(
 def _meta_batches(meta_data: Any, batch_size: int | None, shuffle: bool) -> tuple[Any, Any]:
     """The meta set in batches, and all its labels if they are arrays."""
     if is_dataset(meta_data):
-        return meta_data, None
+        return meta_data if is_tf_dataset(meta_data) else adapter_of(meta_data), None
     if not isinstance(meta_data, (tuple, list)) or len(meta_data) not in (2, 3):
         raise ValueError(
-            "`fit(meta_data=...)` takes a `tf.data.Dataset`, a `keras.utils.PyDataset`, or arrays as a tuple "
-            f"(x, y). Received: {type(meta_data).__name__}"
+            "`fit(meta_data=...)` takes arrays as a tuple (x, y), or a data set that yields batches of them, such as "
+            "a `tf.data.Dataset`, a `keras.utils.PyDataset`, a torch `DataLoader` or a list of batches. "
+            f"Received: {type(meta_data).__name__}"
         )
-    return batched(check_arrays("meta_data", tuple(meta_data)), batch_size, shuffle), meta_data[1]
+    arrays = check_arrays("meta_data", tuple(meta_data))
+    return batched(arrays, batch_size, shuffle), arrays[1]
 
 
 def example_of(x: Any, y: Any) -> tuple[Any, Any] | None:
-    """Inputs and labels like those of `fit(x, y)`: arrays, or those of a batch; `None` for other kinds of `x`."""
-    if is_dataset(x):
-        example = _example(x)
-        return (example[0], example[1]) if isinstance(example, (tuple, list)) and len(example) > 1 else None
-    are_arrays = all(isinstance(part, np.ndarray) or ops.is_tensor(part) for part in tree.flatten((x, y)))
-    return (x, y) if are_arrays else None
+    """Inputs and labels like those of `fit(x, y)`: arrays, or those of a batch; `None` if there are no labels."""
+    if not is_dataset(x):
+        return None if y is None else check_arrays("x, y", (x, y))[:2]
+    example = _example(x)
+    return (example[0], example[1]) if isinstance(example, (tuple, list)) and len(example) > 1 else None
 
 
-def _example(batches: Any) -> Any:
-    """A batch with the shapes of those to come. None is drawn from a `tf.data` pipeline, whose order would change."""
-    if isinstance(batches, keras.utils.PyDataset):
-        return batches[0]
+def _example(data: Any) -> Any:
+    """A batch with the shapes of those to come."""
+    if is_tf_dataset(data):
+        from keras_bikd.feed import tf_data
 
-    def zeros(spec: tf.TensorSpec) -> np.ndarray:
-        if spec.shape.rank is None:
-            raise ValueError(
-                "The data set yields tensors of unknown shape, as `tf.py_function` and generators without a signature "
-                "do. Give them one with `tf.ensure_shape` in a `.map(...)`, such as (None, 28, 28, 1). "
-                f"Received: {batches.element_spec}"
-            )
-        shape = [_EXAMPLE_LENGTH if length is None else length for length in spec.shape]
-        return tf.zeros([_EXAMPLE_ROWS, *shape[1:]] if shape else shape, spec.dtype).numpy()
-
-    return tree.map_structure(zeros, batches.element_spec)
+        return tf_data.example(data)
+    return next(iter(first_batches(adapter_of(data))), None)
 
 
 def _split(arrays: Batch, validation_split: float) -> tuple[Batch, Batch]:
@@ -138,22 +148,3 @@ def _split(arrays: Batch, validation_split: float) -> tuple[Batch, Batch]:
         tree.map_structure(lambda array: array[:cut], arrays),
         tree.map_structure(lambda array: array[cut:], arrays),
     )
-
-
-def _weighted_by_class(train: Any, class_weight: dict[int, float]) -> tf.data.Dataset:
-    if not isinstance(train, tf.data.Dataset):
-        raise ValueError(
-            "`fit(class_weight=...)` works with arrays and `tf.data`; let the `PyDataset` yield (x, y, sample_weight)."
-        )
-    require_unpaired("class_weight", train.element_spec)
-    classes = tf.constant(list(class_weight), "int64")
-    surplus = tf.constant([weight - 1.0 for weight in class_weight.values()], "float32")
-
-    def weigh(x: Any, labels: Tensor, sample_weight: Tensor | None = None) -> Batch:
-        are_ids = labels.shape.rank == 1 or labels.shape[-1] == 1
-        ids = tf.reshape(labels, [-1]) if are_ids else tf.argmax(labels, axis=-1)
-        members = tf.cast(tf.cast(ids, "int64")[:, None] == classes, "float32")
-        weight = 1.0 + tf.linalg.matvec(members, surplus)
-        return x, labels, weight if sample_weight is None else weight * tf.cast(sample_weight, weight.dtype)
-
-    return train.map(weigh)

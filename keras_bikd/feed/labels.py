@@ -5,30 +5,29 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-import keras
-import tensorflow as tf
+import numpy as np
+from keras.src.trainers.data_adapters import data_adapter_utils
 
 from keras_bikd import checks
-from keras_bikd.feed.batches import is_dataset
-from keras_bikd.types import Tensor
+from keras_bikd.feed.batches import ChangedBatches, adapter_of, is_dataset, is_tf_dataset
+from keras_bikd.types import Batch
 
-__all__ = ["check_labels", "check_plain_labels", "label_errors"]
+__all__ = ["check_labels", "check_plain_labels", "class_weights", "label_errors", "weighted_by_class"]
 
 _PAIR = ("training", "meta")
 
 
 def check_labels(pairs: Any, num_classes: int) -> Any:
     """Let a data set of pairs fail at the first labels that are wrong, instead of training on them."""
-    checked = _checked(pairs, num_classes, _PAIR)
-    return checked.prefetch(tf.data.AUTOTUNE) if isinstance(checked, tf.data.Dataset) else checked
+    return _checked(pairs, num_classes, _PAIR)
 
 
 def check_plain_labels(name: str, data: Any, num_classes: int) -> Any:
-    """As `check_labels`, for a data set of `(x, y)`; arrays `(x, y)` fail at once, other kinds are not looked into.
+    """As `check_labels`, for a data set of `(x, y)`; arrays `(x, y)` fail at once.
 
     Args:
         name: Data set of the labels, for the message.
-        data: A data set, a tuple of arrays, or whatever else `fit` takes.
+        data: A data set, a tuple of arrays, or `None`.
         num_classes: Number of classes.
 
     Returns:
@@ -42,56 +41,40 @@ def check_plain_labels(name: str, data: Any, num_classes: int) -> Any:
 
 
 def _checked(data: Any, num_classes: int, names: tuple[str, ...]) -> Any:
-    if isinstance(data, keras.utils.PyDataset):
-        return _CheckedPyDataset(data, num_classes, names)
+    if is_tf_dataset(data):
+        from keras_bikd.feed import tf_data
 
-    def check(*parts: Any) -> Any:
-        batches = parts if names == _PAIR else (parts,)
-        assertions = [_assertion(name, batch[1], num_classes) for name, batch in zip(names, batches)]
-        with tf.control_dependencies(assertions):
-            checked = tf.nest.map_structure(tf.identity, parts)
-        return checked if len(checked) > 1 else checked[0]
+        dataset = tf_data.checked(data, num_classes, names)
+        return dataset.prefetch(-1) if names == _PAIR else dataset  # tf.data.AUTOTUNE
 
-    return data.map(check, num_parallel_calls=tf.data.AUTOTUNE)
-
-
-def _assertion(name: str, labels: Tensor, num_classes: int) -> Tensor:
-    """Fail at labels that `checks.labels_match` would refuse."""
-    labels = tf.cast(labels, "float64")
-    if labels.shape.rank == 2 and labels.shape[-1] == num_classes:
-        received = tf.reduce_sum(labels, axis=-1)
-        valid = tf.reduce_all(tf.abs(received - 1) <= 0.01)
-        expected = f"The {name} labels of a sample must sum to 1: one class per sample, one-hot or soft."
-        return tf.debugging.Assert(valid, [expected, "Received:", received], summarize=-1)
-    valid = tf.reduce_all((labels >= 0) & (labels < num_classes) & (labels == tf.floor(labels)))
-    expected = f"The {name} labels must lie in 0..{num_classes - 1}, as the student has {num_classes} outputs."
-    return tf.debugging.Assert(valid, [expected, "Received:", labels], summarize=-1)
-
-
-class _CheckedPyDataset(keras.utils.PyDataset):
-    """Another `PyDataset`, whose labels are looked at in every batch."""
-
-    def __init__(self, data: keras.utils.PyDataset, num_classes: int, names: tuple[str, ...]) -> None:
-        super().__init__(
-            workers=data.workers, use_multiprocessing=data.use_multiprocessing, max_queue_size=data.max_queue_size
-        )
-        self.data, self.num_classes, self.names = data, num_classes, names
-
-    @property
-    def num_batches(self) -> int | None:
-        return self.data.num_batches
-
-    def __getitem__(self, index: int) -> Any:
-        batch = self.data[index]
-        for name, (_, labels, *_) in zip(self.names, batch if self.names == _PAIR else (batch,)):
-            checks.labels_match(name, labels, self.num_classes)
+    def check(batch: Any) -> Any:
+        for name, (_, labels, *_) in zip(names, batch if names == _PAIR else (batch,)):
+            checks.labels_match(name, labels, num_classes)
         return batch
 
-    def on_epoch_begin(self) -> None:
-        self.data.on_epoch_begin()
+    return ChangedBatches(adapter_of(data), check)
 
-    def on_epoch_end(self) -> None:
-        self.data.on_epoch_end()
+
+def class_weights(value: Any) -> dict[int, float]:
+    """`fit(class_weight=...)` as a dict: from one, or from an array with a number per class."""
+    if isinstance(value, dict):
+        return value
+    return dict(enumerate(checks.number_per_class("fit", "class_weight", np.asarray(value).tolist())))
+
+
+def weighted_by_class(data: Any, class_weight: dict[int, float]) -> Any:
+    """Multiply the sample weights of a data set of `(x, y)` by the weights of the classes."""
+    if is_tf_dataset(data):
+        from keras_bikd.feed import tf_data
+
+        return tf_data.weighted_by_class(data, class_weight)
+
+    def weigh(batch: Batch) -> Batch:
+        x, labels, *given = batch
+        weight = data_adapter_utils.class_weight_to_sample_weights(labels, class_weight)
+        return x, labels, np.asarray(weight * given[0].reshape(-1) if given else weight, "float32")
+
+    return ChangedBatches(adapter_of(data), weigh)
 
 
 _NAMES = "training|meta|validation"
@@ -102,11 +85,12 @@ def label_errors() -> Iterator[None]:
     """Turn what TensorFlow makes of a failed check of labels into a `ValueError` of one sentence."""
     try:
         yield
-    except tf.errors.OpError as error:
-        raised = re.search(rf"ValueError: (The (?:{_NAMES}) labels .*)", error.message)  # by a `PyDataset`
+    except Exception as error:
+        message = getattr(error, "message", "")  # only TensorFlow's errors have one
+        raised = re.search(rf"ValueError: (The (?:{_NAMES}) labels .*)", message)  # while Python yielded a batch
         if raised is not None:
             raise ValueError(raised.group(1)) from None
-        found = re.search(rf"The ({_NAMES}) labels [^.]*\..*?Received:.*?\[[^]]*\]", error.message, re.DOTALL)
+        found = re.search(rf"The ({_NAMES}) labels [^.]*\..*?Received:.*?\[[^]]*\]", message, re.DOTALL)
         if found is None:
             raise
         raise ValueError(" ".join(re.sub(r"[\[\]']+", " ", found.group()).split())) from None

@@ -1,18 +1,20 @@
 """Pairs of training and meta batches, for as long as the training lasts."""
 
+import itertools
+from collections.abc import Iterator
 from typing import Any
 
-import keras
 import numpy as np
-import tensorflow as tf
 from keras import tree
+from keras.src.trainers.data_adapters.data_adapter import DataAdapter
+from keras.src.trainers.data_adapters.generator_data_adapter import GeneratorDataAdapter
 
-from keras_bikd.feed.batches import as_tf_dataset, batches, require_end
+from keras_bikd.feed.batches import ChangedBatches, adapter_of, first_batches, is_dataset, is_tf_dataset, require_end
 from keras_bikd.types import Batch
 
-__all__ = ["PairedPyDataset", "is_pair", "pair", "require_pair", "require_unpaired"]
+SHUFFLE_BUFFER = 64  # batches of the meta set
 
-_UNKNOWN_LENGTH_BUFFER = 64  # batches, for a meta data set that does not know its length
+__all__ = ["is_pair", "pair", "require_pair", "require_unpaired"]
 
 
 def pair(train: Any, meta: Any) -> Any:
@@ -23,15 +25,17 @@ def pair(train: Any, meta: Any) -> Any:
     number of batches, their order is kept.
 
     Args:
-        train: `tf.data.Dataset` or `keras.utils.PyDataset` of batches `(x, y)` or `(x, y, sample_weight)`.
-        meta: The meta set, batched, in either form.
+        train: Whatever yields batches `(x, y)` or `(x, y, sample_weight)` to `keras.Model.fit`: a `tf.data.Dataset`,
+            a `keras.utils.PyDataset`, a torch `DataLoader`, a Grain data set, a generator.
+        meta: The meta set, batched, in any of these forms, or another iterable of batches.
 
     Returns:
-        A data set of `((x, y), (meta_x, meta_y))`, of the same kind as `train`.
+        A data set of `((x, y), (meta_x, meta_y))`: a `tf.data.Dataset` if `train` is one, else a data adapter of
+        Keras.
 
     Raises:
-        ValueError: If one of the two is no data set, if `meta` is empty, or if `train` is a `PyDataset` and `meta`
-            never ends.
+        ValueError: If one of the two is no data set, if `meta` is empty, or if `train` is no `tf.data.Dataset` and
+            `meta` never ends.
 
     Examples:
         >>> import numpy as np, tensorflow as tf
@@ -41,59 +45,67 @@ def pair(train: Any, meta: Any) -> Any:
         4
     """
     for name, data in (("train", train), ("meta", meta)):
-        if not isinstance(data, (tf.data.Dataset, keras.utils.PyDataset)):
+        if not is_dataset(data):
             raise ValueError(
-                f"`pair({name}=...)` takes a batched `tf.data.Dataset` or `keras.utils.PyDataset`. "
-                f"Received: {type(data).__name__}"
+                f"`pair({name}=...)` takes a data set that yields batches, such as a `tf.data.Dataset`, a "
+                f"`keras.utils.PyDataset` or a torch `DataLoader`. Received: {type(data).__name__}"
             )
-    if isinstance(train, keras.utils.PyDataset):
-        require_end("pair(meta=...)", meta)
-        return PairedPyDataset(train, list(batches(meta)))
-    meta = as_tf_dataset(meta)
-    length = int(meta.cardinality())
-    if length == 0:
-        raise ValueError("`pair(meta=...)` received an empty data set.")
-    is_as_long = 0 < length == int(train.cardinality())
-    if not is_as_long and length != tf.data.INFINITE_CARDINALITY:
-        meta = meta.shuffle(length if length > 0 else _UNKNOWN_LENGTH_BUFFER).repeat()
-    return tf.data.Dataset.zip((train, meta))
+    if is_tf_dataset(train):
+        from keras_bikd.feed.tf_data import zipped
+
+        return zipped(train, meta)
+    require_end("pair(meta=...)", meta)
+    train, meta = adapter_of(train), adapter_of(meta)
+    return _PairedBatches(train, meta)
 
 
-class PairedPyDataset(keras.utils.PyDataset):
-    """A `PyDataset` of pairs. The meta batch depends only on the epoch and the index of the batch."""
+class _PairedBatches(ChangedBatches):
+    """The batches of two Keras data adapters side by side; the second is repeated."""
 
-    def __init__(self, train: keras.utils.PyDataset, meta_batches: list[Any]) -> None:
-        super().__init__(
-            workers=train.workers,
-            use_multiprocessing=train.use_multiprocessing,
-            max_queue_size=train.max_queue_size,
-        )
-        if not meta_batches:
+    def __init__(self, train: DataAdapter, meta: DataAdapter) -> None:
+        super().__init__(train, lambda batch: batch)
+        self.meta = meta
+        # Drawn at once, so that `keras.utils.set_random_seed` fixes the order of the meta batches.
+        random = np.random.default_rng(np.random.randint(2**31))
+        keep_order = train.num_batches is not None and train.num_batches == meta.num_batches
+        self.meta_batches = _endless(meta, None if keep_order else random)
+
+    def get_numpy_iterator(self) -> Iterator[tuple[Batch, Batch]]:
+        return zip(self.source.get_numpy_iterator(), self.meta_batches)
+
+    def first(self, count: int) -> list[Any]:
+        return list(zip(first_batches(self.source, count), itertools.cycle(first_batches(self.meta, count))))
+
+
+def _endless(meta: DataAdapter, random: np.random.Generator | None) -> Iterator[Batch]:
+    """The batches of a meta set, repeated, in a random order if `random` is given.
+
+    What a generator yields is kept. Any other data set is read again on every pass, with its own augmentation.
+    """
+    kept: list[Batch] | None = [] if isinstance(meta, GeneratorDataAdapter) else None
+    while True:
+        meta.on_epoch_begin()
+        count = 0
+        for batch in meta.get_numpy_iterator() if random is None else _shuffled(meta.get_numpy_iterator(), random):
+            count += 1
+            if kept is not None:
+                kept.append(batch)
+            yield batch
+        meta.on_epoch_end()
+        if not count:
             raise ValueError("`pair(meta=...)` received an empty data set.")
-        self.train = train
-        self.meta_batches = meta_batches
-        self.epoch = -1
-        # Drawn once, so that `keras.utils.set_random_seed` fixes the order of the meta batches.
-        self.seed = np.random.randint(2**31)
+        if kept is not None:
+            meta, kept = adapter_of(kept), None
 
-    @property
-    def num_batches(self) -> int | None:
-        return self.train.num_batches
 
-    def __getitem__(self, index: int) -> tuple[Batch, Batch]:
-        length, meta_length = self.num_batches, len(self.meta_batches)
-        if length == meta_length:
-            return self.train[index], self.meta_batches[index]
-        lap, position = divmod(max(self.epoch, 0) * (length or 0) + index, meta_length)
-        order = np.random.default_rng([self.seed, lap]).permutation(meta_length)
-        return self.train[index], self.meta_batches[order[position]]
-
-    def on_epoch_begin(self) -> None:
-        self.epoch += 1
-        self.train.on_epoch_begin()
-
-    def on_epoch_end(self) -> None:
-        self.train.on_epoch_end()
+def _shuffled(batches: Iterator[Batch], random: np.random.Generator) -> Iterator[Batch]:
+    held: list[Batch] = []
+    for batch in batches:
+        held.append(batch)
+        if len(held) == SHUFFLE_BUFFER:
+            yield held.pop(random.integers(len(held)))
+    while held:
+        yield held.pop(random.integers(len(held)))
 
 
 def is_pair(pair: Any) -> bool:

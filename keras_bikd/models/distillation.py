@@ -1,14 +1,25 @@
 """`DistillationModel`: the baselines, trained like `BiKDModel`."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_bikd import checks
 from keras_bikd.backend import num_replicas, variable_scope
-from keras_bikd.feed import check_plain_labels, example_of, is_dataset, label_errors
+from keras_bikd.feed import (
+    adapter_of,
+    check_plain_labels,
+    class_weights,
+    example_of,
+    is_dataset,
+    is_tf_dataset,
+    label_errors,
+    weighted_by_class,
+)
 from keras_bikd.losses import class_logits
 from keras_bikd.models.teacher_student import TeacherStudentModel
 from keras_bikd.types import Teacher, Tensor
@@ -51,17 +62,29 @@ class DistillationModel(TeacherStudentModel):
         self.objective = checks.objective("DistillationModel", "objective", objective)
 
     def fit(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> keras.callbacks.History:
-        """Train the student; as `keras.Model.fit`, but student, teacher and labels are checked first."""
-        example = example_of(x, y)
+        """Train the student; as `keras.Model.fit`, but student, teacher and labels are checked first.
+
+        `x` may also be a list of batches `(x, y)`, and `class_weight` an array with a number per class.
+        """
+        given = inspect.signature(super().fit).bind(x, y, *args, **kwargs).arguments
+        weights = given.get("class_weight")
+        given["class_weight"] = weights = None if weights is None else class_weights(weights)
+        if is_dataset(x):
+            data = x if is_tf_dataset(x) else adapter_of(x, shuffle=bool(given.get("shuffle", True)))
+            data = data if weights is None else weighted_by_class(data, weights)
+            given.update(x=data, class_weight=None, shuffle=False)
+        elif isinstance(y, (list, tuple)):
+            given["y"] = np.asarray(y)
+        example = example_of(given.get("x"), given.get("y"))
         if example is not None:
             with variable_scope(self):
                 classes = self._count_classes(example[0])
             checks.labels_match("training", example[1], classes)
-            x = check_plain_labels("training", x, classes) if is_dataset(x) else x
-            if "validation_data" in kwargs:  # it may be among the positional arguments
-                kwargs["validation_data"] = check_plain_labels("validation", kwargs["validation_data"], classes)
+            if is_dataset(x):
+                given["x"] = check_plain_labels("training", given["x"], classes)
+            given["validation_data"] = check_plain_labels("validation", given.get("validation_data"), classes)
         with label_errors():
-            return super().fit(x, y, *args, **kwargs)
+            return super().fit(**given)
 
     def compute_loss(
         self,

@@ -1,0 +1,206 @@
+"""Every kind of data that `keras.Model.fit` takes, in the same batches: the same weights, the same errors."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_bikd as bikd
+import models
+
+pytestmark = [
+    pytest.mark.backend,
+    pytest.mark.filterwarnings("ignore:Your input ran out of data:UserWarning"),  # Keras, where the length is unknown
+    pytest.mark.filterwarnings("ignore:The given NumPy array is not writable:UserWarning"),  # torch, of its own arrays
+]
+
+TRAIN, META = models.arrays(24), models.arrays(24, seed=1)
+BATCH = 4
+
+
+def in_batches(data, size=BATCH):
+    x, y = data
+    return [(x[i : i + size], y[i : i + size]) for i in range(0, len(y), size)]
+
+
+def frames(data):
+    pandas = pytest.importorskip("pandas")
+    return pandas.DataFrame(data[0]), pandas.Series(data[1])
+
+
+def tensors(data):
+    return keras.ops.convert_to_tensor(data[0]), keras.ops.convert_to_tensor(data[1])
+
+
+def loader(data):
+    torch = pytest.importorskip("torch")
+    return torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*map(torch.tensor, data)), batch_size=BATCH)
+
+
+def grain_map(data):
+    grain = pytest.importorskip("grain")
+    return grain.MapDataset.source(list(zip(*data))).batch(BATCH)
+
+
+ARRAYS = {
+    "arrays": lambda data: data,
+    "labels in a list": lambda data: (data[0], data[1].tolist()),
+    "float64": lambda data: (data[0].astype("float64"), data[1].astype("float64")),
+    "pandas": frames,
+    "tensors": tensors,
+}
+DATA_SETS = {
+    "tf.data": models.dataset,
+    "PyDataset": models.Batches,
+    "PyDataset with workers": lambda data: models.Batches(data, workers=2),
+    "DataLoader": loader,
+    "grain.MapDataset": grain_map,
+    "grain.IterDataset": lambda data: grain_map(data).to_iter_dataset(),
+    "generator": lambda data: (batch for batch in in_batches(data)),
+    "list of batches": in_batches,
+}
+KINDS = {**ARRAYS, **DATA_SETS}
+UNKNOWN_LENGTH = (
+    "generator",
+    "grain.MapDataset",
+    "grain.IterDataset",
+)  # so the meta set is shuffled
+
+
+def fit(model, kind, train=TRAIN, **kwargs):
+    data = KINDS[kind](train)
+    if kind in ARRAYS:
+        return model.fit(*data, batch_size=BATCH, shuffle=False, verbose=0, **kwargs)
+    if "meta_data" in kwargs:
+        kwargs["meta_data"] = in_batches(META)
+    return model.fit(data, shuffle=False, verbose=0, **kwargs)
+
+
+def bikd_model(**kwargs):
+    models.reseed()
+    return models.compiled(inner_steps=4, **kwargs)
+
+
+def distilled():
+    models.reseed()
+    student, teacher = models.perceptron(), models.perceptron()
+    model = bikd.DistillationModel(student, teacher, bikd.objectives.KnowledgeDistillation(temperature=4.0))
+    model.compile(keras.optimizers.SGD(0.1), run_eagerly=models.EAGERLY)
+    return model
+
+
+@pytest.fixture(scope="module")
+def expected():
+    model = bikd_model()
+    fit(model, "arrays", meta_data=META)
+    plain = distilled()
+    fit(plain, "arrays")
+    return {"BiKD": model.get_weights(), "KD": plain.get_weights()}
+
+
+def skip_lost_batches(kind):
+    """With workers, Keras on JAX loses the batches that it looks at before it starts, in plain models too."""
+    if keras.backend.backend() == "jax" and kind == "PyDataset with workers":
+        pytest.skip("Keras loses the first batches")
+
+
+def assert_weights(model, expected):
+    for ours, theirs in zip(model.get_weights(), expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_training_data(kind, expected):
+    model = bikd_model()
+    fit(model, kind, meta_data=META)
+    assert int(model.optimizer.iterations) == 6
+    if kind not in UNKNOWN_LENGTH:
+        assert_weights(model, expected["BiKD"])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_meta_data_of_another_kind(kind, expected):
+    model = bikd_model()
+    fit(model, "arrays", meta_data=KINDS[kind](META))
+    if kind not in UNKNOWN_LENGTH:
+        assert_weights(model, expected["BiKD"])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_distillation_model(kind, expected):
+    skip_lost_batches(kind)
+    model = distilled()
+    fit(model, kind)
+    assert_weights(model, expected["KD"])
+
+
+@pytest.mark.parametrize("as_array", [False, True])
+@pytest.mark.parametrize("kind", ["arrays", *DATA_SETS])
+def test_class_weight(kind, as_array):
+    """Sample weights by label, in a dict or as scikit-learn's `compute_class_weight` gives them."""
+    skip_lost_batches(kind)
+    weights = np.array([3.0, 1.0, 0.5, 0.0])
+    given = weights if as_array else dict(enumerate(weights.tolist()))
+    for build, kwargs in ((bikd_model, {"meta_data": META}), (distilled, {})):
+        weighted = build()
+        fit(weighted, kind, class_weight=given, **kwargs)
+        by_hand = build()
+        by_hand.fit(*TRAIN, sample_weight=weights[TRAIN[1]], batch_size=BATCH, shuffle=False, verbose=0, **kwargs)
+        if kind not in UNKNOWN_LENGTH or build is distilled:
+            assert_weights(weighted, by_hand.get_weights())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("build", [bikd_model, distilled])
+def test_labels_out_of_range_in_any_batch(kind, build):
+    """The last label, so that no look at the first batches finds it."""
+    x, y = TRAIN
+    wrong = np.append(y[:-1], 4)
+    kwargs = {"meta_data": META} if build is bikd_model else {}
+    with pytest.raises(ValueError, match=r"The training labels must lie in 0\.\.3"):
+        fit(build(), kind, (x, wrong), **kwargs)
+    with pytest.raises(ValueError, match=r"The validation labels must lie in 0\.\.3"):
+        fit(build(), "arrays", validation_data=KINDS[kind]((x, wrong)), **kwargs)
+
+
+def test_inputs_in_a_list():
+    inputs = [keras.Input((3,)), keras.Input((3,))]
+    student, teacher = (
+        keras.Model(inputs, keras.layers.Dense(4)(keras.layers.Concatenate()(inputs))) for _ in range(2)
+    )
+    x, y = TRAIN
+    halves = [x[:, :3], x[:, 3:]]
+    model = models.compiled(student, teacher)
+    model.fit(halves, y, meta_data=(halves, y), batch_size=BATCH, verbose=0)
+    assert int(model.optimizer.iterations) == 6
+
+
+@models.tensorflow_only
+def test_strings():
+    vectorize = keras.layers.TextVectorization(output_mode="count", vocabulary=["a", "b", "c", "d"])
+
+    def net():
+        return keras.Sequential([keras.Input((1,), dtype="string"), vectorize, keras.layers.Dense(4)])
+
+    data = models.dataset((np.array([["a b"], ["b c"], ["c d"], ["d a"]] * 6), np.arange(24) % 4))
+    model = models.compiled(net(), net())
+    model.fit(data, meta_data=data, verbose=0)
+    assert int(model.optimizer.iterations) == 6
+
+
+def test_batches_of_different_lengths():
+    """Sequences padded batch by batch, in a pipeline that does not know their lengths."""
+    sequences = [(np.full((4, length), length % 5, "int32"), np.arange(4)) for length in (3, 7, 5)]
+
+    def net():
+        return keras.Sequential(
+            [
+                keras.Input((None,), dtype="int32"),
+                keras.layers.Embedding(5, 4),
+                keras.layers.GlobalAveragePooling1D(),
+                keras.layers.Dense(4),
+            ]
+        )
+
+    model = models.compiled(net(), net())
+    model.fit(sequences, meta_data=sequences[:1], verbose=0)
+    assert int(model.optimizer.iterations) == 3

@@ -148,7 +148,7 @@ def test_one_bad_training_image_spoils_a_plain_student_too(value):
     model = run(train=train, callbacks=[keras.callbacks.TerminateOnNaN()])
     for variable in [*model.weight_net.variables, *model.optimizer.hypergradients]:
         assert np.isfinite(variable.numpy()).all(), variable.path
-    assert int(model.optimizer.iterations) <= 5
+    assert int(model.optimizer.iterations) <= 6  # the last batch of an epoch shows in the first loss of the next
 
 
 def test_equal_seeds_give_equal_runs():

@@ -9,7 +9,7 @@ PARALLEL := -n 3 --maxschedchunk 2
 
 .PHONY: quickstart test test-tensorflow test-jax test-fast test-prerelease lint site docs clean
 
-quickstart: .venv/installed-viz
+quickstart: .venv/installed-quickstart
 	$(BIN)/python recipes/digits_lt.py
 
 # Both parts run, also when the first one fails.

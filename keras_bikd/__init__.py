@@ -6,7 +6,6 @@ from typing import Any
 from keras_bikd import (
     bilevel,
     callbacks,
-    data,
     deprecated,
     long_tail,
     losses,
@@ -52,6 +51,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name == "tuner":  # Keras Tuner is an optional dependency, and slow to import.
-        return importlib.import_module("keras_bikd.tuner")
+    if name in ("data", "tuner"):  # They need TensorFlow and Keras Tuner, which are optional and slow to import.
+        return importlib.import_module(f"keras_bikd.{name}")
     return deprecated.attribute(name)

@@ -1,17 +1,17 @@
 """Names of the previous version. Each works for one more release, with a warning that says what to use instead."""
 
 import importlib
+import warnings
 from typing import Any
 
 import keras
 
 from keras_bikd.callbacks.pacing import ExpertPacing
-from keras_bikd.data.deprecated import warn
 from keras_bikd.models.distillation import DistillationModel
 from keras_bikd.objectives.experts import ExpertsObjective
 from keras_bikd.types import Counts
 
-__all__ = ["LFMEModel", "attribute"]
+__all__ = ["LFMEModel", "attribute", "warn"]
 
 _MODULES = {
     "bikd_model": "models.bikd",
@@ -24,6 +24,14 @@ _MODULES = {
     "rwkd_model": "models.rwkd",
     "teacher_reference": "models.teacher_reference",
 }
+
+
+def warn(old: str, new: str) -> None:
+    """Warn that `old` is deprecated, at the caller's line.
+
+    It stands above this function, the one that warns, and a public function or a module's `__getattr__`.
+    """
+    warnings.warn(f"`{old}` will be removed in the next release. Use {new}.", DeprecationWarning, stacklevel=4)
 
 
 def attribute(name: str) -> Any:

@@ -85,6 +85,15 @@ def test_two_processes_end_where_one_does_also_after_a_kill(tmp_path):
         assert difference(tmp_path / "one" / "state_0.npz", tmp_path / name) <= 1e-9
 
 
+@pytest.mark.slow
+def test_without_tensorflow(tmp_path):
+    """Training, callbacks, metrics and files need no TensorFlow; the loaders say which extra to install."""
+    process = run("without_tensorflow.py", tmp_path, backend="jax")
+    output, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, output
+    assert "pip install keras_bikd[tensorflow]" in output
+
+
 def test_another_backend_is_refused_by_name():
     environment = {**os.environ, "KERAS_BACKEND": "numpy"}
     command = [sys.executable, "-c", "import keras_bikd"]

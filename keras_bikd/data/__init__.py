@@ -3,6 +3,15 @@
 import importlib
 from typing import Any
 
+try:
+    import tensorflow  # noqa: F401
+except ImportError as error:
+    raise ImportError(
+        "`keras_bikd.data` reads and cuts its sets with TensorFlow Datasets, on every backend. Install them with "
+        "`pip install keras_bikd[tensorflow]`. Without them, `fit` takes arrays, torch and Grain loaders, and "
+        "`keras.utils.PyDataset`s."
+    ) from error
+
 from keras_bikd.data.augment import gaussian_noise, pad_crop_flip
 from keras_bikd.data.loader import LongTailedData, load, only_classes
 from keras_bikd.data.manifest import check_manifest, load_manifest, save_manifest

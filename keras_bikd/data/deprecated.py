@@ -1,14 +1,14 @@
 """Names and keywords of the version before. They work for one more release, with a warning that says what to write."""
 
 import dataclasses
-import warnings
 from typing import Any
 
 from keras_bikd.data.loader import LongTailedData, load
 from keras_bikd.data.sources import Arrays, Folder, Source, Tfds
 from keras_bikd.data.split import LongTailCut
+from keras_bikd.deprecated import warn
 
-__all__ = ["Cut", "load_folder", "make_long_tailed", "moved_keywords", "renamed", "warn"]
+__all__ = ["Cut", "load_folder", "make_long_tailed", "moved_keywords", "renamed"]
 
 _REPLACEMENTS = {
     "Cut": "data.LongTailCut",
@@ -20,14 +20,6 @@ _OF_CUT = ("meta_in_train", "sampling")
 
 Cut = LongTailCut
 """Deprecated: `LongTailCut`."""
-
-
-def warn(old: str, new: str) -> None:
-    """Warn that `old` is deprecated, at the caller's line.
-
-    It stands above this function, the one that warns, and a public function or a module's `__getattr__`.
-    """
-    warnings.warn(f"`{old}` will be removed in the next release. Use {new}.", DeprecationWarning, stacklevel=4)
 
 
 def renamed(name: str) -> Any:

@@ -101,17 +101,17 @@ class MetaGuidedModel(TeacherStudentModel):
         """Train the student, and the weights of its losses with it.
 
         Args:
-            x: Training data: a `tf.data.Dataset` of `(x, y)` batches, a `keras.utils.PyDataset`, or arrays
-                together with `y`. A third element per batch is taken as sample weights. A ready-paired data set
-                of `((x, y), (meta_x, meta_y))`, as from `keras_bikd.data.pair`, needs no `meta_data`.
+            x: Training data of any kind that `keras.Model.fit` takes: arrays together with `y`, or what yields
+                batches `(x, y)` or `(x, y, sample_weight)`, such as a `tf.data.Dataset`, a `keras.utils.PyDataset`, a
+                torch `DataLoader`, a Grain data set, a generator or a list. A ready-paired data set of
+                `((x, y), (meta_x, meta_y))`, as from `keras_bikd.data.pair`, needs no `meta_data`.
             y: Labels, if `x` is an array: integers or one-hot.
             batch_size: Batch size for arrays; by default 32.
             epochs: As in `keras.Model.fit`.
             verbose: As in `keras.Model.fit`.
             callbacks: As in `keras.Model.fit`.
-            meta_data: Small class-balanced set, disjoint from the training and the test data, in one of the same
-                forms as `x`, with arrays as a tuple `(x, y)`. It is repeated and reshuffled for as long as training
-                lasts.
+            meta_data: Small class-balanced set, disjoint from the training and the test data, of any of these
+                kinds, with arrays as a tuple `(x, y)`. It is repeated and reshuffled for as long as training lasts.
             shuffle: Whether arrays are reshuffled in every epoch.
             **kwargs: Further arguments of `keras.Model.fit` (`validation_data`, `steps_per_epoch`, ...).
 

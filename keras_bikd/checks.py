@@ -3,6 +3,7 @@
 `owner` and `name` are the function and its argument, for the message.
 """
 
+import warnings
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -27,6 +28,7 @@ __all__ = [
     "positive_integer",
     "positive_number",
     "same_structure",
+    "warn_of_missing_classes",
 ]
 
 _ROWS = 8  # samples, to check the outputs of a model
@@ -187,6 +189,26 @@ def labels_match(name: str, labels: Tensor, num_classes: int) -> None:
         raise ValueError(
             f"The {name} labels must lie in 0..{num_classes - 1}, because the student has {num_classes} outputs. "
             f"Received: labels from {labels.min()} to {labels.max()}"
+        )
+
+
+def warn_of_missing_classes(meta_labels: Any, num_classes: int) -> None:
+    """Warn if the meta set, given as arrays, has no sample of some class.
+
+    Args:
+        meta_labels: All labels of the meta set.
+        num_classes: Number of classes.
+    """
+    labels = ops.convert_to_numpy(meta_labels)
+    are_rows = labels.ndim == 2 and labels.shape[1] == num_classes > 1
+    present = labels.argmax(axis=1) if are_rows else labels.reshape(-1).astype("int64")
+    missing = np.setdiff1d(np.arange(num_classes), present).tolist()
+    if missing:
+        warnings.warn(
+            f"The meta set has no sample of {len(missing)} of {num_classes} classes, so the weights will not help "
+            f"them. It should hold as many samples of each class. Received: no label {str(missing[:5])[1:-1]}"
+            f"{', ...' if len(missing) > 5 else ''}",
+            stacklevel=3,
         )
 
 

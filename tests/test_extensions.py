@@ -187,7 +187,7 @@ def guarded(**kwargs):
 def test_collapsed_weights_are_told_once():
     model = guarded(initial_weight=1e-4)
     with pytest.warns(UserWarning, match="collapsed") as told:
-        model.fit(*models.arrays(), meta_data=models.arrays(8), epochs=3, verbose=0)
+        model.fit(*models.arrays(), 8, epochs=3, meta_data=models.arrays(8), verbose=0)
     (message,) = [str(warning.message) for warning in told]
     assert "collapsed: their sum is 0.000 on average after epoch 1" in message
     assert "lower the meta learning rate" in message
@@ -202,12 +202,12 @@ def test_a_fitted_student_is_told_once():
     with pytest.warns(
         UserWarning, match=r"tell samples apart.*cross-entropy 0.0000 after epoch 1.*class_counts"
     ) as told:
-        model.fit(one_hot, y, meta_data=(one_hot[:8], y[:8]), epochs=2, verbose=0)
+        model.fit(one_hot, y, 8, epochs=2, meta_data=(one_hot[:8], y[:8]), verbose=0)
     assert len(told) == 1
 
 
 def test_no_warning_in_a_training_that_goes_well(recwarn):
-    guarded().fit(*models.arrays(), meta_data=models.arrays(8), epochs=2, verbose=0)
+    guarded().fit(*models.arrays(), 8, epochs=2, meta_data=models.arrays(8), verbose=0)
     assert not [warning for warning in recwarn if issubclass(warning.category, UserWarning)]
 
 

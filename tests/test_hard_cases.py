@@ -158,3 +158,21 @@ def test_equal_seeds_give_equal_runs():
         ends.append(run(student=models.perceptron(layers.Dropout(0.3))).get_weights())
     for a, b in zip(*ends):
         np.testing.assert_array_equal(a, b)
+
+
+def test_a_meta_set_without_some_class_is_reported():
+    x, y = models.arrays(8, seed=1)
+    with pytest.warns(UserWarning, match="no sample of 2 of 4 classes.*Received: no label 2, 3"):
+        run(meta=(x, y % 2))
+
+
+def test_weights_that_were_never_updated_are_reported():
+    model = models.compiled(inner_steps=7)
+    with pytest.warns(UserWarning, match="never updated.*inner_steps=7 steps.*has taken 6"):
+        model.fit(*models.arrays(24), meta_data=models.arrays(8), batch_size=4, verbose=0)
+
+
+def test_a_meta_loss_that_is_no_number_is_reported():
+    x, y = models.arrays(8, seed=1)
+    with pytest.warns(UserWarning, match="The meta loss is nan in epoch 1"):
+        run(meta=(np.full_like(x, np.nan), y))

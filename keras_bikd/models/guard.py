@@ -1,5 +1,6 @@
 """`WeightGuard`: a warning when the learned weights no longer have an effect."""
 
+import math
 import warnings
 
 import keras
@@ -27,6 +28,12 @@ class WeightGuard(keras.callbacks.Callback):
                 "lowers the learning rate of the student by the same factor. If the student should still learn, lower "
                 "the meta learning rate or raise `inner_steps`.",
             )
+        if not math.isfinite(logs.get("meta_loss", 0.0)):
+            self._warn_once(
+                "meta",
+                f"The meta loss is {logs['meta_loss']} in epoch {epoch + 1}. Hypergradients that are not finite are "
+                "left out, so the weights do not move. Look for NaN in the meta set, or lower the learning rate.",
+            )
         if logs.get("student_loss", 1.0) < self.FITTED:
             self._warn_once(
                 "fitted",
@@ -34,6 +41,15 @@ class WeightGuard(keras.callbacks.Callback):
                 f"(cross-entropy {logs['student_loss']:.4f} after epoch {epoch + 1}), so the weights hardly matter. "
                 "Use stronger augmentation, or give the class counts to the losses or to the weight network: "
                 "`BiKDModel(class_counts=...)`, `MetaWeightNet(class_counts=...)`.",
+            )
+
+    def on_train_end(self, logs: Logs | None = None) -> None:
+        steps, inner_steps = int(self.model.optimizer.iterations), self.model.inner_steps
+        if steps < inner_steps:
+            self._warn_once(
+                "never",
+                f"The weights were never updated: that happens every inner_steps={inner_steps} steps, and the training "
+                f"has taken {steps}. Train longer, or lower `inner_steps`.",
             )
 
     def _warn_once(self, problem: str, message: str) -> None:

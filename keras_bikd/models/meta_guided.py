@@ -9,7 +9,7 @@ from keras import ops, tree
 from keras_bikd import checks
 from keras_bikd.backend import num_replicas, run_step, variable_scope
 from keras_bikd.bilevel.hypergradient import VirtualStep
-from keras_bikd.feed import check_labels, check_plain_labels, data_of_fit, label_errors, require_pair
+from keras_bikd.feed import check_labels, check_plain_labels, data_of_fit, is_dataset, label_errors, require_pair
 from keras_bikd.models.problem import Problem, unpacked
 from keras_bikd.models.teacher_student import TeacherStudentModel
 from keras_bikd.objectives import BalancedSoftmax, CrossEntropy, SoftTargets
@@ -126,6 +126,8 @@ class MetaGuidedModel(TeacherStudentModel):
             checks.positive_integer("fit", "batch_size", batch_size)
         data = data_of_fit(x, y, meta_data, batch_size=batch_size, shuffle=shuffle, fit_arguments=kwargs)
         self._prepare(*data.example)
+        if meta_data is not None and not is_dataset(meta_data):
+            checks.warn_of_missing_classes(meta_data[1], self.num_classes)
         if "validation_data" in kwargs:
             kwargs["validation_data"] = check_plain_labels("validation", kwargs["validation_data"], self.num_classes)
         callbacks = callbacks if isinstance(callbacks, (list, tuple)) else [callbacks] if callbacks else []

@@ -90,4 +90,4 @@ def test_another_backend_is_refused_by_name():
     command = [sys.executable, "-c", "import keras_bikd"]
     refused = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert refused.returncode != 0
-    assert "on the TensorFlow and the JAX backend. Received: keras.backend.backend() = 'numpy'" in refused.stderr
+    assert "on the TensorFlow, JAX and PyTorch backends. Received: keras.backend.backend() = 'numpy'" in refused.stderr

@@ -8,6 +8,7 @@ import keras
 from keras import ops
 
 from keras_bikd import checks
+from keras_bikd.backend import no_gradients
 from keras_bikd.losses import class_logits, hard_loss
 from keras_bikd.models.teacher_reference import TeacherReference
 from keras_bikd.serialization import Serializable
@@ -82,7 +83,8 @@ class TeacherStudentModel(Serializable, keras.Model):
         Returns:
             Float tensor of shape `(batch, classes)`, at least float32.
         """
-        return ops.stop_gradient(class_logits(self.teacher(inputs, training=False)))
+        with no_gradients():
+            return ops.stop_gradient(class_logits(self.teacher(inputs, training=False)))
 
     def _count_classes(self, inputs: Any) -> int:
         """Number of classes; raise unless student and teacher return logits of the same number."""

@@ -26,6 +26,12 @@ from keras.src.backend.common import dtypes
 
 import models
 
+if keras.backend.backend() == "torch":
+    import torch
+
+    # That of PyTorch 2.13 too: for `conv2d` over channels-last images, 1 by 1 with strides of 2.
+    torch.backends.mkldnn.enabled = False
+
 tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 
 

@@ -125,7 +125,11 @@ def variable_scope(model: keras.Model) -> AbstractContextManager[Any]:
     return contextlib.nullcontext()
 
 
+@torch.compiler.disable
 def run_step(model: keras.Model, step: Callable[[Batch, Batch], Logs], data: tuple[Any, ...]) -> Logs:
-    """`train_step(data)` of a Keras model whose step is `step(batch, meta_batch)`; returns the logs."""
+    """`train_step(data)` of a Keras model whose step is `step(batch, meta_batch)`; returns the logs.
+
+    It always runs eagerly, also with `jit_compile=True`: what `torch.compile` makes cannot be differentiated twice.
+    """
     with torch.no_grad():
         return step(*data[:2])

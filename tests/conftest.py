@@ -29,7 +29,7 @@ import models
 if keras.backend.backend() == "torch":
     import torch
 
-    # That of PyTorch 2.13 too: for `conv2d` over channels-last images, 1 by 1 with strides of 2.
+    # The same in PyTorch 2.13, for 1x1 convolutions with strides of fewer channels than a vector (oneDNN issue 6035).
     torch.backends.mkldnn.enabled = False
 
 tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})

@@ -11,7 +11,7 @@ from keras_bikd import checks
 from keras_bikd.backend import no_gradients
 from keras_bikd.losses import class_logits, hard_loss
 from keras_bikd.models.teacher_reference import TeacherReference
-from keras_bikd.serialization import Serializable
+from keras_bikd.serialization import Serializable, for_every_backend
 from keras_bikd.types import Teacher, Tensor
 
 __all__ = ["TeacherStudentModel"]
@@ -67,6 +67,9 @@ class TeacherStudentModel(Serializable, keras.Model):
         self._compile_config.config["jit_compile"] = kwargs.get("jit_compile", "auto")
         if self.student.built:
             self._build_optimizer()
+
+    def get_compile_config(self) -> dict[str, Any] | None:
+        return for_every_backend(super().get_compile_config())
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         self.compile(**keras.saving.deserialize_keras_object(config))

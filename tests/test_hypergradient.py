@@ -111,7 +111,8 @@ def test_closed_form_of_equation_6(floatx):
     )
     products = np.array([[sum(np.sum(a * b) for a, b in zip(g_val, g)) for g in row] for row in per_sample])
     _, expected = models.value_and_gradients(
-        lambda: -eta / len(y) * ops.sum(ops.convert_to_tensor(products) * model.weight_net(seen)), model.weight_net.trainable_variables
+        lambda: -eta / len(y) * ops.sum(ops.convert_to_tensor(products) * model.weight_net(seen)),
+        model.weight_net.trainable_variables,
     )
 
     for v, value in zip([*student.trainable_variables, *student.non_trainable_variables], [*start, *moving]):

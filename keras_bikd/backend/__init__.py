@@ -12,7 +12,7 @@ elif keras.backend.backend() == "jax":
     from keras_bikd.backend.jax import *  # type: ignore[assignment]  # noqa: F403
     from keras_bikd.backend.jax import __all__
 elif keras.backend.backend() == "torch":
-    from keras_bikd.backend.torch import *  # type: ignore[assignment]  # noqa: F403
+    from keras_bikd.backend.torch import *  # type: ignore[assignment,unused-ignore]  # noqa: F403
     from keras_bikd.backend.torch import __all__  # noqa: F401
 else:
     raise ImportError(

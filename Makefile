@@ -7,7 +7,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 # Three on two cores: many tests wait for processes of their own. A worker gets two tests at a time, slow ones first.
 PARALLEL := -n 3 --maxschedchunk 2
 
-.PHONY: quickstart test test-tensorflow test-jax test-fast test-prerelease lint site docs clean
+.PHONY: quickstart test test-tensorflow test-jax test-torch test-fast test-prerelease lint site docs clean
 
 quickstart: .venv/installed-quickstart
 	$(BIN)/python recipes/digits_lt.py
@@ -21,6 +21,10 @@ test-tensorflow: .venv/installed-dev
 
 test-jax: .venv/installed-dev
 	KERAS_BACKEND=jax $(BIN)/python -m pytest $(PARALLEL) -m "backend and not slow" tests
+
+# PyTorch is not among the development tools: only this target installs it.
+test-torch: .venv/installed-dev .venv/installed-torch
+	KERAS_BACKEND=torch $(BIN)/python -m pytest $(PARALLEL) -m "backend and not slow" tests
 
 test-fast: .venv/installed-dev
 	$(BIN)/python -m pytest $(PARALLEL) -m "not slow"

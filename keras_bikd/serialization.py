@@ -4,7 +4,33 @@ from typing import Any, Self
 
 import keras
 
-__all__ = ["Serializable"]
+__all__ = ["Serializable", "for_every_backend"]
+
+
+def for_every_backend(config: Any) -> Any:
+    """A config of Keras objects whose optimizers are named by their public classes.
+
+    On PyTorch Keras names the classes of its PyTorch optimizers, which cannot train on another backend.
+
+    Args:
+        config: What `keras.saving.serialize_keras_object` returned, or a part of it.
+
+    Returns:
+        A copy of `config`.
+
+    Examples:
+        >>> sgd = {"module": "keras.src.backend.torch.optimizers.torch_sgd", "class_name": "SGD", "config": {}}
+        >>> for_every_backend({"optimizer": sgd})["optimizer"]["module"]
+        'keras.optimizers'
+    """
+    if isinstance(config, (list, tuple)):
+        return [for_every_backend(item) for item in config]
+    if not isinstance(config, dict):
+        return config
+    config = {key: for_every_backend(value) for key, value in config.items()}
+    if str(config.get("module")).startswith("keras.src.backend.torch.optimizers"):
+        config.update(module="keras.optimizers", registered_name=None)
+    return config
 
 
 class Serializable:

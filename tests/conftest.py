@@ -25,6 +25,12 @@ from keras.src.backend.common import dtypes
 
 import models
 
+if keras.backend.backend() == "torch":
+    import torch
+
+    # The same in PyTorch 2.13, for 1x1 convolutions with strides of fewer channels than a vector (oneDNN issue 6035).
+    torch.backends.mkldnn.enabled = False
+
 
 def pytest_collection_modifyitems(items):
     """Slow tests first: no worker is left with a long one at the end."""

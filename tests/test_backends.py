@@ -1,5 +1,6 @@
-"""TensorFlow and JAX give the same numbers, and read each other's files."""
+"""The backends give the same numbers, and read each other's files."""
 
+import importlib.util
 import itertools
 import os
 import pathlib
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 TESTS = pathlib.Path(__file__).parent
-BACKENDS = ("tensorflow", "jax")
+BACKENDS = tuple(name for name in ("tensorflow", "jax", "torch") if importlib.util.find_spec(name))
 
 
 def run(script, *arguments, backend, **environment):
@@ -37,16 +38,16 @@ def difference(a, b):
 
 @pytest.mark.slow
 def test_twenty_steps_and_the_files_of_the_other_backend(tmp_path):
-    """Twenty steps with k = 3; in float64 also ten of them on one backend, saved, and ten on the other."""
-    other = dict(zip(BACKENDS, BACKENDS[::-1]))
+    """Twenty steps with k = 3; in float64 also ten of them on one backend, saved, and ten on the next."""
+    other = dict(zip(BACKENDS, [*BACKENDS[1:], BACKENDS[0]]))
     workers = [run("backend_worker.py", tmp_path, other[backend], backend=backend) for backend in BACKENDS]
     for worker in workers:
         output = list(itertools.takewhile(lambda line: line != "ready\n", worker.stdout))
         assert worker.poll() is None, "".join(output)
     finish(*workers)
     for floatx, tolerance in (("float32", 1e-6), ("float64", 1e-9)):
-        a, b = (tmp_path / f"{backend}_{floatx}.npz" for backend in BACKENDS)
-        assert difference(a, b) <= tolerance
+        first, *others = (tmp_path / f"{backend}_{floatx}.npz" for backend in BACKENDS)
+        assert all(difference(first, path) <= tolerance for path in others)
     for backend in BACKENDS:
         whole, continued = tmp_path / f"{other[backend]}_float64.npz", tmp_path / f"{backend}_continued.npz"
         assert difference(whole, continued) <= 1e-9
@@ -99,4 +100,4 @@ def test_another_backend_is_refused_by_name():
     command = [sys.executable, "-c", "import keras_bikd"]
     refused = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert refused.returncode != 0
-    assert "on the TensorFlow and the JAX backend. Received: keras.backend.backend() = 'numpy'" in refused.stderr
+    assert "on the TensorFlow, JAX and PyTorch backends. Received: keras.backend.backend() = 'numpy'" in refused.stderr

@@ -256,7 +256,7 @@ def test_logs():
     assert set(results) == {"loss", "accuracy"}
     assert results["loss"] == pytest.approx(history["val_loss"][-1])
     hard = bikd.losses.hard_loss(train[1], model.student(train[0], training=False))
-    assert results["loss"] == pytest.approx(float(np.mean(hard)), rel=1e-6)
+    assert results["loss"] == pytest.approx(keras.ops.convert_to_numpy(hard).mean(), rel=1e-6)
     np.testing.assert_allclose(model.predict(train[0], verbose=0), model.student.predict(train[0], verbose=0))
 
 
@@ -267,12 +267,10 @@ def test_loss_is_the_mean_over_the_samples_of_an_epoch():
     logs = model.fit(x, y, meta_data=meta, batch_size=16, shuffle=False, verbose=0).history
     seen = model.sample_weights([(x, y)])
     soft = bikd.losses.soft_loss(model.teacher(x), model.student(x), model.temperature)
-    per_sample = seen.weights[:, 0] * seen.student_losses + seen.weights[:, 1] * np.asarray(soft)
+    per_sample = seen.weights[:, 0] * seen.student_losses + seen.weights[:, 1] * keras.ops.convert_to_numpy(soft)
     assert logs["loss"][0] == pytest.approx(per_sample.mean(), rel=1e-5)
     assert logs["hard_weight"][0] == pytest.approx(seen.weights[:, 0].mean(), rel=1e-5)
-    assert logs["meta_loss"][0] == pytest.approx(
-        float(np.mean(bikd.losses.hard_loss(meta[1], model.student(meta[0])))), rel=1e-5
-    )
+    assert logs["meta_loss"][0] == pytest.approx(models.cross_entropy(model, *meta), rel=1e-5)
 
 
 def test_sample_weight_of_two_counts_as_two_samples():
@@ -343,8 +341,17 @@ def test_counter_does_not_move_when_the_data_run_out():
     assert int(model.optimizer.iterations) == 18
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # PyTorch's own, in `torch.compile`
 @pytest.mark.parametrize(
-    "compile_arguments", [{"run_eagerly": True}, {**models.GRAPH, "steps_per_execution": 4}, {"jit_compile": True}]
+    "compile_arguments",
+    [
+        {"run_eagerly": True},
+        pytest.param(
+            {**models.GRAPH, "steps_per_execution": 4},
+            marks=pytest.mark.skipif(keras.backend.backend() == "torch", reason="Keras refuses it on PyTorch"),
+        ),
+        {"jit_compile": True},
+    ],
 )
 def test_other_ways_to_run_give_the_same_numbers(compile_arguments):
     train, meta = models.arrays(24), models.arrays(24, seed=1)
@@ -397,7 +404,7 @@ def test_subclassed_student_with_dict_inputs():
 def test_saved_model_goes_on_training_as_if_it_had_never_stopped(student, tmp_path):
     def make():
         models.reseed()
-        middle = layers.BatchNormalization(), layers.Dropout(0.3)
+        middle = layers.BatchNormalization(), layers.Dropout(0.3, seed=1)
         sequential = [layers.Dense(8, "tanh"), *middle, layers.Dense(models.CLASSES)]
         net = models.perceptron(*middle) if student == "built" else keras.Sequential(sequential)
         return models.compiled(net, inner_steps=5, compile_arguments={"metrics": ["accuracy"]})
@@ -415,7 +422,6 @@ def test_saved_model_goes_on_training_as_if_it_had_never_stopped(student, tmp_pa
     models.assert_same_state(loaded, straight)
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_saved_weights_and_the_student_alone(tmp_path):
     model = models.compiled()
     x, y = models.arrays()
@@ -429,9 +435,6 @@ def test_saved_weights_and_the_student_alone(tmp_path):
     model.student.save(tmp_path / "student.keras")
     student = keras.saving.load_model(tmp_path / "student.keras")
     np.testing.assert_array_equal(student.predict(x, verbose=0), model.predict(x, verbose=0))
-    model.export(tmp_path / "exported", verbose=False)
-    exported = tf.saved_model.load(str(tmp_path / "exported"))
-    np.testing.assert_allclose(exported.serve(x), model.predict(x, verbose=0), rtol=1e-5, atol=1e-6)
 
 
 def test_saved_compile_arguments_are_the_users():
@@ -462,7 +465,7 @@ def test_the_virtual_step_follows_a_learning_rate_schedule():
     schedule = keras.optimizers.schedules.PiecewiseConstantDecay([0], [0.0, 0.5])
     model = models.compiled(learning_rate=schedule, inner_steps=10)
     pair = models.arrays(), models.arrays(8, seed=1)
-    largest = lambda: max(float(np.abs(g).max()) for g in model.hypergradient(*pair)[1])
+    largest = lambda: max(float(keras.ops.max(keras.ops.abs(g))) for g in model.hypergradient(*pair)[1])
     assert largest() == 0
     model.train_on_batch(*pair)
     assert largest() > 0
@@ -514,7 +517,7 @@ def test_a_killed_run_goes_on_from_its_last_epoch(tmp_path):
 
     def fit(*callbacks, epochs=3):
         models.reseed()
-        student = models.perceptron(layers.BatchNormalization(), layers.Dropout(0.3))
+        student = models.perceptron(layers.BatchNormalization(), layers.Dropout(0.3, seed=1))
         model = models.compiled(student, inner_steps=4, compile_arguments=models.GRAPH)
         arguments = {"batch_size": 4, "shuffle": False, "verbose": 0, "callbacks": list(callbacks)}
         model.fit(*models.arrays(), meta_data=models.arrays(24, seed=1), epochs=epochs, **arguments)

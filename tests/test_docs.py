@@ -1,5 +1,6 @@
 """What the documentation shows is run: every Python block of a page, in order; every command names what exists."""
 
+import functools
 import importlib.util
 import pathlib
 import re
@@ -26,6 +27,7 @@ def briefly(monkeypatch):
     """Every training of a page ends after a few steps."""
     fit = keras.Model.fit
 
+    @functools.wraps(fit)
     def brief_fit(self, *args, epochs=1, steps_per_epoch=None, **kwargs):
         steps_per_epoch = steps_per_epoch and min(steps_per_epoch, 4)
         return fit(self, *args, epochs=min(epochs, 2), steps_per_epoch=steps_per_epoch, **kwargs)

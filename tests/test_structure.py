@@ -55,8 +55,8 @@ def test_imports_point_downwards(path):
             assert other == own or LEVEL[other] < LEVEL[own], f"{own} imports {other}"
         if package == "tensorflow":
             assert own in WITH_TENSORFLOW, f"{own} imports tensorflow"
-        if package == "jax":
-            assert own == "backend", f"{own} imports jax"
+        if package in {"jax", "torch"}:
+            assert own == "backend", f"{own} imports {package}"
 
 
 def exported(tree):

@@ -10,10 +10,13 @@ if keras.backend.backend() == "tensorflow":
     from keras_bikd.backend.tensorflow import __all__
 elif keras.backend.backend() == "jax":
     from keras_bikd.backend.jax import *  # type: ignore[assignment]  # noqa: F403
-    from keras_bikd.backend.jax import __all__  # noqa: F401
+    from keras_bikd.backend.jax import __all__
+elif keras.backend.backend() == "torch":
+    from keras_bikd.backend.torch import *  # type: ignore[assignment,unused-ignore]  # noqa: F403
+    from keras_bikd.backend.torch import __all__  # noqa: F401
 else:
     raise ImportError(
-        "keras_bikd trains on the TensorFlow and the JAX backend. "
+        "keras_bikd trains on the TensorFlow, JAX and PyTorch backends. "
         f"Received: keras.backend.backend() = {keras.backend.backend()!r}. "
-        "Set the environment variable KERAS_BACKEND to tensorflow or jax before importing keras."
+        "Set the environment variable KERAS_BACKEND to tensorflow, jax or torch before importing keras."
     )

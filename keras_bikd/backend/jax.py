@@ -20,6 +20,7 @@ __all__ = [
     "apply_gradients",
     "cond",
     "jit",
+    "no_gradients",
     "num_replicas",
     "processes",
     "run_step",
@@ -70,6 +71,11 @@ def cond(predicate: Tensor, compute: Callable[[], Any], otherwise: Callable[[], 
 def snapshot(variables: Sequence[keras.Variable]) -> list[Tensor]:
     """Current values of Keras variables; JAX arrays never change."""
     return [variable.value for variable in variables]
+
+
+def no_gradients() -> AbstractContextManager[Any]:
+    """The context for what is never differentiated; here nothing is recorded unless it is asked for."""
+    return contextlib.nullcontext()
 
 
 def apply_gradients(

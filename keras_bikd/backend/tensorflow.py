@@ -1,5 +1,6 @@
 """TensorFlow: gradient tapes, replicas, and the shell of a training step."""
 
+import contextlib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -14,6 +15,7 @@ __all__ = [
     "apply_gradients",
     "cond",
     "jit",
+    "no_gradients",
     "num_replicas",
     "processes",
     "run_step",
@@ -74,6 +76,11 @@ def cond(predicate: Tensor, compute: Callable[[], Any], otherwise: Callable[[], 
 def snapshot(variables: Sequence[keras.Variable]) -> list[Tensor]:
     """Current values of Keras variables, as tensors that later assignments do not change."""
     return [tf.convert_to_tensor(variable.value) for variable in variables]
+
+
+def no_gradients() -> AbstractContextManager[Any]:
+    """The context for what is never differentiated; here nothing is recorded unless it is asked for."""
+    return contextlib.nullcontext()
 
 
 def apply_gradients(

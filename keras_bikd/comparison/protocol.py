@@ -119,7 +119,9 @@ def _fit(
 
 
 def _execution(steps: int) -> int:
-    """Steps per execution: as many as divide an epoch, at most 50."""
+    """Steps per execution: as many as divide an epoch, at most 50; one on PyTorch, where Keras takes no more."""
+    if keras.backend.backend() == "torch":
+        return 1
     return max(d for d in (1, 2, 5, 10, 20, 25, 50) if (steps // min(EPOCHS, steps)) % d == 0)
 
 

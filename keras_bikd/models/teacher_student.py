@@ -8,9 +8,10 @@ import keras
 from keras import ops
 
 from keras_bikd import checks
+from keras_bikd.backend import no_gradients
 from keras_bikd.losses import class_logits, hard_loss
 from keras_bikd.models.teacher_reference import TeacherReference
-from keras_bikd.serialization import Serializable
+from keras_bikd.serialization import Serializable, for_every_backend
 from keras_bikd.types import Teacher, Tensor
 
 __all__ = ["TeacherStudentModel"]
@@ -67,6 +68,9 @@ class TeacherStudentModel(Serializable, keras.Model):
         if self.student.built:
             self._build_optimizer()
 
+    def get_compile_config(self) -> dict[str, Any] | None:
+        return for_every_backend(super().get_compile_config())
+
     def compile_from_config(self, config: dict[str, Any]) -> None:
         self.compile(**keras.saving.deserialize_keras_object(config))
 
@@ -82,7 +86,8 @@ class TeacherStudentModel(Serializable, keras.Model):
         Returns:
             Float tensor of shape `(batch, classes)`, at least float32.
         """
-        return ops.stop_gradient(class_logits(self.teacher(inputs, training=False)))
+        with no_gradients():
+            return ops.stop_gradient(class_logits(self.teacher(inputs, training=False)))
 
     def _count_classes(self, inputs: Any) -> int:
         """Number of classes; raise unless student and teacher return logits of the same number."""

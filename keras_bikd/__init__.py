@@ -38,7 +38,6 @@ __all__ = [
     "__version__",
     "bilevel",
     "callbacks",
-    "data",
     "long_tail",
     "losses",
     "metrics",

@@ -28,6 +28,7 @@ __all__ = [
     "positive_integer",
     "positive_number",
     "same_structure",
+    "warn_deprecated",
     "warn_of_missing_classes",
 ]
 
@@ -190,6 +191,14 @@ def labels_match(name: str, labels: Tensor, num_classes: int) -> None:
             f"The {name} labels must lie in 0..{num_classes - 1}, because the student has {num_classes} outputs. "
             f"Received: labels from {labels.min()} to {labels.max()}"
         )
+
+
+def warn_deprecated(old: str, new: str) -> None:
+    """Warn that `old` is deprecated, at the caller's line.
+
+    It stands above this function, the one that warns, and a public function or a module's `__getattr__`.
+    """
+    warnings.warn(f"`{old}` will be removed in the next release. Use {new}.", DeprecationWarning, stacklevel=4)
 
 
 def warn_of_missing_classes(meta_labels: Any, num_classes: int) -> None:

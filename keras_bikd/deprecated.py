@@ -1,17 +1,17 @@
 """Names of the previous version. Each works for one more release, with a warning that says what to use instead."""
 
 import importlib
-import warnings
 from typing import Any
 
 import keras
 
+from keras_bikd import checks
 from keras_bikd.callbacks.pacing import ExpertPacing
 from keras_bikd.models.distillation import DistillationModel
 from keras_bikd.objectives.experts import ExpertsObjective
 from keras_bikd.types import Counts
 
-__all__ = ["LFMEModel", "attribute", "warn"]
+__all__ = ["LFMEModel", "attribute"]
 
 _MODULES = {
     "bikd_model": "models.bikd",
@@ -26,21 +26,15 @@ _MODULES = {
 }
 
 
-def warn(old: str, new: str) -> None:
-    """Warn that `old` is deprecated, at the caller's line.
-
-    It stands above this function, the one that warns, and a public function or a module's `__getattr__`.
-    """
-    warnings.warn(f"`{old}` will be removed in the next release. Use {new}.", DeprecationWarning, stacklevel=4)
-
-
 def attribute(name: str) -> Any:
     """`keras_bikd.<name>` of the previous version; raise an `AttributeError` if there was none."""
     if name in _MODULES:
-        warn(f"keras_bikd.{name}", f"`keras_bikd.{_MODULES[name]}`")
+        checks.warn_deprecated(f"keras_bikd.{name}", f"`keras_bikd.{_MODULES[name]}`")
         return importlib.import_module(f"keras_bikd.{_MODULES[name]}")
     if name == "LFMEModel":
-        warn("keras_bikd.LFMEModel", "`DistillationModel` with `Experts`, `ExpertsObjective` and `ExpertPacing`")
+        checks.warn_deprecated(
+            "keras_bikd.LFMEModel", "`DistillationModel` with `Experts`, `ExpertsObjective` and `ExpertPacing`"
+        )
         return LFMEModel
     raise AttributeError(f"module 'keras_bikd' has no attribute {name!r}")
 

@@ -87,9 +87,10 @@ def test_two_processes_end_where_one_does_also_after_a_kill(tmp_path):
 
 
 @pytest.mark.slow
-def test_without_tensorflow(tmp_path):
+@pytest.mark.parametrize("backend", BACKENDS[1:])
+def test_without_tensorflow(tmp_path, backend):
     """Training, callbacks, metrics and files need no TensorFlow; the loaders say which extra to install."""
-    process = run("without_tensorflow.py", tmp_path, backend="jax")
+    process = run("without_tensorflow.py", tmp_path, backend=backend)
     output, _ = process.communicate(timeout=600)
     assert process.returncode == 0, output
     assert "pip install keras_bikd[tensorflow]" in output

@@ -3,10 +3,10 @@
 import dataclasses
 from typing import Any
 
+from keras_bikd.checks import warn_deprecated
 from keras_bikd.data.loader import LongTailedData, load
 from keras_bikd.data.sources import Arrays, Folder, Source, Tfds
 from keras_bikd.data.split import LongTailCut
-from keras_bikd.deprecated import warn
 
 __all__ = ["Cut", "load_folder", "make_long_tailed", "moved_keywords", "renamed"]
 
@@ -26,7 +26,7 @@ def renamed(name: str) -> Any:
     """What `keras_bikd.data.<name>` was, with a warning."""
     if name not in _REPLACEMENTS:
         raise AttributeError(f"module 'keras_bikd.data' has no attribute {name!r}")
-    warn(f"data.{name}", f"`{_REPLACEMENTS[name]}`")
+    warn_deprecated(f"data.{name}", f"`{_REPLACEMENTS[name]}`")
     return globals()[name]
 
 
@@ -54,11 +54,11 @@ def moved_keywords(
         if not isinstance(source, str):
             raise TypeError(f"{function}() takes {', '.join(for_tfds)} with the name of a tfds set alone")
         given = _equations(for_tfds)
-        warn(f"{function}({given})", f"`{function}(Tfds({source!r}, {given}), ...)`")
+        warn_deprecated(f"{function}({given})", f"`{function}(Tfds({source!r}, {given}), ...)`")
         source = Tfds(source, **for_tfds)
     if for_cut:
         given = _equations(for_cut)
-        warn(f"{function}({given})", f"`{function}(..., cut=LongTailCut({given}))`")
+        warn_deprecated(f"{function}({given})", f"`{function}(..., cut=LongTailCut({given}))`")
         cut = dataclasses.replace(cut, **for_cut)
     return source, cut
 

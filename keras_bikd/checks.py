@@ -32,8 +32,6 @@ __all__ = [
     "warn_of_missing_classes",
 ]
 
-_ROWS = 8  # samples, to check the outputs of a model
-
 
 def is_number(value: Any) -> bool:
     """Whether `value` is a real number; booleans do not count."""
@@ -113,22 +111,22 @@ def one_of(owner: str, name: str, value: Any, choices: Collection[Any]) -> Any:
     return value
 
 
-def classes_of(role: str, model: keras.Model, inputs: Any) -> int:
-    """Run a model on a few samples and return its number of classes; raise if its outputs cannot be logits.
+def classes_of(role: str, model: keras.Model, outputs: Any) -> int:
+    """Return the number of classes of a model; raise if its outputs for a few samples cannot be logits.
 
     Args:
         role: `"student"` or `"teacher"`, for the message.
         model: `keras.Model`.
-        inputs: A batch of inputs.
+        outputs: What it returns for a few samples.
 
     Returns:
         Width of the outputs; 2 for a binary classifier with one logit.
     """
-    outputs = model(tree.map_structure(lambda tensor: tensor[:_ROWS], inputs), training=False)
     if isinstance(outputs, (dict, list, tuple)) or len(outputs.shape) != 2:
         shapes = tree.map_structure(lambda tensor: tuple(tensor.shape), outputs)
         raise ValueError(
             f"The {role} must return one tensor of logits of shape (batch, classes). Received: shape {shapes}"
+            + (". Of several outputs, choose one with `teacher_output=...`" if role == "teacher" else "")
         )
     logits = ops.convert_to_numpy(ops.cast(outputs, "float32"))
     if logits.shape[-1] == 1:

@@ -79,6 +79,14 @@ def compiled(student=None, teacher=None, *, learning_rate=0.1, meta_learning_rat
     return model
 
 
+def distilled(student=None, teacher=None, **kwargs):
+    """A compiled `DistillationModel` of tiny parts."""
+    objective = bikd.objectives.KnowledgeDistillation(temperature=4.0)
+    model = bikd.DistillationModel(student or perceptron(), teacher or perceptron(), objective, **kwargs)
+    model.compile(keras.optimizers.SGD(0.1), run_eagerly=EAGERLY)
+    return model
+
+
 def dataset(data, batch_size=4):
     return tf.data.Dataset.from_tensor_slices(data).batch(batch_size)
 

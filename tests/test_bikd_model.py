@@ -528,3 +528,45 @@ def test_a_killed_run_goes_on_from_its_last_epoch(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         fit(backup(), Kill())
     models.assert_same_state(fit(backup()), straight)
+
+
+@keras.saving.register_keras_serializable(package="tests")
+def first(outputs):
+    return outputs[0]
+
+
+@pytest.mark.parametrize("kind", ["list", "dict", "function"])
+@pytest.mark.parametrize("build", [models.compiled, models.distilled])
+def test_one_of_several_outputs_of_a_teacher(kind, build, tmp_path):
+    plain = models.perceptron()
+    features = keras.layers.Identity(name="features")(plain.layers[0].output)
+    logits = keras.layers.Identity(name="logits")(plain.outputs[0])
+    outputs = {"logits": logits, "features": features} if kind == "dict" else [logits, features]
+    student = models.perceptron()
+    twin = keras.models.clone_model(student)
+    twin.set_weights(student.get_weights())
+    chosen = {"teacher_output": first if kind == "function" else "logits"}
+    several = build(student, keras.Model(plain.inputs[0], outputs), **chosen)
+    one = build(twin, plain)
+    data = {"meta_data": models.arrays(8)} if build is models.compiled else {}
+    for model in (several, one):
+        models.reseed()
+        if build is models.compiled:
+            model.weight_net.set_weights(one.weight_net.get_weights())
+        model.fit(*models.arrays(), shuffle=False, verbose=0, **data)
+    for ours, theirs in zip(student.get_weights(), twin.get_weights()):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-7)
+    several.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    x, _ = models.arrays()
+    np.testing.assert_allclose(loaded.teacher_logits(x), one.teacher_logits(x), rtol=1e-6)
+
+
+def test_an_output_that_the_teacher_does_not_have():
+    plain = models.perceptron()
+    teacher = keras.Model(plain.inputs[0], {"logits": plain.outputs[0], "features": plain.layers[0].output})
+    fit = lambda model: model.fit(*models.arrays(), meta_data=models.arrays(8), verbose=0)
+    with pytest.raises(ValueError, match=r"Of several outputs, choose one with `teacher_output=\.\.\.`"):
+        fit(models.compiled(teacher=teacher))
+    with pytest.raises(ValueError, match=r"teacher_output='logit'; the names are .*'logits'"):
+        fit(models.compiled(teacher=teacher, teacher_output="logit"))

@@ -4,7 +4,6 @@ import keras
 import numpy as np
 import pytest
 
-import keras_bikd as bikd
 import models
 
 pytestmark = [
@@ -82,10 +81,7 @@ def bikd_model(**kwargs):
 
 def distilled():
     models.reseed()
-    student, teacher = models.perceptron(), models.perceptron()
-    model = bikd.DistillationModel(student, teacher, bikd.objectives.KnowledgeDistillation(temperature=4.0))
-    model.compile(keras.optimizers.SGD(0.1), run_eagerly=models.EAGERLY)
-    return model
+    return models.distilled()
 
 
 @pytest.fixture(scope="module")

@@ -2,10 +2,11 @@
 
 import os
 import warnings
+from collections.abc import Callable
 from typing import Any, Self
 
 import keras
-from keras import ops
+from keras import ops, tree
 
 from keras_bikd import checks
 from keras_bikd.backend import no_gradients
@@ -15,6 +16,8 @@ from keras_bikd.serialization import Serializable, for_every_backend
 from keras_bikd.types import Teacher, Tensor
 
 __all__ = ["TeacherStudentModel"]
+
+_ROWS = 8  # samples, to check the outputs of student and teacher
 
 
 class TeacherStudentModel(Serializable, keras.Model):
@@ -26,12 +29,21 @@ class TeacherStudentModel(Serializable, keras.Model):
         student: `keras.Model` that outputs logits.
         teacher: `keras.Model` that outputs logits for the same inputs and classes, or the path of one
             (`TeacherReference`). It runs in inference mode and is never trained.
+        teacher_output: Which output of the teacher holds the logits, if it has several: the name of one, or a function
+            of all of them.
         **kwargs: Keras model arguments.
     """
 
-    ARGUMENTS: tuple[str, ...] = ("student", "teacher")
+    ARGUMENTS: tuple[str, ...] = ("student", "teacher", "teacher_output")
 
-    def __init__(self, student: keras.Model, teacher: Teacher, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        student: keras.Model,
+        teacher: Teacher,
+        *,
+        teacher_output: str | Callable[[Any], Tensor] | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**{"autocast": False, **kwargs})  # student and teacher cast their inputs themselves
         if isinstance(teacher, (str, os.PathLike)):
             teacher = TeacherReference(teacher)
@@ -43,6 +55,7 @@ class TeacherStudentModel(Serializable, keras.Model):
                 )
         self.student = student
         self.teacher = teacher
+        self.teacher_output = teacher_output
         if student.built:
             self.built = True
 
@@ -87,13 +100,31 @@ class TeacherStudentModel(Serializable, keras.Model):
             Float tensor of shape `(batch, classes)`, at least float32.
         """
         with no_gradients():
-            return ops.stop_gradient(class_logits(self.teacher(inputs, training=False)))
+            return ops.stop_gradient(class_logits(self._teacher_outputs(inputs)))
+
+    def _teacher_outputs(self, inputs: Any) -> Any:
+        outputs, chosen = self.teacher(inputs, training=False), self.teacher_output
+        if chosen is None:
+            return outputs
+        if callable(chosen):
+            return chosen(outputs)
+        names = list(outputs) if isinstance(outputs, dict) else getattr(self.teacher, "output_names", [])
+        if chosen not in names:
+            raise ValueError(
+                f"`{type(self).__name__}(teacher_output=...)` takes the name of an output of the teacher, or a "
+                f"function of all its outputs. Received: teacher_output={chosen!r}; the names are {names}"
+            )
+        return outputs[chosen] if isinstance(outputs, dict) else tree.flatten(outputs)[names.index(chosen)]
 
     def _count_classes(self, inputs: Any) -> int:
         """Number of classes; raise unless student and teacher return logits of the same number."""
+        rows = tree.map_structure(lambda tensor: tensor[:_ROWS], inputs)
         student, teacher = (
-            checks.classes_of(role, model, inputs)
-            for role, model in (("student", self.student), ("teacher", self.teacher))
+            checks.classes_of(role, model, outputs)
+            for role, model, outputs in (
+                ("student", self.student, self.student(rows, training=False)),
+                ("teacher", self.teacher, self._teacher_outputs(rows)),
+            )
         )
         if student != teacher:
             raise ValueError(

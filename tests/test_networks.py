@@ -48,7 +48,7 @@ def checkpoint():
     """The authors' network of golden case B, under PyTorch's names."""
     data = golden.load("hypergradient_resnet")
     quantities = ("torch.initial_theta.", "torch.initial_bn_stats.")
-    state = {k.removeprefix(q): data[k] for q in quantities for k in data.files if k.startswith(q)}
+    state = {k.removeprefix(q): data[k] for q in quantities for k in data if k.startswith(q)}
     return data, state
 
 

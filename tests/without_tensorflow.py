@@ -6,8 +6,6 @@ Run by `test_backends.py`: `without_tensorflow.py FOLDER`.
 import pathlib
 import sys
 
-sys.modules["tensorflow"] = sys.modules["tensorflow_datasets"] = None  # as if they were not installed
-
 
 def net():
     import keras
@@ -48,4 +46,5 @@ def main(folder):
 
 
 if __name__ == "__main__":
+    sys.modules["tensorflow"] = sys.modules["tensorflow_datasets"] = None  # as if they were not installed
     main(pathlib.Path(sys.argv[1]))

@@ -45,7 +45,7 @@ class WeightGuard(keras.callbacks.Callback):
             )
 
     def on_train_end(self, logs: Logs | None = None) -> None:
-        steps, inner_steps = int(ops.convert_to_numpy(self.model.optimizer.iterations)), self.model.inner_steps
+        steps, inner_steps = int(ops.cast(self.model.optimizer.iterations, "int32")), self.model.inner_steps
         if steps < inner_steps:
             self._warn_once(
                 "never",

@@ -44,7 +44,8 @@ def test_a_reference_keeps_the_teacher_out_of_every_file(tmp_path, teacher_file)
     loaded = keras.saving.load_model(tmp_path / "slim.keras")
     x, _ = models.arrays()
     teacher = keras.saving.load_model(teacher_file)
-    np.testing.assert_array_equal(loaded.teacher.predict(x, verbose=0), teacher.predict(x, verbose=0))
+    ours, theirs = (net.predict(x, verbose=0) for net in (loaded.teacher, teacher))
+    np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-7)  # two programs, on JAX
     assert go_on(loaded) == go_on(model)
 
 

@@ -4,7 +4,9 @@ import keras
 import numpy as np
 import pytest
 
+import keras_bikd as bikd
 import models
+from keras_bikd.feed import batches
 
 pytestmark = [
     pytest.mark.backend,
@@ -200,3 +202,27 @@ def test_batches_of_different_lengths():
     model = models.compiled(net(), net())
     model.fit(sequences, meta_data=sequences[:1], verbose=0)
     assert int(model.optimizer.iterations) == 3
+
+
+@pytest.mark.parametrize("kind", ["tf.data", "PyDataset", "list of batches"])
+@pytest.mark.parametrize("backwards", [False, True])
+def test_no_batch_of_a_generator_is_lost(kind, backwards):
+    """As the meta set it is repeated whole, over as many epochs as there are; as the training set, it is used up."""
+    sets = {"generated": in_batches(TRAIN), "other": KINDS[kind](META)}
+    generated = (batch for batch in sets["generated"])
+    if backwards:
+        pairs = bikd.data.pair(generated, sets["other"])
+        seen = [list(batch[1]) for batch, _ in batches(pairs)]
+        assert seen == [list(y) for _, y in sets["generated"]]
+        return
+    pairs = bikd.data.pair(sets["other"], generated)
+    seen = [meta_x.tobytes() for _ in range(4) for _, (meta_x, _) in batches(pairs)]
+    assert sorted(seen) == sorted(4 * [x.tobytes() for x, _ in sets["generated"]])
+
+
+def test_what_reads_the_training_data_again_refuses_a_generator(tmp_path):
+    model = bikd_model()
+    before = model.student.get_weights()[0]
+    with pytest.raises(ValueError, match=r"`WeightMap` reads the training data again.*`WeightMap\(data=...\)`"):
+        fit(model, "generator", meta_data=META, callbacks=[bikd.callbacks.WeightMap(tmp_path)])
+    np.testing.assert_array_equal(model.student.get_weights()[0], before)

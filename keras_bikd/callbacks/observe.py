@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from keras_bikd import checks, plots
-from keras_bikd.feed import batches
+from keras_bikd.feed import batches, reads_once
 from keras_bikd.long_tail import shot_groups
 from keras_bikd.losses import class_ids, class_logits
 from keras_bikd.models.bikd import BiKDModel, SampleWeights
@@ -58,6 +58,20 @@ class _OfWeights(keras.callbacks.Callback):
             )
         super().on_train_begin(logs)
 
+
+class _OfSampleWeights(_OfWeights):
+    """Mixin for callbacks that look at the weights of `data`, by default of the training data."""
+
+    data: Any
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        super().on_train_begin(logs)
+        if self.data is None and reads_once(self.model.training_samples):
+            raise ValueError(
+                f"`{type(self).__name__}` reads the training data again, and a generator can be read only once. Pass "
+                f"`{type(self).__name__}(data=...)`, or a data set to `fit`. Received: data=None"
+            )
+
     def _sample_weights(self, data: Iterable[Any] | None) -> SampleWeights:
         """Losses and weights of `data`, or of one epoch of the training data."""
         if data is None:
@@ -65,7 +79,7 @@ class _OfWeights(keras.callbacks.Callback):
         return self.model.sample_weights(data)
 
 
-class WeightMap(_OfWeights, _AtEpochs):
+class WeightMap(_OfSampleWeights, _AtEpochs):
     """Plot the weights of all training samples over teacher loss and student loss, as Figure 3 of the paper.
 
     Writes `weight_map_<epoch>.png` and its data as `.npz`. This takes one inference pass over the data at the end of
@@ -104,7 +118,7 @@ class WeightMap(_OfWeights, _AtEpochs):
         figure.savefig(path.with_suffix(".png"), dpi=150)
 
 
-class WeightHistory(_OfWeights, _AtEpochs):
+class WeightHistory(_OfSampleWeights, _AtEpochs):
     """Record the weights of many, medium and few classes over the epochs: mean and quantiles.
 
     Writes one row per epoch, weight and class group to a CSV file, and logs the means as `hard_weight_few` and so on.
@@ -289,7 +303,7 @@ def _class_row(name: str, row: np.ndarray, label: int) -> dict[str, Any]:
     return {"class": name, "samples": total, "accuracy": row[label] / total if total else ""}
 
 
-class TensorBoard(_OfWeights, keras.callbacks.TensorBoard):
+class TensorBoard(_OfSampleWeights, keras.callbacks.TensorBoard):
     """`keras.callbacks.TensorBoard` that also shows histograms of the weights, and the weight map as an image.
 
     Args:

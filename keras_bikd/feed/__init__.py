@@ -7,6 +7,7 @@ from keras_bikd.feed.batches import (
     check_length,
     is_dataset,
     is_tf_dataset,
+    reads_once,
     require_end,
 )
 from keras_bikd.feed.fit_data import FitData, batched, data_of_fit, example_of
@@ -30,6 +31,7 @@ __all__ = [
     "is_tf_dataset",
     "label_errors",
     "pair",
+    "reads_once",
     "require_end",
     "require_pair",
     "weighted_by_class",

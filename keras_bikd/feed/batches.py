@@ -12,6 +12,7 @@ from keras import tree
 from keras.src.trainers import data_adapters
 from keras.src.trainers.data_adapters import array_data_adapter, data_adapter_utils
 from keras.src.trainers.data_adapters.data_adapter import DataAdapter
+from keras.src.trainers.data_adapters.generator_data_adapter import GeneratorDataAdapter
 from keras.src.trainers.data_adapters.py_dataset_adapter import PyDatasetAdapter
 
 from keras_bikd.types import Batch
@@ -27,6 +28,7 @@ __all__ = [
     "first_batches",
     "is_dataset",
     "is_tf_dataset",
+    "reads_once",
     "require_end",
 ]
 
@@ -175,17 +177,24 @@ def check_length(data: Any, fit_arguments: dict[str, Any]) -> None:
         )
 
 
+def reads_once(data: Any) -> bool:
+    """Whether a second pass over `data` does not yield the same batches: a generator, or its adapter."""
+    return isinstance(data, (Iterator, GeneratorDataAdapter))
+
+
 def _length(data: Any) -> int | None:
-    return int(data.cardinality()) if is_tf_dataset(data) else adapter_of(data).num_batches
+    if is_tf_dataset(data):
+        return int(data.cardinality())
+    return None if reads_once(data) else adapter_of(data).num_batches
 
 
 def _is_endless(data: Any) -> bool:
     if is_tf_dataset(data):
         return int(data.cardinality()) == -1  # tf.data.INFINITE_CARDINALITY
-    data = adapter_of(data)
     while isinstance(data, ChangedBatches):
         data = data.source
-    return isinstance(data, PyDatasetAdapter) and data.num_batches is None
+    is_indexed = isinstance(data, (PyDatasetAdapter, keras.utils.PyDataset))
+    return is_indexed and data.num_batches is None
 
 
 def require_end(argument: str, data: Any) -> None:

@@ -66,10 +66,11 @@ def data_of_fit(
         samples, labels = arrays_in_batches(arrays, batch_size, shuffle=False), arrays[1]
         train = batched(arrays, batch_size, shuffle)
     check_length(train, fit_arguments)
+    example, meta_labels = _example(train), None
     if class_weight is not None:
-        require_unpaired("class_weight", _example(train))
+        require_unpaired("class_weight", example)
         train = weighted_by_class(train, class_weights(class_weight))
-    example, pairs, meta_labels = _example(train), train, None
+    pairs = train
     if meta_data is not None:
         meta, meta_labels = _meta_batches(meta_data, batch_size, shuffle)
         pairs, meta_example = pair(train, meta), _example(meta)

@@ -7,9 +7,16 @@ from typing import Any
 import numpy as np
 from keras import tree
 from keras.src.trainers.data_adapters.data_adapter import DataAdapter
-from keras.src.trainers.data_adapters.generator_data_adapter import GeneratorDataAdapter
 
-from keras_bikd.feed.batches import ChangedBatches, adapter_of, first_batches, is_dataset, is_tf_dataset, require_end
+from keras_bikd.feed.batches import (
+    ChangedBatches,
+    adapter_of,
+    first_batches,
+    is_dataset,
+    is_tf_dataset,
+    reads_once,
+    require_end,
+)
 from keras_bikd.types import Batch
 
 SHUFFLE_BUFFER = 64  # batches of the meta set
@@ -30,8 +37,8 @@ def pair(train: Any, meta: Any) -> Any:
         meta: The meta set, batched, in any of these forms, or another iterable of batches.
 
     Returns:
-        A data set of `((x, y), (meta_x, meta_y))`: a `tf.data.Dataset` if `train` is one, else a data adapter of
-        Keras.
+        A data set of `((x, y), (meta_x, meta_y))`: a `tf.data.Dataset` if `train` is one and `meta` is no generator,
+        else a data adapter of Keras.
 
     Raises:
         ValueError: If one of the two is no data set, if `meta` is empty, or if `train` is no `tf.data.Dataset` and
@@ -50,7 +57,7 @@ def pair(train: Any, meta: Any) -> Any:
                 f"`pair({name}=...)` takes a data set that yields batches, such as a `tf.data.Dataset`, a "
                 f"`keras.utils.PyDataset` or a torch `DataLoader`. Received: {type(data).__name__}"
             )
-    if is_tf_dataset(train):
+    if is_tf_dataset(train) and not reads_once(meta):
         from keras_bikd.feed.tf_data import zipped
 
         return zipped(train, meta)
@@ -82,7 +89,7 @@ def _endless(meta: DataAdapter, random: np.random.Generator | None) -> Iterator[
 
     What a generator yields is kept. Any other data set is read again on every pass, with its own augmentation.
     """
-    kept: list[Batch] | None = [] if isinstance(meta, GeneratorDataAdapter) else None
+    kept: list[Batch] | None = [] if reads_once(meta) else None
     while True:
         meta.on_epoch_begin()
         count = 0

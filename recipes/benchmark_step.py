@@ -107,7 +107,7 @@ def naive_model():
             step = self.virtual_step(batch, meta_batch)
             self.optimizer.update_meta(self.optimizer.accumulate(step.hypergradient, self.inner_steps))
             theta, phi = snapshot(self.student.trainable_variables), snapshot(self.weight_net.trainable_variables)
-            _, forward, pullback = vjp(self.problem.lower_level(batch), theta)
+            _, forward, pullback = vjp(self.problem.lower_level(batch).at, theta)
             weights = self.weigh(phi, forward)
             gradient = pullback(self.problem.cotangents(weights, forward))
             self.optimizer.update_student(gradient, self.student.trainable_variables)

@@ -107,6 +107,7 @@ def test_two_replicas_end_where_one_does():
     assert results["replicas"] == 2
     assert results["float64"] <= 1e-12
     assert results["mixed_float16"] <= 2e-3
+    assert results["forward_difference"] <= 1e-5  # the rounding errors of a difference differ
     one, two = results["metrics"]
     assert len(one) == 11
     assert two == pytest.approx(one, rel=1e-5)

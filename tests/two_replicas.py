@@ -1,6 +1,7 @@
 """Train and evaluate on one device and on two, with the same global batch; print what came of it as JSON.
 
-Training in float64, and in mixed_float16 with an image on the second device that is not finite: the largest difference.
+Training in float64, exactly and by forward differences, and in mixed_float16 with an image on the second device that is
+not finite: the largest difference.
 The metrics: the values of one device and of two. Run by `test_precision_and_devices.py` in a process of its own.
 """
 
@@ -14,10 +15,11 @@ from test_metrics import METRICS
 import models
 
 
-def train(strategy, overflow):
+def train(strategy, overflow, form):
+    compile_arguments = {**models.GRAPH, "metrics": ["accuracy"], "hypergradient": form}
     with strategy.scope():
         keras.utils.set_random_seed(0)
-        model = models.compiled(inner_steps=3, compile_arguments={**models.GRAPH, "metrics": ["accuracy"]})
+        model = models.compiled(inner_steps=3, compile_arguments=compile_arguments)
     train, meta = models.arrays(80), models.arrays(80, seed=1)
     if overflow:
         train[0][7, 0] = np.inf  # in the first batch; tanh makes it 1, so that only the gradient is no number
@@ -31,10 +33,11 @@ def train(strategy, overflow):
     return [np.asarray(number, "float64") for number in [*numbers, *history.values()]]
 
 
-def largest_difference(mirrored, policy):
+def largest_difference(mirrored, policy, form="exact"):
     keras.config.set_floatx("float64" if policy == "float64" else "float32")
     keras.config.set_dtype_policy(policy)
-    one, two = (train(strategy, policy == "mixed_float16") for strategy in (tf.distribute.get_strategy(), mirrored))
+    strategies = tf.distribute.get_strategy(), mirrored
+    one, two = (train(strategy, policy == "mixed_float16", form) for strategy in strategies)
     assert len(one) == len(two)
     return float(max(np.abs(a - b).max() for a, b in zip(one, two)))
 
@@ -56,6 +59,7 @@ def main():
     results["metrics"] = [evaluate(strategy) for strategy in (tf.distribute.get_strategy(), mirrored)]
     for policy in ("float64", "mixed_float16"):
         results[policy] = largest_difference(mirrored, policy)
+    results["forward_difference"] = largest_difference(mirrored, "float64", "forward_difference")
     print(json.dumps(results))
 
 

@@ -8,12 +8,12 @@ import keras
 from keras import ops
 
 from keras_bikd.backend import all_reduce_sum, num_replicas, snapshot
-from keras_bikd.bilevel.hypergradient import VirtualStep
+from keras_bikd.bilevel.hypergradient import Difference, VirtualStep
 from keras_bikd.bilevel.optimizer import loss_scale
 from keras_bikd.losses import class_logits, hard_loss, soft_loss
 from keras_bikd.types import Batch, Tensor
 
-__all__ = ["Forward", "Problem", "unpacked"]
+__all__ = ["Forward", "LowerLevel", "Problem", "unpacked"]
 
 
 class Forward(NamedTuple):
@@ -32,6 +32,18 @@ class Forward(NamedTuple):
     labels: Tensor
     mean_weight: Tensor
     state: list[Tensor]
+
+
+class LowerLevel(NamedTuple):
+    """The losses of every sample of a training batch.
+
+    Attributes:
+        at: Maps `theta` to `((losses, penalty), Forward)`: losses of shape `(batch, losses)`, and the student's own.
+        difference: How to differentiate them without second derivatives.
+    """
+
+    at: Callable[[list[Tensor]], tuple[tuple[Tensor, ...], Forward]]
+    difference: Difference
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,23 +66,32 @@ class Problem:
     temperature: float
     optimizer: keras.optimizers.Optimizer
 
-    def lower_level(self, batch: Batch) -> Callable[[list[Tensor]], tuple[tuple[Tensor, ...], Forward]]:
-        """The losses of every training sample, shape `(batch, losses)`, as a function of `theta` (lines 5-7)."""
+    def lower_level(self, batch: Batch) -> "LowerLevel":
+        """The losses of every training sample as functions of `theta` (lines 5-7)."""
         x, labels, sample_weight = unpacked(batch)
         teacher_logits = self.teacher_logits(x)
         teacher_losses = hard_loss(labels, teacher_logits)
         state = snapshot(self.student.non_trainable_variables)
 
-        def lower_level(theta: list[Tensor]) -> tuple[tuple[Tensor, ...], Forward]:
-            logits, penalty, new_state = self.student_at(theta, state, x)
+        def losses_of(logits: Tensor) -> Tensor:
             known = class_logits(logits)
             candidates = [loss(labels, teacher_logits, known) for loss in self.candidate_losses.values()]
+            return ops.stack(candidates, axis=-1)
+
+        def at(theta: list[Tensor]) -> tuple[tuple[Tensor, ...], Forward]:
+            logits, penalty, new_state = self.student_at(theta, state, x)
             hard = hard_loss(labels, logits)
             features = ops.stack([ops.cast(teacher_losses, hard.dtype), hard], axis=-1)
             forward = Forward(logits, features, labels, _mean_weight(hard, sample_weight), new_state)
-            return (ops.stack(candidates, axis=-1), penalty), forward
+            return (losses_of(logits), penalty), forward
 
-        return lower_level
+        difference = Difference(
+            network=lambda theta: self.student_at(theta, state, x)[0],
+            losses_of=lambda logits: (losses_of(logits), None),
+            logits_of=lambda forward: forward.logits,
+            compute_dtype=self.student.compute_dtype,
+        )
+        return LowerLevel(at, difference)
 
     def upper_loss(self, meta_batch: Batch, scale: Tensor = 1.0) -> Callable[[list[Tensor]], Tensor]:
         """The (scaled) mean loss on the meta batch, as a function of `theta'` (lines 9-10)."""

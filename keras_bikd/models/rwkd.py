@@ -86,7 +86,7 @@ class RWKDModel(MetaGuidedModel):
         theta = snapshot(self.student.trainable_variables)
         scale = loss_scale(self.student_optimizer)
         step = one_step_hypergradient(
-            problem.lower_level(batch),
+            problem.lower_level(batch).at,
             lambda weights, forward: problem.cotangents(weights[0], forward),
             problem.upper_loss(meta_batch, scale),
             theta=theta,

@@ -6,7 +6,7 @@ level. Both are lists of tensors.
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -61,6 +61,8 @@ class VirtualStep(NamedTuple):
         outputs: The outputs of `lower_level`.
         forward: The second result of `lower_level`.
         pullback: Maps cotangents of `outputs` to a gradient with respect to `theta`, without a new forward pass.
+        pullback_later: The same, for when the activations need not be kept until then: with a `Difference` it repeats
+            the forward pass.
     """
 
     meta_loss: Tensor
@@ -69,6 +71,7 @@ class VirtualStep(NamedTuple):
     outputs: tuple[Tensor, ...]
     forward: Any
     pullback: Callable[..., list[Tensor]]
+    pullback_later: Callable[..., list[Tensor]]
 
 
 def one_step_hypergradient(
@@ -129,13 +132,9 @@ def one_step_hypergradient(
         gradient = pullback(weigh(phi, forward))
         virtual = _after_step(theta, gradient, learning_rate)
         (loss, _), direction = value_and_grad(lambda virtual: (upper_loss(virtual), None), virtual)
-        inner_change = _change_along(all_reduce_sum(direction), difference, theta, forward)
-
-        def outer_change(phi: list[Tensor]) -> tuple[Tensor, None]:
-            change = inner_change(weigh(phi, forward))
-            return -ops.convert_to_tensor(learning_rate, change.dtype) * change, None
-
-        return (loss, gradient), value_and_grad(outer_change, phi)[1]
+        change = _change(all_reduce_sum(direction), learning_rate, difference, theta, forward)
+        _, hypergradient = value_and_grad(lambda phi: (change(weigh(phi, forward)), None), phi)
+        return (loss, gradient), hypergradient
 
     exactly = functools.partial(value_and_grad, loss_of_virtual_student, phi)
     compute = exactly if difference is None else functools.partial(by_difference, difference)
@@ -145,7 +144,12 @@ def one_step_hypergradient(
         meta_loss, hypergradient = _where_due(is_due, compute, phi)
     if moved is not None or is_due is not None:
         gradient = None
-    return VirtualStep(meta_loss, hypergradient, gradient, outputs, forward, pullback)
+
+    def pullback_later(cotangents: Sequence[Tensor | None]) -> list[Tensor]:
+        _, _, pullback_again = (outputs, forward, pullback) if difference is None else vjp(lower_level, theta)
+        return pullback_again(cotangents)
+
+    return VirtualStep(meta_loss, hypergradient, gradient, outputs, forward, pullback, pullback_later)
 
 
 def _after_step(
@@ -158,10 +162,10 @@ def _after_step(
     return virtual
 
 
-def _change_along(
-    direction: list[Tensor], difference: Difference, theta: list[Tensor], forward: Any
+def _change(
+    direction: list[Tensor], learning_rate: Tensor, difference: Difference, theta: list[Tensor], forward: Any
 ) -> Callable[[tuple[Tensor | None, ...]], Tensor]:
-    """The derivative of the weighted inner loss along a direction, as a function of the weights."""
+    """The upper loss to first order in the virtual step, as a function of the weights; `direction` is its gradient."""
     norm_of_theta, norm = (
         ops.sqrt(sum(ops.sum(ops.square(_at_least_float32(part))) for part in parts)) for parts in (theta, direction)
     )
@@ -175,7 +179,8 @@ def _change_along(
     behind, width = (displaced(-1), 2 * distance) if difference.is_central else (logits, distance)
     slope = (displaced(1) - behind) / ops.cast(width, logits.dtype)
     _, _, to_logits = vjp(lambda logits: (difference.losses_of(*logits), None), [logits])
-    return lambda weights: ops.sum(to_logits(weights)[0] * slope)
+    rate = ops.convert_to_tensor(learning_rate, slope.dtype)
+    return lambda weights: -rate * ops.sum(to_logits(weights)[0] * slope)
 
 
 def _at_least_float32(tensor: Tensor) -> Tensor:

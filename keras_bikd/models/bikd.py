@@ -258,7 +258,7 @@ class BiKDModel(MetaGuidedModel):
 
     def _real_gradient(self, step: VirtualStep, weights: Tensor, phi_moves: Tensor) -> list[Tensor]:
         def refreshed() -> list[Tensor]:
-            return step.pullback(self.problem.cotangents(weights, step.forward))
+            return step.pullback_later(self.problem.cotangents(weights, step.forward))
 
         # The weights differ from those of the virtual step only where phi has just moved. Everywhere else the gradient
         # of the virtual step is the real one, if all of it was computed.

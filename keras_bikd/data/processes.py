@@ -1,14 +1,15 @@
 """Training in several processes: each takes its share of the rows of every batch."""
 
-import tensorflow as tf
+from typing import Any
 
 from keras_bikd.backend import processes
+from keras_bikd.feed import is_tf_dataset
 from keras_bikd.types import Tensor
 
 __all__ = ["share_of_process"]
 
 
-def share_of_process(data: tf.data.Dataset) -> tf.data.Dataset:
+def share_of_process(data: Any) -> Any:
     """Keep only the rows of every batch that belong to this process.
 
     For `keras.distribution.DataParallel(auto_shard_dataset=False)` on JAX, because Keras' own sharding does not support
@@ -26,12 +27,18 @@ def share_of_process(data: tf.data.Dataset) -> tf.data.Dataset:
         ValueError: If `data` is not a `tf.data.Dataset`.
 
     Examples:
+        >>> import tensorflow as tf
         >>> batches = tf.data.Dataset.range(5).batch(4)
         >>> [batch.tolist() for batch in share_of_process(batches).as_numpy_iterator()]  # one process, one device
         [[0, 1, 2, 3], [4]]
     """
-    if not isinstance(data, tf.data.Dataset):
-        raise ValueError(f"`share_of_process(data=...)` takes a `tf.data.Dataset`. Received: {type(data).__name__}")
+    if not is_tf_dataset(data):
+        raise ValueError(
+            "`share_of_process(data=...)` takes a `tf.data.Dataset`; Grain data sets are sharded with Grain. "
+            f"Received: {type(data).__name__}"
+        )
+    import tensorflow as tf
+
     process, count, devices = processes()
     if devices == 1:
         return data

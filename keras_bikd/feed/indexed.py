@@ -42,7 +42,7 @@ class IndexedBatches(grain.IterDataset, NumpyBatches):
     Examples:
         >>> data = IndexedBatches(grain.MapDataset.range(4).shuffle(seed=1).batch(3))
         >>> [batch.tolist() for _ in range(2) for batch in data]
-        [[0, 1, 3], [2], [3, 2, 0], [1]]
+        [[1, 2, 3], [0], [0, 3, 1], [2]]
     """
 
     def __init__(self, batches: grain.MapDataset, position: Position | None = None) -> None:

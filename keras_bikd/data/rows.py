@@ -65,7 +65,7 @@ def checked_size(owner: str, image_size: Sequence[int]) -> tuple[int, int]:
 def decoded(file: str | os.PathLike[str] | IO[bytes], channels: int, image_size: tuple[int, int] | None) -> np.ndarray:
     """Decode an image file with Pillow; uint8 of shape `(height, width, channels)`.
 
-    JPEG files and resized images differ from TensorFlow's by a few of the 256 levels.
+    JPEG files differ from TensorFlow's by a few of the 256 levels, resized images by one.
 
     Args:
         file: Path, or an open file.

@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 
+import grain
 import keras
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import tensorflow_datasets as tfds
 import keras_bikd as bikd
 from keras_bikd.data import Arrays, Folder, LongTailCut, Tfds
 from keras_bikd.data.sets import digits, glyphs
+from keras_bikd.feed.indexed import IndexedBatches
 
 
 @pytest.fixture(autouse=True)
@@ -468,16 +470,19 @@ def test_class_balanced_sampling_draws_every_class_evenly():
     assert data.class_counts.tolist()[0] == 114  # the counts stay those of the images there are
 
 
+@pytest.mark.parametrize("kind", ["tf.data", "Grain"])
 @pytest.mark.parametrize(("devices", "rows"), [(2, [[0, 1], [4]]), (4, [[0, 1], [4, 5]])])
-def test_two_processes_share_each_batch(monkeypatch, devices, rows):
+def test_two_processes_share_each_batch(monkeypatch, devices, rows, kind):
     """Six samples in batches of four, two processes: the first has the first half, the second the rest."""
     batches = tf.data.Dataset.from_tensor_slices((np.arange(6), np.arange(6))).batch(4)
+    if kind == "Grain":
+        batches = IndexedBatches(grain.MapDataset.range(6).map(lambda i: (i, i)).batch(4))
     shares = []
     for process in range(2):
         monkeypatch.setattr(bikd.data.processes, "processes", lambda process=process: (process, 2, devices))
         shared = bikd.data.share_of_process(batches)
         assert len(shared) == 2
-        shares.append([x.tolist() for x, _ in shared.as_numpy_iterator()])
+        shares.append([np.array(x).tolist() for x, _ in shared])
     assert shares[0] == rows
     second = [[2, 3], [5]] if devices == 2 else [[2, 3], [4, 5]]  # four devices and two rows: each row twice
     assert shares[1] == second

@@ -2,6 +2,10 @@
 
 from typing import Any
 
+import numpy as np
+from keras import tree
+from keras.src.trainers import data_adapters
+
 from keras_bikd.backend import processes
 from keras_bikd.feed import is_tf_dataset
 from keras_bikd.types import Tensor
@@ -18,13 +22,13 @@ def share_of_process(data: Any) -> Any:
     number of devices, the last rows are dropped; a batch with fewer rows than devices repeats its rows.
 
     Args:
-        data: `tf.data.Dataset` of batches, or of pairs of batches as from `pair`.
+        data: `tf.data.Dataset` or Grain data set of batches, or of pairs of batches as from `pair`.
 
     Returns:
-        A `tf.data.Dataset` of the same structure.
+        A data set of the same kind and structure.
 
     Raises:
-        ValueError: If `data` is not a `tf.data.Dataset`.
+        ValueError: If `data` is of another kind.
 
     Examples:
         >>> import tensorflow as tf
@@ -32,16 +36,26 @@ def share_of_process(data: Any) -> Any:
         >>> [batch.tolist() for batch in share_of_process(batches).as_numpy_iterator()]  # one process, one device
         [[0, 1, 2, 3], [4]]
     """
-    if not is_tf_dataset(data):
+    if not is_tf_dataset(data) and not data_adapters.is_grain_dataset(data):
         raise ValueError(
-            "`share_of_process(data=...)` takes a `tf.data.Dataset`; Grain data sets are sharded with Grain. "
-            f"Received: {type(data).__name__}"
+            f"`share_of_process(data=...)` takes a `tf.data.Dataset` or a Grain data set. Received: {type(data).__name__}"
         )
-    import tensorflow as tf
-
     process, count, devices = processes()
     if devices == 1:
         return data
+    return (_in_tf_data if is_tf_dataset(data) else _in_grain)(data, process, count, devices)
+
+
+def _in_grain(data: Any, process: int, count: int, devices: int) -> Any:
+    def rows(array: np.ndarray) -> np.ndarray:
+        share = max(len(array) // devices, 1) * devices // count
+        return array[np.arange(process * share, (process + 1) * share) % len(array)]
+
+    return data.map(lambda batch: tree.map_structure(rows, batch))
+
+
+def _in_tf_data(data: Any, process: int, count: int, devices: int) -> Any:
+    import tensorflow as tf
 
     def rows(tensor: Tensor) -> Tensor:
         length = tf.shape(tensor)[0]

@@ -63,6 +63,10 @@ class IndexedBatches(grain.IterDataset, NumpyBatches):
         """Return an endless stream of passes, each in its own order, from the first pass on."""
         return self if self.num_batches is None else IndexedBatches(self.batches.repeat())
 
+    def map(self, transform: Any) -> "IndexedBatches":
+        """Return the batches passed through a function; as any Grain data set has it."""
+        return IndexedBatches(self.batches.map(transform), self.position)
+
     def first(self, count: int) -> list[Batch]:
         return [self.batches[i] for i in range(min(count, len(self)))]
 

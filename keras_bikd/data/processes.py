@@ -38,7 +38,8 @@ def share_of_process(data: Any) -> Any:
     """
     if not is_tf_dataset(data) and not data_adapters.is_grain_dataset(data):
         raise ValueError(
-            f"`share_of_process(data=...)` takes a `tf.data.Dataset` or a Grain data set. Received: {type(data).__name__}"
+            "`share_of_process(data=...)` takes a `tf.data.Dataset` or a Grain data set. "
+            f"Received: {type(data).__name__}"
         )
     process, count, devices = processes()
     if devices == 1:

@@ -112,7 +112,7 @@ def test_a_set_that_tfds_cannot_prepare_without_tensorflow():
         info = type("Info", (), {"full_name": "cifar10/3.0.2"})
 
         def download_and_prepare(self):
-            raise ModuleNotFoundError("No module named 'tensorflow'", name="tensorflow")
+            raise ModuleNotFoundError("Failed to encode example: ...\nNo module named 'tensorflow'")
 
     with pytest.raises(ImportError, match="tfds build cifar10 --file_format=array_record --data_dir=folder"):
         _prepare(Builder())

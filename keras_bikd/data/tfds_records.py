@@ -128,14 +128,14 @@ def _prepare(builder: Any) -> None:
     try:
         builder.download_and_prepare()
     except ImportError as error:
-        if error.name != "tensorflow":
+        if "No module named 'tensorflow'" not in str(error):  # tfds raises it again, without its `name`
             raise
         # tfds encodes the arrays of most sets as images with TensorFlow. The offline sets hand it Pillow images.
         raise ImportError(
             f"tfds needs TensorFlow to prepare {builder.name!r}, once; to read it, it does not. On a machine with "
             f"TensorFlow, run `tfds build {builder.info.full_name.rpartition('/')[0]} --file_format=array_record "
             f"--data_dir={builder.data_dir_root}`, and copy the folder here."
-        ) from error
+        ) from None
 
 
 def _builder(name: str, data_dir: str | os.PathLike[str] | None, **options: Any) -> Any:

@@ -37,7 +37,7 @@ def main(
         split = load(data, imbalance_factor, meta_size)
         looked_at = load(data, imbalance_factor, meta_size).train  # a second one: reading it must not affect training
         bikd.data.check_manifest(teacher / "teacher.json", split)
-        image_shape = split.train.element_spec[0].shape[1:]
+        image_shape = split.image_shape
         model = bikd.BiKDModel(
             student=bikd.networks.resnet8x4(split.num_classes, input_shape=image_shape, l2=L2),
             teacher=keras.saving.load_model(teacher / "teacher.keras"),

@@ -1,6 +1,7 @@
 """BiKD compared with plain training, KD and balanced softmax, on real long-tailed digits. No download.
 
     python recipes/digits_lt.py
+    KERAS_BACKEND=jax python recipes/digits_lt.py
 
 The data are scikit-learn's handwritten digits, cut to an imbalance of 50 (114 images of "0", two of "9"). Normally
 distributed noise of 0.7 is added to every training image, so that the student cannot memorise the images. A perceptron
@@ -19,6 +20,8 @@ import keras
 import keras_bikd as bikd
 
 NOISE, BATCH_SIZE, STEPS, TEMPERATURE = 0.7, 64, 2000, 4.0
+# On PyTorch, Keras takes one step at a time.
+STEPS_PER_EXECUTION = 1 if keras.backend.backend() == "torch" else 50
 MANY_ABOVE, FEW_BELOW = 40, 10  # the usual 100 and 20 are for data sets with thousands of images
 
 
@@ -31,7 +34,9 @@ def main(seeds=(0, 1, 2), imbalance_factor=50, steps=STEPS, folder="runs/digits_
         data = load(imbalance_factor, seed)
         teacher = perceptron(128, seed)
         teacher.compile(
-            sgd(steps), keras.losses.SparseCategoricalCrossentropy(from_logits=True), steps_per_execution=50
+            sgd(steps),
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            steps_per_execution=STEPS_PER_EXECUTION,
         )
         announce("teacher", seed)
         fit(teacher, data, steps)
@@ -79,7 +84,7 @@ def train(model, method, data, steps, folder, looked_at):
     ]
     name = method.lower().replace(" ", "_")
     folder.mkdir(parents=True, exist_ok=True)
-    model.compile(sgd(steps), metrics=metrics, steps_per_execution=50)
+    model.compile(sgd(steps), metrics=metrics, steps_per_execution=STEPS_PER_EXECUTION)
     callbacks = [keras.callbacks.CSVLogger(folder / f"{name}_history.csv")]
     if method == "BiKD":
         (folder / "weights.csv").unlink(missing_ok=True)  # of an earlier run

@@ -35,7 +35,7 @@ def main(name, out, imbalance_factor=50.0, *, loss="ce", epochs=120, seed=0, met
         seed=seed,
         augment=bikd.data.pad_crop_flip(4 if flip else 1, flip=flip),
     )
-    image_shape = data.train.element_spec[0].shape[1:]
+    image_shape = data.image_shape
     teacher = bikd.networks.resnet32x4(data.num_classes, input_shape=image_shape, l2=L2)
     teacher.compile(
         optimizer=keras.optimizers.SGD(decayed(LEARNING_RATE, len(data.train), epochs), momentum=MOMENTUM),

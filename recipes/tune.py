@@ -164,7 +164,7 @@ def student_of(data, split):
 
 
 def network(data, split, hidden, resnet):
-    shape = split.train.element_spec[0].shape[1:]
+    shape = split.image_shape
     if data == "digits-noise":
         decay = {"kernel_regularizer": keras.regularizers.L2(2.5e-4)}
         layers = [keras.layers.Dense(n, "relu", **decay) for n in hidden]

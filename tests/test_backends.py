@@ -2,6 +2,7 @@
 
 import importlib.util
 import itertools
+import json
 import os
 import pathlib
 import socket
@@ -11,6 +12,8 @@ import time
 
 import numpy as np
 import pytest
+import without_tensorflow
+from test_data import write_folder
 
 TESTS = pathlib.Path(__file__).parent
 BACKENDS = tuple(name for name in ("tensorflow", "jax", "torch") if importlib.util.find_spec(name))
@@ -89,11 +92,14 @@ def test_two_processes_end_where_one_does_also_after_a_kill(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS[1:])
 def test_without_tensorflow(tmp_path, backend):
-    """Training, callbacks, metrics and files need no TensorFlow; the loaders say which extra to install."""
+    """Training, callbacks, metrics, files and data need no TensorFlow; the loaders need it or Grain, and say so."""
+    write_folder(tmp_path / "images")
     process = run("without_tensorflow.py", tmp_path, backend=backend)
     output, _ = process.communicate(timeout=600)
     assert process.returncode == 0, output
-    assert "pip install keras_bikd[tensorflow]" in output
+    assert "`pip install keras_bikd[tensorflow]`, or Grain with `pip install keras_bikd[grain]`" in output
+    manifests = json.loads((tmp_path / "manifests.json").read_text())
+    assert manifests == {name: data.manifest for name, data in without_tensorflow.data_sets(tmp_path).items()}
 
 
 def test_another_backend_is_refused_by_name():

@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 
+import grain
 import keras
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import tensorflow_datasets as tfds
 import keras_bikd as bikd
 from keras_bikd.data import Arrays, Folder, LongTailCut, Tfds
 from keras_bikd.data.sets import digits, glyphs
+from keras_bikd.feed.indexed import IndexedBatches
 
 
 @pytest.fixture(autouse=True)
@@ -223,15 +225,15 @@ def test_a_large_set_is_streamed_and_not_kept(tmp_path, monkeypatch):
     write_folder(tmp_path / "images")
     load_it = lambda: bikd.data.load(Folder(tmp_path / "images", (8, 8)), meta_size=9, test_size=9)
     kept = content(load_it().train)
-    monkeypatch.setattr("keras_bikd.data.decoding._CACHE_BYTES", 0)
+    monkeypatch.setattr("keras_bikd.data.rows._CACHE_BYTES", 0)
     streamed = load_it()
     assert content(streamed.train) == kept == content(streamed.train)
 
 
 def test_a_large_folder_is_shuffled_across_its_classes(tmp_path, monkeypatch):
     write_folder(tmp_path / "images", counts=(40, 40))
-    monkeypatch.setattr("keras_bikd.data.decoding._CACHE_BYTES", 0)
-    monkeypatch.setattr("keras_bikd.data.sources._SHUFFLE_BUFFER", 4)
+    monkeypatch.setattr("keras_bikd.data.rows._CACHE_BYTES", 0)
+    monkeypatch.setattr("keras_bikd.data.decoding._SHUFFLE_BUFFER", 4)
     data = bikd.data.load(Folder(tmp_path / "images", (8, 8)), meta_size=4, test_size=4, batch_size=19)
     assert [set(labels.tolist()) for _, labels in data.train.as_numpy_iterator()] == [{0, 1}] * 4
 
@@ -429,10 +431,11 @@ def test_glyphs_through_tfds():
     assert len(train | meta | test) == len(train) + len(meta) + len(test)
 
 
-def test_pad_crop_flip_against_slicing():
+@pytest.mark.parametrize("array", [tf.constant, np.array])
+def test_pad_crop_flip_against_slicing(array):
     images = np.random.default_rng(0).normal(size=(64, 6, 7, 2)).astype("float32")
     padded = np.pad(images, ((0, 0), (2, 2), (2, 2), (0, 0)))
-    cropped = bikd.data.pad_crop_flip(2)(tf.constant(images), tf.constant([1, 2], "int64")).numpy()
+    cropped = np.array(bikd.data.pad_crop_flip(2)(array(images), array([1, 2], "int64")))
     places = set()
     for image, result in zip(padded, cropped):
         matches = [
@@ -445,9 +448,9 @@ def test_pad_crop_flip_against_slicing():
         assert len(matches) == 1
         places.add(matches[0])
     assert len(places) > 25  # of 50
-    again = bikd.data.pad_crop_flip(2)(tf.constant(images), tf.constant([1, 2], "int64")).numpy()
+    again = bikd.data.pad_crop_flip(2)(array(images), array([1, 2], "int64"))
     np.testing.assert_array_equal(again, cropped)
-    plain = bikd.data.pad_crop_flip(0, flip=False)(tf.constant(images), tf.constant([1, 2], "int64"))
+    plain = bikd.data.pad_crop_flip(0, flip=False)(array(images), array([1, 2], "int64"))
     np.testing.assert_array_equal(plain, images)
 
 
@@ -467,16 +470,19 @@ def test_class_balanced_sampling_draws_every_class_evenly():
     assert data.class_counts.tolist()[0] == 114  # the counts stay those of the images there are
 
 
+@pytest.mark.parametrize("kind", ["tf.data", "Grain"])
 @pytest.mark.parametrize(("devices", "rows"), [(2, [[0, 1], [4]]), (4, [[0, 1], [4, 5]])])
-def test_two_processes_share_each_batch(monkeypatch, devices, rows):
+def test_two_processes_share_each_batch(monkeypatch, devices, rows, kind):
     """Six samples in batches of four, two processes: the first has the first half, the second the rest."""
     batches = tf.data.Dataset.from_tensor_slices((np.arange(6), np.arange(6))).batch(4)
+    if kind == "Grain":
+        batches = IndexedBatches(grain.MapDataset.range(6).map(lambda i: (i, i)).batch(4))
     shares = []
     for process in range(2):
         monkeypatch.setattr(bikd.data.processes, "processes", lambda process=process: (process, 2, devices))
         shared = bikd.data.share_of_process(batches)
         assert len(shared) == 2
-        shares.append([x.tolist() for x, _ in shared.as_numpy_iterator()])
+        shares.append([np.array(x).tolist() for x, _ in shared])
     assert shares[0] == rows
     second = [[2, 3], [5]] if devices == 2 else [[2, 3], [4, 5]]  # four devices and two rows: each row twice
     assert shares[1] == second

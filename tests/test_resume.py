@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 
+import grain
 import keras
 import numpy as np
 import pytest
@@ -207,6 +208,34 @@ def test_after_a_resumed_training_files_of_others_stay_and_the_next_begins_at_it
     assert history.epoch == [1]
     assert {path.name for path in tmp_path.iterdir()} == {"maps", "log.csv"}
     assert model.fit(batches, shuffle=False, epochs=1, verbose=0).epoch == [0]
+
+
+@pytest.mark.parametrize(("stop", "separate"), [(5, False), (8, True)])
+def test_without_tf_data(tmp_path, stop, separate):
+    """Training and meta batches in Grain, as pairs or apart, each with its own order on every pass."""
+    from keras_bikd.callbacks import ExactBackup
+    from keras_bikd.data import pair, resumable
+    from keras_bikd.feed.indexed import IndexedBatches
+
+    def train(*callbacks):
+        models.reseed()
+        model = models.compiled(inner_steps=2)
+        data, meta = (
+            IndexedBatches(grain.MapDataset.source(list(zip(*models.arrays(count)))).shuffle(seed=count).batch(4))
+            for count in (22, 10)
+        )
+        stream, position = resumable(data if separate else pair(data, meta))
+        callbacks = [ExactBackup(tmp_path / str(bool(callbacks)), position, every=1), *callbacks]
+        extra = {"meta_data": meta} if separate else {}
+        model.fit(stream, steps_per_epoch=6, epochs=2, verbose=0, callbacks=callbacks, **extra)
+        return model
+
+    whole = train()
+    with pytest.raises(KeyboardInterrupt):
+        train(StopAfter(stop))
+    resumed = train(keras.callbacks.Callback())
+    models.assert_same_state(resumed, whole)
+    assert int(resumed.optimizer.iterations) == 12
 
 
 @pytest.mark.skipif(keras.backend.backend() == "torch", reason="Keras takes one step per execution on PyTorch")

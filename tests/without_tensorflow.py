@@ -1,19 +1,37 @@
-"""Import, train, observe, save and load on a backend of its own, while importing TensorFlow fails.
+"""Import, train, observe, save, load data and resume on a backend of its own, where TensorFlow cannot be found.
 
-Run by `test_backends.py`: `without_tensorflow.py FOLDER`.
+Run by `test_backends.py`: `without_tensorflow.py FOLDER`. Writes the manifests of the data sets to `manifests.json`.
 """
 
+import importlib
+import json
 import pathlib
 import sys
 
+HIDDEN = set()  # packages that look as if they were not installed
 
-def net():
+
+def hide(finder):
+    class Hiding:
+        @staticmethod
+        def find_spec(name, path=None, target=None):
+            return None if name.partition(".")[0] in HIDDEN else finder.find_spec(name, path, target)
+
+    for name in ("find_distributions", "invalidate_caches"):
+        if hasattr(finder, name):
+            setattr(Hiding, name, staticmethod(getattr(finder, name)))
+    return Hiding
+
+
+def net(*shape):
     import keras
 
-    return keras.Sequential([keras.Input((6,)), keras.layers.Dense(4)])
+    return keras.Sequential(
+        [keras.Input(shape or (6,)), keras.layers.Flatten(), keras.layers.Dense(4 if not shape else 10)]
+    )
 
 
-def main(folder):
+def train_on_arrays(folder):
     import keras
     import numpy as np
 
@@ -39,12 +57,62 @@ def main(folder):
     plain = bikd.DistillationModel(net(), net(), bikd.objectives.KnowledgeDistillation(temperature=4.0))
     plain.compile("sgd")
     plain.fit(x, y, verbose=0)
+
+
+def data_sets(folder):
+    """The data sets whose manifests are compared, from files in `folder`."""
+    import numpy as np
+
+    from keras_bikd.data import Arrays, Folder, Tfds, gaussian_noise, load
+
+    x, y = np.arange(600 * 4, dtype="float32").reshape(600, 2, 2, 1), np.arange(600) % 3
+    noise = {"augment": gaussian_noise(0.5)}
+    digits = Tfds("sklearn_digits", data_dir=folder / "tfds")
+    return {
+        "digits": load(digits, 50, meta_size=100, validation_size=50, test_size=500, batch_size=64, **noise),
+        "arrays": load(Arrays(x, y), 10, meta_size=30, test_size=60),
+        "folder": load(Folder(folder / "images", (8, 8)), meta_size=9, test_size=9),
+    }
+
+
+def train_on_data_sets(folder):
+    import keras
+
+    import keras_bikd as bikd
+
+    keras.utils.set_random_seed(0)
+    data = data_sets(folder)
+    manifests = {name: own.manifest for name, own in data.items()}
+    (folder / "manifests.json").write_text(json.dumps(manifests))
+    for own in data.values():
+        assert sum(len(y) for _, y in own.train) == own.class_counts.sum()
+    digits = data["digits"]
+    model = bikd.BiKDModel(net(8, 8, 1), net(8, 8, 1), bikd.MetaWeightNet((8,)))
+    model.compile("sgd", metrics=[bikd.metrics.BalancedAccuracy(10)])
+    model.fit(digits.train, meta_data=digits.meta, validation_data=digits.validation, verbose=0)
+    assert int(model.optimizer.iterations) == len(digits.train) == 5
+    stream, position = bikd.data.resumable(bikd.data.pair(digits.train, digits.meta))
+    backup = bikd.callbacks.ExactBackup(folder / "backup", position, every=2)
+    model.fit(stream, steps_per_epoch=4, epochs=2, callbacks=[backup], verbose=0)
+    assert set(model.evaluate(digits.test, return_dict=True, verbose=0)) >= {"balanced_accuracy"}
+
+
+def main(folder):
+    import keras_bikd as bikd
+
+    train_on_arrays(folder)
+    HIDDEN.add("grain")
     try:
         bikd.data  # noqa: B018
     except ImportError as error:
         print(error)
+    HIDDEN.remove("grain")
+    importlib.invalidate_caches()
+    train_on_data_sets(folder)
+    assert "tensorflow" not in sys.modules
 
 
 if __name__ == "__main__":
-    sys.modules["tensorflow"] = sys.modules["tensorflow_datasets"] = None  # as if they were not installed
+    sys.meta_path[:] = [hide(finder) for finder in sys.meta_path]
+    HIDDEN.add("tensorflow")
     main(pathlib.Path(sys.argv[1]))

@@ -16,7 +16,7 @@ __all__ = ["EPOCHS", "Cell", "Lookup", "Network", "Setting", "load_data", "netwo
 EPOCHS = 10
 """Epochs of every training; the student is evaluated on the meta set after each."""
 
-Network: TypeAlias = Callable[[tuple[int, int, int], int], keras.Model]
+Network: TypeAlias = Callable[[Any, int], keras.Model]
 """What makes an untrained network for the shape of an image and a number of classes, such as `Perceptron`."""
 
 
@@ -171,7 +171,7 @@ def steps_of(setting: Setting, data: long_tailed.LongTailedData, cell: Cell) -> 
 
 def network(builder: Network, data: long_tailed.LongTailedData) -> keras.Model:
     """Make an untrained network for the images and classes of `data`."""
-    return builder(tuple(data.train.element_spec[0].shape[1:]), data.num_classes)
+    return builder(data.image_shape, data.num_classes)
 
 
 def sgd(learning_rate: float, steps: int) -> keras.optimizers.Optimizer:

@@ -1,16 +1,16 @@
-"""Long-tailed data as `tf.data` pipelines."""
+"""Long-tailed data as `tf.data` pipelines or, without TensorFlow, as Grain data sets."""
 
 import importlib
 from typing import Any
 
-try:
-    import tensorflow  # noqa: F401
-except ImportError as error:
+from keras_bikd.data.installed import has_grain, has_tensorflow
+
+if not (has_tensorflow() or has_grain()):
     raise ImportError(
-        "`keras_bikd.data` reads and cuts its sets with TensorFlow Datasets, on every backend. Install them with "
-        "`pip install keras_bikd[tensorflow]`. Without them, `fit` takes arrays, torch and Grain loaders, and "
-        "`keras.utils.PyDataset`s."
-    ) from error
+        "`keras_bikd.data` makes `tf.data` pipelines or Grain data sets, on every backend. Install TensorFlow with "
+        "`pip install keras_bikd[tensorflow]`, or Grain with `pip install keras_bikd[grain]`. Without them, `fit` "
+        "takes arrays, torch loaders and `keras.utils.PyDataset`s."
+    )
 
 from keras_bikd.data.augment import gaussian_noise, pad_crop_flip
 from keras_bikd.data.loader import LongTailedData, load, only_classes

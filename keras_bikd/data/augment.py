@@ -1,9 +1,12 @@
-"""Augmentations for `load(augment=...)`: functions of a batch of images and a seed."""
+"""Augmentations for `load(augment=...)`: functions of a batch of images and a seed.
+
+Those here take tensors of TensorFlow, in `tf.data` pipelines, and NumPy arrays, in Grain's. The two draw other numbers.
+"""
 
 from collections.abc import Callable
 from typing import TypeAlias
 
-import tensorflow as tf
+import numpy as np
 
 from keras_bikd import checks
 from keras_bikd.types import Tensor
@@ -11,7 +14,10 @@ from keras_bikd.types import Tensor
 __all__ = ["Augmentation", "Augmentations", "gaussian_noise", "pad_crop_flip"]
 
 Augmentation: TypeAlias = Callable[[Tensor, Tensor], Tensor]
-"""A function of a batch of images and a seed, an integer tensor of shape `(2,)`, that returns images."""
+"""A function of a batch of images and a seed, two integers, that returns images.
+
+In a Grain data set the batch is a single image, an array, and the seed depends on the image and on the pass.
+"""
 
 Augmentations: TypeAlias = Augmentation | tuple[Augmentation | None, Augmentation | None] | None
 """What `load(augment=...)` takes: one function for training and meta images, or a pair of them."""
@@ -24,16 +30,20 @@ def gaussian_noise(stddev: float) -> Augmentation:
         stddev: Standard deviation, at least 0, for images scaled to 0..1.
 
     Returns:
-        A function `(images, seed) -> images`, `seed` being an integer tensor of shape `(2,)`.
+        A function `(images, seed) -> images`, `seed` being two integers.
 
     Examples:
-        >>> noisy = gaussian_noise(0.5)(tf.zeros((2, 8, 8, 1)), seed=tf.constant([1, 2]))
-        >>> noisy.shape
-        TensorShape([2, 8, 8, 1])
+        >>> gaussian_noise(0.5)(np.zeros((2, 8, 8, 1), "float32"), seed=(1, 2)).shape
+        (2, 8, 8, 1)
     """
     checks.non_negative_number("gaussian_noise", "stddev", stddev)
 
     def augment(images: Tensor, seed: Tensor) -> Tensor:
+        if isinstance(images, np.ndarray):
+            noise = np.random.default_rng(seed).normal(0.0, stddev, images.shape)
+            return images + np.asarray(noise, images.dtype)
+        import tensorflow as tf
+
         return images + stddev * tf.random.stateless_normal(tf.shape(images), seed, dtype=images.dtype)
 
     return augment
@@ -47,17 +57,21 @@ def pad_crop_flip(padding: int = 4, *, flip: bool = True) -> Augmentation:
         flip: Whether to mirror; leave it out for digits and letters.
 
     Returns:
-        A function `(images, seed) -> images`, `seed` being an integer tensor of shape `(2,)`.
+        A function `(images, seed) -> images`, `seed` being two integers.
 
     Examples:
-        >>> pad_crop_flip(4)(tf.zeros((2, 32, 32, 3)), seed=tf.constant([1, 2])).shape
-        TensorShape([2, 32, 32, 3])
+        >>> pad_crop_flip(4)(np.zeros((2, 32, 32, 3), "float32"), seed=(1, 2)).shape
+        (2, 32, 32, 3)
 
     Reference: He et al., arXiv 1512.03385, section 4.2.
     """
     checks.non_negative_integer("pad_crop_flip", "padding", padding)
 
     def augment(images: Tensor, seed: Tensor) -> Tensor:
+        if isinstance(images, np.ndarray):
+            return _padded_cropped_flipped(images, np.random.default_rng(seed), padding, flip)
+        import tensorflow as tf
+
         batch, height, width, _ = tf.unstack(tf.shape(images))
         offsets = tf.random.stateless_uniform((batch, 2), seed, 0, 2 * padding + 1, dtype="int32")
         padded = tf.pad(images, [[0, 0], [padding, padding], [padding, padding], [0, 0]])
@@ -69,3 +83,13 @@ def pad_crop_flip(padding: int = 4, *, flip: bool = True) -> Augmentation:
         return tf.ensure_shape(tf.gather(rows, columns, axis=2, batch_dims=1), images.shape)
 
     return augment
+
+
+def _padded_cropped_flipped(images: np.ndarray, random: np.random.Generator, padding: int, flip: bool) -> np.ndarray:
+    batch, height, width, _ = images.shape
+    offsets = random.integers(0, 2 * padding + 1, (batch, 2))
+    padded = np.pad(images, [(0, 0), (padding, padding), (padding, padding), (0, 0)])
+    rows, columns = offsets[:, :1] + np.arange(height), offsets[:, 1:] + np.arange(width)
+    if flip:
+        columns = np.where(random.random((batch, 1)) < 0.5, columns[:, ::-1], columns)
+    return padded[np.arange(batch)[:, None, None], rows[:, :, None], columns[:, None, :]]

@@ -1,34 +1,82 @@
-"""Encoded images to streams of decoded ones, kept in memory where they are few."""
+"""Streams of images in `tf.data`, decoded on the way and kept in memory where they are few."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-__all__ = ["checked_size", "resized", "shuffled_and_decoded"]
+from keras_bikd.data.rows import fits_in_memory
+from keras_bikd.data.tfds_records import StreamedRecords
+from keras_bikd.types import Batch, Tensor
 
-_CACHE_BYTES = 2**30  # a chosen set of at most this size is decoded once and kept in memory
+__all__ = ["array_images", "file_images", "record_images", "with_ids"]
 
-
-def checked_size(owner: str, image_size: Sequence[int]) -> tuple[int, int]:
-    """Return `(height, width)`, or raise in the name of `owner`."""
-    sides = np.asarray(image_size)
-    if sides.shape != (2,) or sides.dtype.kind not in "iu" or sides.min() < 1:
-        raise ValueError(
-            f"`{owner}(image_size=...)` takes (height, width), two integers of at least 1. "
-            f"Received: image_size={image_size!r}"
-        )
-    return int(sides[0]), int(sides[1])
+_SHUFFLE_BUFFER = 20_000  # records of a tfds set that is too large to keep in memory
 
 
-def resized(image: tf.Tensor, image_size: tuple[int, int]) -> tf.Tensor:
+def array_images(x: np.ndarray, labels: np.ndarray, seed: int | None) -> tf.data.Dataset:
+    """Stream rows of an array; in random order on every pass unless `seed` is None."""
+    rows = tf.data.Dataset.from_tensor_slices((x, labels))
+    return rows if seed is None else rows.shuffle(len(labels), seed=seed)
+
+
+def file_images(
+    files: np.ndarray, labels: np.ndarray, image_size: tuple[int, int], seed: int | None
+) -> tf.data.Dataset:
+    """Stream image files at one size; in random order on every pass unless `seed` is None."""
+
+    def decode(file: Tensor, label: Tensor) -> Batch:
+        image = tf.io.decode_image(tf.io.read_file(file), channels=3, expand_animations=False)
+        image.set_shape((None, None, 3))
+        return _resized(image, image_size), label
+
+    # Names are small, and stand in the order of the classes: a buffer of a part would train class after class.
+    names = tf.data.Dataset.from_tensor_slices((files, labels))
+    return _shuffled_and_decoded(names, decode, shape=(*image_size, 3), seed=seed, buffer=len(labels))
+
+
+def with_ids(records: StreamedRecords, ids: np.ndarray, labels: np.ndarray) -> tf.data.Dataset:
+    """Stream the training records of `ids`, in their own order, with the labels given."""
+    mask = np.zeros(len(labels), dtype=bool)
+    mask[ids] = True
+    chosen, label_of, label_key = tf.constant(mask), tf.constant(labels), records.label_key
+    own = records.split("train").enumerate().filter(lambda i, _: chosen[i])
+    own = own.map(lambda i, record: {**record, label_key: label_of[i]})
+    return own.apply(tf.data.experimental.assert_cardinality(len(ids)))
+
+
+def record_images(
+    stream: tf.data.Dataset, records: StreamedRecords, image_size: tuple[int, int] | None, seed: int | None
+) -> tf.data.Dataset:
+    """Stream the images of tfds records; in random order on every pass unless `seed` is None.
+
+    Args:
+        stream: Some of the records, a data set of known length.
+        records: Where they come from.
+        image_size: `(height, width)` to resize to, or `None`.
+        seed: Seed of the order.
+
+    Returns:
+        A `tf.data.Dataset` of `(image, label)`.
+    """
+    feature, size = records.image, image_size
+
+    def decode(record: dict[str, Tensor]) -> Batch:
+        image = feature.decode_example(record[records.image_key])
+        return (image if size is None else _resized(image, size)), record[records.label_key]
+
+    shape = feature.shape if size is None else (*size, feature.shape[-1])
+    return _shuffled_and_decoded(stream, decode, shape=shape, seed=seed, buffer=_SHUFFLE_BUFFER)
+
+
+def _resized(image: tf.Tensor, image_size: tuple[int, int]) -> tf.Tensor:
     """A uint8 image at another size; uint8 again, because a decoded set may be kept in memory."""
     image = tf.image.resize(image, image_size, antialias=True)
     return tf.cast(tf.clip_by_value(tf.round(image), 0, 255), "uint8")
 
 
-def shuffled_and_decoded(
+def _shuffled_and_decoded(
     records: tf.data.Dataset,
     decode: Callable[..., Any],
     *,
@@ -38,18 +86,10 @@ def shuffled_and_decoded(
 ) -> tf.data.Dataset:
     """Decode records in parallel: once, into memory, if the set is small; else on every pass, after shuffling.
 
-    Args:
-        records: What `decode` takes; a data set of known length.
-        decode: Function from a record to `(image, label)`.
-        shape: Shape of an image.
-        seed: Seed of the order; `None` keeps the order of the records.
-        buffer: How many records of a large set are shuffled at a time.
-
-    Returns:
-        A `tf.data.Dataset` of `(image, label)`.
+    Of a large set, `buffer` records are shuffled at a time.
     """
     count = len(records)
-    if count * int(np.prod(shape)) <= _CACHE_BYTES:
+    if fits_in_memory(count, shape):
         records = records.map(decode, num_parallel_calls=tf.data.AUTOTUNE).cache()
         return records if seed is None else records.shuffle(count, seed=seed)
     if seed is not None:

@@ -1,14 +1,15 @@
 """The image files of a folder, looked at before they are needed."""
 
+import os
 import pathlib
 import warnings
 from collections.abc import Iterable, Sequence
 
-import keras
 import numpy as np
 
 __all__ = ["check_readable", "image_files", "is_hidden"]
 
+_ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM")
 
 
@@ -22,11 +23,12 @@ def image_files(folder: pathlib.Path, classes: Sequence[str]) -> np.ndarray:
 
     Files of other names are reported in a warning.
     """
-    listing = keras.utils.image_dataset_from_directory(folder, class_names=classes, shuffle=False, verbose=False)
-    files = [file for file in listing.file_paths if not _is_below_hidden(file, folder)]
-    present = [str(path) for name in classes for path in (folder / name).rglob("*") if path.is_file()]
-    others = sorted({path for path in present if not _is_below_hidden(path, folder)} - {*files})
-    if others:
+    # In the order of `keras.utils.image_dataset_from_directory`, which the ids in manifests follow.
+    walks = (sorted(os.walk(folder / name)) for name in classes)
+    present = [os.path.join(root, name) for walk in walks for root, _, names in walk for name in sorted(names)]
+    present = [file for file in present if not _is_below_hidden(file, folder)]
+    files = [file for file in present if file.lower().endswith(_ENDINGS)]
+    if others := sorted({*present} - {*files}):
         warnings.warn(
             f"{len(others)} files of {str(folder)!r} are left out, because their names do not end in .jpg, .jpeg, "
             f".png, .gif or .bmp: {_first(others)}.",

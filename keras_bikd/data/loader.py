@@ -1,19 +1,19 @@
 """Long-tailed training data, with a balanced meta set and a balanced test set."""
 
 import dataclasses
+import importlib
 from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from keras_bikd import checks
 from keras_bikd.data.augment import Augmentation, Augmentations
-from keras_bikd.data.pipeline import batches, training_images
+from keras_bikd.data.installed import has_tensorflow
 from keras_bikd.data.sources import Source, Tfds
 from keras_bikd.data.split import LongTailCut, Split, make_split
-from keras_bikd.types import Batch, Tensor
+from keras_bikd.feed import is_tf_dataset
 
 __all__ = ["LongTailedData", "load", "only_classes"]
 
@@ -22,8 +22,11 @@ __all__ = ["LongTailedData", "load", "only_classes"]
 class LongTailedData:
     """What `load` returns.
 
+    The sets are `tf.data.Dataset`s where TensorFlow is installed, and Grain data sets where it is not; the images in
+    them are the same.
+
     Attributes:
-        train: Long-tailed `tf.data.Dataset` of batches `(image, label)`, in another order on every pass.
+        train: Long-tailed data set of batches `(image, label)`, in another order on every pass.
         meta: Balanced set for the weight network. It shares no image with the test set, and none with the training
             set unless `LongTailCut(meta_in_train=...)` says so.
         validation: Balanced set for choosing, in fixed order, never augmented; `None` unless it was asked for.
@@ -31,15 +34,25 @@ class LongTailedData:
         class_counts: Training images per class, integer array of shape `(num_classes,)`.
         class_names: Names of the classes, a list of strings.
         split: The `Split` that all this was made from.
+        source: Where the images come from. `source.rows(split.train, split.labels)` finds them by position, for loaders
+            of your own.
+        augment: The functions for training and meta images, each perhaps `None`.
     """
 
-    train: tf.data.Dataset
-    meta: tf.data.Dataset
-    validation: tf.data.Dataset | None
-    test: tf.data.Dataset
+    train: Any
+    meta: Any
+    validation: Any
+    test: Any
     class_counts: np.ndarray
     class_names: list[str]
     split: Split
+    source: Source
+    augment: tuple[Augmentation | None, Augmentation | None]
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """Shape of an image, or of a row of a table."""
+        return tuple(self.source.image_shape)
 
     @property
     def num_classes(self) -> int:
@@ -83,6 +96,8 @@ def load(
     pass over `train` has its own order, and an endless stream (`train.repeat()`) reads ahead. To train a second time on
     the same batches, set the seed and load again.
 
+    Without TensorFlow the sets are Grain's, with the same images and another order, which depends on `seed` alone.
+
     Args:
         source: Name of a tfds data set, such as `"cifar100"`, `"sklearn_digits"` or `"glyphs/h"`; or a `Tfds`,
             `Arrays` or `Folder`.
@@ -96,7 +111,8 @@ def load(
         batch_size: Images per batch, in all sets.
         seed: Seed of the split, of the order and of the augmentation; an integer of at least 0.
         augment: Function `(images, seed) -> images` of a batch, for the training and the meta images, such as
-            `pad_crop_flip()`. A pair is one function for each, of which either may be `None`.
+            `pad_crop_flip()`. A pair is one function for each, of which either may be `None`. Without TensorFlow it is
+            called for each image, as a batch of one.
         cut: A `LongTailCut`: how the class counts fall, and how training images are drawn.
         **moved: Keywords of the version before, with a `DeprecationWarning` that says where they have moved.
 
@@ -137,7 +153,7 @@ def load(
         seed=seed,
         cut=cut,
     )
-    data = _pipelines(images, split, batch_size, *augments)
+    data = _data_sets(images, split, batch_size, augments)
     if keras.config.is_interactive_logging_enabled():
         print(data)
     return data
@@ -174,19 +190,19 @@ def only_classes(data: LongTailedData, classes: Sequence[int] | np.ndarray, batc
             f"Received: classes={classes!r}"
         )
     batch_size = checks.positive_integer("only_classes", "batch_size", batch_size)
-    place = np.full(data.num_classes, -1)
-    place[chosen] = np.arange(len(chosen))
-
-    def own(x: Tensor, labels: Tensor) -> Batch:
-        places = tf.gather(place, labels)
-        return x[places >= 0], places[places >= 0]
-
+    places = np.full(data.num_classes, -1)
+    places[chosen] = np.arange(len(chosen))
     return dataclasses.replace(
         data,
-        train=data.train.map(own).rebatch(batch_size),
+        train=_form(is_tf_dataset(data.train)).of_classes(data, places, batch_size),
         class_counts=data.class_counts[chosen],
         class_names=[data.class_names[label] for label in chosen],
     )
+
+
+def _form(tf_data: bool) -> Any:
+    """The module that makes `tf.data` pipelines, or the one that makes Grain data sets."""
+    return importlib.import_module(f"keras_bikd.data.{'pipeline' if tf_data else 'indexed'}")
 
 
 def _opened(source: Any) -> Source:
@@ -223,22 +239,26 @@ def _check_test_size(source: Source, test_size: int | None) -> None:
         )
 
 
-def _pipelines(
-    source: Source, split: Split, batch_size: int, train_augment: Augmentation | None, meta_augment: Augmentation | None
+def _data_sets(
+    source: Source,
+    split: Split,
+    batch_size: int,
+    augment: tuple[Augmentation | None, Augmentation | None],
 ) -> LongTailedData:
-    train = training_images(source, split)
-    meta = source.images(split.meta, split.labels, split.seed + 1)
-    # Of the sources, only `Tfds` may have a test split of its own.
-    test = source.test_images() if split.test is None else source.images(split.test, split.labels, None)  # type: ignore[union-attr]
-    validation = None
+    form, validation = _form(has_tensorflow()), None
     if split.validation is not None:
-        validation = batches(source.images(split.validation, split.labels, None), batch_size)
+        validation = form.held_out(source, split, split.validation, batch_size)
     return LongTailedData(
-        train=batches(train, batch_size, seed=split.seed, augment=train_augment),
-        meta=batches(meta, batch_size, seed=split.seed + 1, augment=meta_augment),
+        train=form.training(source, split, batch_size, augment[0]),
+        meta=form.held_out(source, split, split.meta, batch_size, seed=split.seed + 1, augment=augment[1]),
         validation=validation,
-        test=batches(test, batch_size),
+        # Of the sources, only `Tfds` may have a test split of its own.
+        test=form.own_test(source, batch_size)
+        if split.test is None
+        else form.held_out(source, split, split.test, batch_size),
         class_counts=split.class_counts,
         class_names=split.class_names,
         split=split,
+        source=source,
+        augment=augment,
     )

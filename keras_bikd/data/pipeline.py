@@ -1,16 +1,54 @@
-"""From the images of a split to batches: which images are drawn, and what is done to a batch."""
+"""From the images of a split to batches in `tf.data`: which images are drawn, and what is done to a batch.
+
+`indexed` has the same functions for Grain: `training`, `held_out`, `own_test` and `of_classes`.
+"""
+
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from keras_bikd.data.augment import Augmentation
-from keras_bikd.data.sources import Source
+from keras_bikd.data.sources import Source, Tfds
 from keras_bikd.data.split import Split
 from keras_bikd.types import Batch, Tensor
 
-__all__ = ["batches", "training_images"]
+__all__ = ["batches", "held_out", "of_classes", "own_test", "training", "training_images"]
 
 _GATHERED = 256  # images fetched at a time where classes are drawn evenly: one by one takes twice as long
+
+
+def training(source: Source, split: Split, batch_size: int, augment: Augmentation | None) -> tf.data.Dataset:
+    """The training set in batches, in another order on every pass."""
+    return batches(training_images(source, split), batch_size, seed=split.seed, augment=augment)
+
+
+def held_out(
+    source: Source,
+    split: Split,
+    ids: np.ndarray,
+    batch_size: int,
+    *,
+    seed: int | None = None,
+    augment: Augmentation | None = None,
+) -> tf.data.Dataset:
+    """Images held out from training in batches; in another order on every pass unless `seed` is None."""
+    return batches(source.images(ids, split.labels, seed), batch_size, seed=seed, augment=augment)
+
+
+def own_test(source: Tfds, batch_size: int) -> tf.data.Dataset:
+    """The source's own test split in batches, in its own order."""
+    return batches(source.test_images(), batch_size)
+
+
+def of_classes(data: Any, places: np.ndarray, batch_size: int) -> tf.data.Dataset:
+    """The training set of a `LongTailedData` without the classes whose place is -1; the others get their place."""
+
+    def own(x: Tensor, labels: Tensor) -> Batch:
+        place = tf.gather(places, labels)
+        return x[place >= 0], place[place >= 0]
+
+    return data.train.map(own).rebatch(batch_size)
 
 
 def training_images(source: Source, split: Split) -> tf.data.Dataset:

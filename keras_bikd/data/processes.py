@@ -1,14 +1,19 @@
 """Training in several processes: each takes its share of the rows of every batch."""
 
-import tensorflow as tf
+from typing import Any
+
+import numpy as np
+from keras import tree
+from keras.src.trainers import data_adapters
 
 from keras_bikd.backend import processes
+from keras_bikd.feed import is_tf_dataset
 from keras_bikd.types import Tensor
 
 __all__ = ["share_of_process"]
 
 
-def share_of_process(data: tf.data.Dataset) -> tf.data.Dataset:
+def share_of_process(data: Any) -> Any:
     """Keep only the rows of every batch that belong to this process.
 
     For `keras.distribution.DataParallel(auto_shard_dataset=False)` on JAX, because Keras' own sharding does not support
@@ -17,24 +22,41 @@ def share_of_process(data: tf.data.Dataset) -> tf.data.Dataset:
     number of devices, the last rows are dropped; a batch with fewer rows than devices repeats its rows.
 
     Args:
-        data: `tf.data.Dataset` of batches, or of pairs of batches as from `pair`.
+        data: `tf.data.Dataset` or Grain data set of batches, or of pairs of batches as from `pair`.
 
     Returns:
-        A `tf.data.Dataset` of the same structure.
+        A data set of the same kind and structure.
 
     Raises:
-        ValueError: If `data` is not a `tf.data.Dataset`.
+        ValueError: If `data` is of another kind.
 
     Examples:
+        >>> import tensorflow as tf
         >>> batches = tf.data.Dataset.range(5).batch(4)
         >>> [batch.tolist() for batch in share_of_process(batches).as_numpy_iterator()]  # one process, one device
         [[0, 1, 2, 3], [4]]
     """
-    if not isinstance(data, tf.data.Dataset):
-        raise ValueError(f"`share_of_process(data=...)` takes a `tf.data.Dataset`. Received: {type(data).__name__}")
+    if not is_tf_dataset(data) and not data_adapters.is_grain_dataset(data):
+        raise ValueError(
+            "`share_of_process(data=...)` takes a `tf.data.Dataset` or a Grain data set. "
+            f"Received: {type(data).__name__}"
+        )
     process, count, devices = processes()
     if devices == 1:
         return data
+    return (_in_tf_data if is_tf_dataset(data) else _in_grain)(data, process, count, devices)
+
+
+def _in_grain(data: Any, process: int, count: int, devices: int) -> Any:
+    def rows(array: np.ndarray) -> np.ndarray:
+        share = max(len(array) // devices, 1) * devices // count
+        return array[np.arange(process * share, (process + 1) * share) % len(array)]
+
+    return data.map(lambda batch: tree.map_structure(rows, batch))
+
+
+def _in_tf_data(data: Any, process: int, count: int, devices: int) -> Any:
+    import tensorflow as tf
 
     def rows(tensor: Tensor) -> Tensor:
         length = tf.shape(tensor)[0]

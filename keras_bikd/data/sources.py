@@ -1,27 +1,26 @@
-"""Where images come from: a tfds set, arrays, or a folder. Each knows its labels and streams the images of given ids.
+"""Where images come from: a tfds set, arrays, or a folder. Each knows its labels and gives the images of chosen ids.
 
 All three have the attributes `name`, `version`, `labels` (the label of every id, not to be written to), `num_classes`,
-`class_names` and `test_size` (images of a labelled test split of its own; `None` if there is none). Their method
-`images(ids, labels, seed)` streams `(image, label)` with uint8 or float images; shuffling and batching follow the same
-rules for all.
+`class_names`, `image_shape` and `test_size` (images of a labelled test split of its own; `None` if there is none). They
+give uint8 or float images in two forms: `images(ids, labels, seed)` streams `(image, label)` in `tf.data`, and
+`rows(ids, labels)` finds them by position, without TensorFlow. Shuffling and batching follow the same rules for all.
 """
 
+import functools
+import io
 import os
 import pathlib
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
-import tensorflow as tf
 
-from keras_bikd.data.decoding import checked_size, resized, shuffled_and_decoded
 from keras_bikd.data.image_files import check_readable, image_files, is_hidden
-from keras_bikd.data.tfds_records import Records, prepared_builder, train_labels
-from keras_bikd.types import Batch, Tensor
+from keras_bikd.data.installed import has_tensorflow
+from keras_bikd.data.rows import Rows, checked_size, decoded, fits_in_memory
+from keras_bikd.data.tfds_records import IndexedRecords, StreamedRecords, prepared_builder, train_labels
 
 __all__ = ["Arrays", "Folder", "Source", "Tfds"]
-
-_SHUFFLE_BUFFER = 20_000  # records of a tfds set that is too large to keep in memory
 
 
 class Tfds:
@@ -48,43 +47,65 @@ class Tfds:
         self, name: str, *, image_size: Sequence[int] | None = None, data_dir: str | os.PathLike[str] | None = None
     ) -> None:
         self.image_size = None if image_size is None else checked_size("Tfds", image_size)
-        builder = prepared_builder(name, data_dir)
-        self._records = Records(builder, str(builder.data_path), type(builder).as_dataset)
-        self._feature, labels = (builder.info.features[key] for key in builder.info.supervised_keys[:2])
-        self.name, self.version = builder.info.full_name.rsplit("/", 1)
-        if self.image_size is None and None in self._feature.shape:
+        self._asked = name, data_dir
+        self._records: Any = self._streamed if has_tensorflow() else self._indexed
+        info, feature = self._records.builder.info, self._records.image
+        self.name, self.version = info.full_name.rsplit("/", 1)
+        if self.image_size is None and None in feature.shape:
             raise ValueError(
-                f"The images of {self.name!r} differ in size: {self._feature.shape}. "
+                f"The images of {self.name!r} differ in size: {feature.shape}. "
                 f"Pass `Tfds({name!r}, image_size=(height, width))`."
             )
-        self.num_classes, self.class_names = labels.num_classes, list(labels.names)
+        self.image_shape = feature.shape if self.image_size is None else (*self.image_size, feature.shape[-1])
+        classes = info.features[self._records.label_key]
+        self.num_classes, self.class_names = classes.num_classes, list(classes.names)
         self.labels = train_labels(self._records)
         # iNaturalist and the like publish the labels of their validation split alone.
         self._test_split = next((split for split in ("test", "validation") if self._records.has_labels(split)), "")
         self.test_size = len(self._records.split(self._test_split)) if self._test_split else None
 
-    def images(self, ids: np.ndarray, labels: np.ndarray, seed: int | None) -> tf.data.Dataset:
-        """Stream the records of `ids`; in random order on every pass unless `seed` is None."""
-        mask = np.zeros(len(labels), dtype=bool)
-        mask[ids] = True
-        chosen, label_of, label_key = tf.constant(mask), tf.constant(labels), self._records.label_key
-        records = self._records.split("train").enumerate().filter(lambda i, _: chosen[i])
-        records = records.map(lambda i, record: {**record, label_key: label_of[i]})
-        return self._stream(records.apply(tf.data.experimental.assert_cardinality(len(ids))), seed)
+    @functools.cached_property
+    def _streamed(self) -> StreamedRecords:
+        name, data_dir = self._asked
+        builder = prepared_builder(name, data_dir, indexed=False)
+        return StreamedRecords(builder, str(builder.data_path), type(builder).as_dataset)
 
-    def test_images(self) -> tf.data.Dataset:
-        """Stream the set's own test split, in its own order."""
-        return self._stream(self._records.split(self._test_split), None)
+    @functools.cached_property
+    def _indexed(self) -> IndexedRecords:
+        name, data_dir = self._asked
+        builder = prepared_builder(name, data_dir, indexed=True)
+        return IndexedRecords(builder, str(builder.data_path), type(builder).as_data_source)
 
-    def _stream(self, records: tf.data.Dataset, seed: int | None) -> tf.data.Dataset:
-        image_key, label_key, size = self._records.image_key, self._records.label_key, self.image_size
-        shape = self._feature.shape if size is None else (*size, self._feature.shape[-1])
+    def images(self, ids: np.ndarray, labels: np.ndarray, seed: int | None) -> Any:
+        """Stream the records of `ids` in `tf.data`; in random order on every pass unless `seed` is None."""
+        from keras_bikd.data import decoding
 
-        def decode(record: dict[str, Tensor]) -> Batch:
-            image = self._feature.decode_example(record[image_key])
-            return (image if size is None else resized(image, size)), record[label_key]
+        records = decoding.with_ids(self._streamed, ids, labels)
+        return decoding.record_images(records, self._streamed, self.image_size, seed)
 
-        return shuffled_and_decoded(records, decode, shape=shape, seed=seed, buffer=_SHUFFLE_BUFFER)
+    def test_images(self) -> Any:
+        """Stream the set's own test split in `tf.data`, in its own order."""
+        from keras_bikd.data import decoding
+
+        records = self._streamed
+        return decoding.record_images(records.split(self._test_split), records, self.image_size, None)
+
+    def rows(self, ids: np.ndarray, labels: np.ndarray) -> Rows:
+        """The records of `ids` by position; files that can be read so are prepared if need be."""
+        return self._rows("train", ids, labels)
+
+    def test_rows(self) -> Rows:
+        """The set's own test split by position, in its own order."""
+        labels = self._indexed.labels(self._test_split)
+        return self._rows(self._test_split, np.arange(len(labels)), labels)
+
+    def _rows(self, split: str, ids: np.ndarray, labels: np.ndarray) -> Rows:
+        records, key = self._indexed.split(split), self._indexed.image_key
+
+        def image(i: int) -> np.ndarray:
+            return decoded(io.BytesIO(records[i][key]), self.image_shape[-1], self.image_size)
+
+        return Rows(image, ids, labels, keep=fits_in_memory(len(ids), self.image_shape))
 
 
 class Arrays:
@@ -118,13 +139,18 @@ class Arrays:
                 f"Received: class_names={class_names!r}"
             )
         self.class_names = [str(own) for own in names]
-        self.num_classes = len(self.class_names)
+        self.num_classes, self.image_shape = len(self.class_names), self.x.shape[1:]
         self.name, self.version, self.test_size = name, "1", None
 
-    def images(self, ids: np.ndarray, labels: np.ndarray, seed: int | None) -> tf.data.Dataset:
-        """Stream the rows `ids`; in random order on every pass unless `seed` is None."""
-        rows = tf.data.Dataset.from_tensor_slices((self.x[ids], labels[ids]))
-        return rows if seed is None else rows.shuffle(len(ids), seed=seed)
+    def images(self, ids: np.ndarray, labels: np.ndarray, seed: int | None) -> Any:
+        """Stream the rows `ids` in `tf.data`; in random order on every pass unless `seed` is None."""
+        from keras_bikd.data import decoding
+
+        return decoding.array_images(self.x[ids], labels[ids], seed)
+
+    def rows(self, ids: np.ndarray, labels: np.ndarray) -> Rows:
+        """The rows `ids` by position."""
+        return Rows(self.x.__getitem__, ids, labels, keep=True)
 
 
 class Folder:
@@ -171,21 +197,22 @@ class Folder:
             raise ValueError(
                 f"`Folder(path=...)` found no JPEG, PNG, GIF or BMP image of {empty}. Received: path={str(path)!r}"
             )
-        self.num_classes = len(self.class_names)
+        self.num_classes, self.image_shape = len(self.class_names), (*self.image_size, 3)
         self.name, self.version, self.test_size = path.absolute().name, "1", None
 
-    def images(self, ids: np.ndarray, labels: np.ndarray, seed: int | None) -> tf.data.Dataset:
-        """Stream the files `ids`; in random order on every pass unless `seed` is None."""
-        files = tf.data.Dataset.from_tensor_slices((self.files[ids], labels[ids]))
+    def images(self, ids: np.ndarray, labels: np.ndarray, seed: int | None) -> Any:
+        """Stream the files `ids` in `tf.data`; in random order on every pass unless `seed` is None."""
+        from keras_bikd.data import decoding
 
-        def decode(file: Tensor, label: Tensor) -> Batch:
-            image = tf.io.decode_image(tf.io.read_file(file), channels=3, expand_animations=False)
-            image.set_shape((None, None, 3))
-            return resized(image, self.image_size), label
+        return decoding.file_images(self.files[ids], labels[ids], self.image_size, seed)
 
-        # Names are small, and stand in the order of the classes: a buffer of a part would train class after class.
-        shape = (*self.image_size, 3)
-        return shuffled_and_decoded(files, decode, shape=shape, seed=seed, buffer=len(ids))
+    def rows(self, ids: np.ndarray, labels: np.ndarray) -> Rows:
+        """The files `ids` by position."""
+
+        def image(i: int) -> np.ndarray:
+            return decoded(self.files[i], 3, self.image_size)
+
+        return Rows(image, ids, labels, keep=fits_in_memory(len(ids), self.image_shape))
 
 
 def _class_ids(y: Any) -> np.ndarray:

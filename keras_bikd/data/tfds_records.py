@@ -1,20 +1,19 @@
-"""The records of prepared tfds sets, in a fixed order, with their images still encoded."""
+"""The records of prepared tfds sets, in a fixed order, with their images still encoded: for `tf.data`, and by index."""
 
 import dataclasses
 import difflib
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
-__all__ = ["Records", "prepared_builder", "train_labels"]
+__all__ = ["IndexedRecords", "StreamedRecords", "prepared_builder", "train_labels"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Records:
+class _Records:
     """The records of a set. Two are equal if they read the same files in the same way.
 
     Attributes:
@@ -35,16 +34,30 @@ class Records:
     def label_key(self) -> str:
         return self.builder.info.supervised_keys[1]
 
-    def split(self, split: str) -> tf.data.Dataset:
-        """Stream a split."""
+    @property
+    def image(self) -> Any:
+        return self.builder.info.features[self.image_key]
+
+    def _encoded(self) -> dict[str, Any]:
         import tensorflow_datasets as tfds
 
-        return self.builder.as_dataset(
-            split=split,
-            shuffle_files=False,
-            read_config=tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False),
-            decoders={self.image_key: tfds.decode.SkipDecoding()},
-        )
+        return {self.image_key: tfds.decode.SkipDecoding()}
+
+
+class StreamedRecords(_Records):
+    """The records as `tf.data` reads them."""
+
+    def split(self, split: str) -> Any:
+        """Stream a split, a `tf.data.Dataset`."""
+        import tensorflow_datasets as tfds
+
+        config = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
+        return self.builder.as_dataset(split=split, shuffle_files=False, read_config=config, decoders=self._encoded())
+
+    def labels(self, split: str) -> np.ndarray:
+        """The label of every record of a split."""
+        labels = self.split(split).map(lambda record: record[self.label_key])
+        return np.concatenate(list(labels.batch(1024).as_numpy_iterator()))
 
     def has_labels(self, split: str) -> bool:
         """Whether there is such a split, with labels: tfds writes -1 where the test labels are not published."""
@@ -55,35 +68,90 @@ class Records:
         return int(next(iter(records.take(1)))[self.label_key]) >= 0
 
 
+class IndexedRecords(_Records):
+    """The records by their index, without TensorFlow. The order is that of `StreamedRecords`."""
+
+    def split(self, split: str) -> Sequence[dict[str, Any]]:
+        """The records of a split."""
+        return self.builder.as_data_source(split=split, decoders=self._encoded())
+
+    def labels(self, split: str) -> np.ndarray:
+        """The label of every record of a split."""
+        return np.array([record[self.label_key] for record in self.split(split)], "int64")
+
+    def has_labels(self, split: str) -> bool:
+        """As for `StreamedRecords`."""
+        return split in self.builder.info.splits and int(self.split(split)[0][self.label_key]) >= 0
+
+
 @functools.lru_cache(maxsize=16)
-def train_labels(records: Records) -> np.ndarray:
+def train_labels(records: StreamedRecords | IndexedRecords) -> np.ndarray:
     """The label of every training record, read once in a process; the array is read-only."""
-    labels = records.split("train").map(lambda record: record[records.label_key])
-    array = np.concatenate(list(labels.batch(1024).as_numpy_iterator()))
-    array.setflags(write=False)
-    return array
+    labels = records.labels("train")
+    labels.setflags(write=False)
+    return labels
 
 
-def prepared_builder(name: str, data_dir: str | os.PathLike[str] | None) -> Any:
+def prepared_builder(name: str, data_dir: str | os.PathLike[str] | None, *, indexed: bool) -> Any:
     """The builder of a classification set, downloaded and prepared.
+
+    The files of a builder have one format, and no format serves both `tf.data` and access by index without TensorFlow.
+    Indexed files that are made here therefore go to the sub-folder `array_record` of the data folder.
 
     Args:
         name: As in `Tfds`.
         data_dir: As in `Tfds`.
+        indexed: Whether the records are to be read by index.
 
     Returns:
         A `tfds.core.DatasetBuilder`.
 
     Raises:
         ValueError: If there is no such set, or if it is not for classification.
+        ImportError: If tfds is missing, or if it needs TensorFlow to prepare the set.
     """
-    import tensorflow_datasets as tfds
+    builder = _builder(name, data_dir)
+    if indexed and builder.info.file_format.value not in ("array_record", "parquet"):
+        builder = _builder(name, builder.data_dir_root / "array_record", file_format="array_record")
+    try:
+        _prepare(builder)
+    except OSError:  # of two processes that prepare a set, one cannot move its files into place
+        builder = _builder(name, builder.data_dir_root, file_format=builder.info.file_format)
+        if not builder.is_prepared():
+            raise
+    if builder.info.supervised_keys is None:
+        raise ValueError(f"`Tfds(name=...)` takes a classification set with supervised keys. Received: name={name!r}")
+    return builder
+
+
+def _prepare(builder: Any) -> None:
+    try:
+        builder.download_and_prepare()
+    except ImportError as error:
+        if "No module named 'tensorflow'" not in str(error):  # tfds raises it again, without its `name`
+            raise
+        # tfds encodes the arrays of most sets as images with TensorFlow. The offline sets hand it Pillow images.
+        raise ImportError(
+            f"tfds needs TensorFlow to prepare {builder.name!r}, once; to read it, it does not. On a machine with "
+            f"TensorFlow, run `tfds build {builder.info.full_name.rpartition('/')[0]} --file_format=array_record "
+            f"--data_dir={builder.data_dir_root}`, and copy the folder here."
+        ) from None
+
+
+def _builder(name: str, data_dir: str | os.PathLike[str] | None, **options: Any) -> Any:
+    try:
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        raise ImportError(
+            "`Tfds` needs TensorFlow Datasets. Install it with `pip install keras_bikd[tensorflow]`, or without "
+            "TensorFlow with `pip install keras_bikd[grain]`."
+        ) from error
 
     import keras_bikd.data.sets  # noqa: F401 (registers the offline sets)
 
     tfds.disable_progress_bar()
     try:
-        builder = tfds.builder(name, data_dir=data_dir)
+        return tfds.builder(name, data_dir=data_dir, **options)
     except tfds.core.registered.DatasetNotFoundError:
         nearest = difflib.get_close_matches(name, tfds.list_builders(with_community_datasets=False), n=3)
         hint = f" Did you mean {' or '.join(map(repr, nearest))}?" if nearest else ""
@@ -91,12 +159,3 @@ def prepared_builder(name: str, data_dir: str | os.PathLike[str] | None) -> Any:
             f"`load(source)` and `Tfds(name)` take the name of a tfds data set. Received: {name!r}.{hint} "
             "Images in a folder are `Folder(path, image_size)`."
         ) from None
-    try:
-        builder.download_and_prepare()
-    except OSError:  # of two processes that prepare a set, one cannot move its files into place
-        builder = tfds.builder(name, data_dir=data_dir)
-        if not builder.is_prepared():
-            raise
-    if builder.info.supervised_keys is None:
-        raise ValueError(f"`Tfds(name=...)` takes a classification set with supervised keys. Received: name={name!r}")
-    return builder

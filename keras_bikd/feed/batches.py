@@ -19,6 +19,7 @@ from keras_bikd.types import Batch
 
 __all__ = [
     "ChangedBatches",
+    "NumpyBatches",
     "adapter_of",
     "arrays_in_batches",
     "as_batches",
@@ -84,7 +85,7 @@ def as_batches(data: Any, batch_size: int | None = None) -> Iterator[Any]:
 
 def first_batches(adapter: DataAdapter, count: int = 1) -> list[Any]:
     """The first batches, which a generator yields again when it is read."""
-    if isinstance(adapter, ChangedBatches):
+    if isinstance(adapter, NumpyBatches):
         return adapter.first(count)
     if isinstance(adapter, PyDatasetAdapter):  # reading it would start its workers
         length = adapter.num_batches
@@ -104,23 +105,15 @@ class _ListOfBatches(keras.utils.PyDataset):
         return self.data[index]
 
 
-class ChangedBatches(DataAdapter):
-    """The batches of a Keras data adapter, each passed through a function, in the form that any backend takes.
+class NumpyBatches(DataAdapter):
+    """A data adapter of NumPy arrays, in the form that any backend takes.
 
-    Args:
-        source: Keras data adapter.
-        change: Function of a batch of NumPy arrays, without state.
+    A child defines `get_numpy_iterator`, `num_batches`, `batch_size` and `first`.
     """
-
-    def __init__(self, source: DataAdapter, change: Callable[[Any], Any]) -> None:
-        self.source, self.change = source, change
-
-    def get_numpy_iterator(self) -> Iterator[Any]:
-        return map(self.change, self.source.get_numpy_iterator())
 
     def first(self, count: int) -> list[Any]:
         """The first batches, without drawing from what is read later."""
-        return [self.change(batch) for batch in first_batches(self.source, count)]
+        raise NotImplementedError(f"{type(self).__name__} must define `first`.")
 
     def get_jax_iterator(self) -> Iterator[Any]:
         return self.get_numpy_iterator()
@@ -134,6 +127,24 @@ class ChangedBatches(DataAdapter):
         signature = data_adapter_utils.get_tensor_spec(self.first(2))  # two, because their lengths may differ
         data = tf.data.Dataset.from_generator(self.get_numpy_iterator, output_signature=signature)
         return data.prefetch(tf.data.AUTOTUNE)
+
+
+class ChangedBatches(NumpyBatches):
+    """The batches of a Keras data adapter, each passed through a function.
+
+    Args:
+        source: Keras data adapter.
+        change: Function of a batch of NumPy arrays, without state.
+    """
+
+    def __init__(self, source: DataAdapter, change: Callable[[Any], Any]) -> None:
+        self.source, self.change = source, change
+
+    def get_numpy_iterator(self) -> Iterator[Any]:
+        return map(self.change, self.source.get_numpy_iterator())
+
+    def first(self, count: int) -> list[Any]:
+        return [self.change(batch) for batch in first_batches(self.source, count)]
 
     @property
     def num_batches(self) -> int | None:
@@ -193,7 +204,7 @@ def _is_endless(data: Any) -> bool:
         return int(data.cardinality()) == -1  # tf.data.INFINITE_CARDINALITY
     while isinstance(data, ChangedBatches):
         data = data.source
-    is_indexed = isinstance(data, (PyDatasetAdapter, keras.utils.PyDataset))
+    is_indexed = isinstance(data, (PyDatasetAdapter, keras.utils.PyDataset, NumpyBatches))
     return is_indexed and data.num_batches is None
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from keras import tree
+from keras.src.trainers import data_adapters
 from keras.src.trainers.data_adapters.data_adapter import DataAdapter
 
 from keras_bikd.feed.batches import (
@@ -37,8 +38,8 @@ def pair(train: Any, meta: Any) -> Any:
         meta: The meta set, batched, in any of these forms, or another iterable of batches.
 
     Returns:
-        A data set of `((x, y), (meta_x, meta_y))`: a `tf.data.Dataset` if `train` is one and `meta` is no generator,
-        else a data adapter of Keras.
+        A data set of `((x, y), (meta_x, meta_y))`: a `tf.data.Dataset` if `train` is one and `meta` is no generator, a
+        Grain data set if both are what `load` gives without TensorFlow, else a data adapter of Keras.
 
     Raises:
         ValueError: If one of the two is no data set, if `meta` is empty, or if `train` is no `tf.data.Dataset` and
@@ -61,6 +62,11 @@ def pair(train: Any, meta: Any) -> Any:
         from keras_bikd.feed.tf_data import zipped
 
         return zipped(train, meta)
+    if data_adapters.is_grain_dataset(train) and data_adapters.is_grain_dataset(meta):
+        from keras_bikd.feed import indexed
+
+        if isinstance(train, indexed.IndexedBatches) and isinstance(meta, indexed.IndexedBatches):
+            return indexed.zipped(train, meta)
     require_end("pair(meta=...)", meta)
     train, meta = adapter_of(train), adapter_of(meta)
     return _PairedBatches(train, meta)

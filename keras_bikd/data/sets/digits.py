@@ -35,9 +35,11 @@ class SklearnDigits(tfds.core.GeneratorBasedBuilder):
         return {"train": self._generate_examples()}
 
     def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        from PIL import Image
         from sklearn.datasets import load_digits
 
         digits = load_digits()
-        images = np.rint(digits.images * (255 / 16)).astype("uint8")[..., None]
+        images = np.rint(digits.images * (255 / 16)).astype("uint8")
         for i, (image, label) in enumerate(zip(images, digits.target)):
-            yield i, {"image": image, "label": int(label)}
+            # Arrays would be encoded by TensorFlow, which may be missing.
+            yield i, {"image": Image.fromarray(image), "label": int(label)}

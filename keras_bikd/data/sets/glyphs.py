@@ -240,8 +240,11 @@ class Glyphs(tfds.core.GeneratorBasedBuilder):
         }
 
     def _generate_examples(self, per_class: int, seed: int) -> Iterator[tuple[int, dict[str, Any]]]:
+        from PIL import Image
+
         config = self.builder_config
         labels = np.tile(np.arange(len(config.style.characters)), per_class)
         images = draw(labels, config.style, seed, config.size)
         for i, (image, label) in enumerate(zip(images, labels)):
-            yield i, {"image": image, "label": int(label)}
+            # Arrays would be encoded by TensorFlow, which may be missing.
+            yield i, {"image": Image.fromarray(image), "label": int(label)}

@@ -86,7 +86,21 @@ def wrong_labels_study():
     yield f"{LEARNED_FIRST}, twice the steps", dataclasses.replace(two_runs, budget=2)
 
 
+def step_cost_study():
+    """What makes a step cheaper, next to the exact step; each of these costs accuracy, or does not."""
+    cheaper = {
+        "exact": {},
+        "forward difference": {"compile_arguments": {"hypergradient": "forward_difference"}},
+        "meta batch / 4": {"method": {"meta_share": 0.25}},
+    }
+    cheaper["forward difference, meta batch / 4"] = cheaper["forward difference"] | cheaper["meta batch / 4"]
+    for name, arguments in cheaper.items():
+        yield f"BiKD, {name}", bikd_model(**arguments)
+        yield f"BiKD, class counts, {name}", bikd_model(candidate_losses=PRESET, **arguments)
+
+
 STUDIES = {
+    "step-cost": dict(step_cost_study()),
     "wrong-labels": dict(wrong_labels_study()),
     "inner-steps": dict(inner_steps_study()),
     "fixed-weights": dict(fixed_weights_study()),

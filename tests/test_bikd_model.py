@@ -317,6 +317,19 @@ def test_validation_data_overrides_validation_split():
     assert history["val_loss"][0] == pytest.approx(model.evaluate(*validation, verbose=0), rel=1e-5)
 
 
+def test_a_smaller_meta_batch():
+    """Arrays in batches of their own size train as a data set of such batches."""
+    (x, y), meta = models.arrays(24), models.arrays(12, seed=1)
+    trained = []
+    for arguments in ({"meta_data": meta, "meta_batch_size": 2}, {"meta_data": models.dataset(meta, 2)}):
+        models.reseed()
+        trained.append(models.compiled())
+        trained[-1].fit(x, y, 4, shuffle=False, verbose=0, **arguments)
+    models.assert_same_state(*trained)
+    with pytest.raises(ValueError, match="batches of its own. Received: meta_batch_size=2"):
+        trained[0].fit(x, y, meta_data=models.dataset(meta), meta_batch_size=2)
+
+
 def test_a_shorter_meta_set_of_unknown_length_lasts_as_long_as_the_training_data():
     train, meta = models.dataset(models.arrays(24)), models.dataset(models.arrays(8, seed=1))
     pairs = bikd.data.pair(train.filter(lambda x, y: True), meta.filter(lambda x, y: True))

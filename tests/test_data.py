@@ -238,6 +238,14 @@ def test_a_large_folder_is_shuffled_across_its_classes(tmp_path, monkeypatch):
     assert [set(labels.tolist()) for _, labels in data.train.as_numpy_iterator()] == [{0, 1}] * 4
 
 
+def test_meta_batches_of_their_own_size():
+    data = load(batch_size=(64, 16))
+    sizes = [len(next(iter(part))[1]) for part in (data.train, data.meta, data.test)]
+    assert sizes == [64, 16, 64]
+    with pytest.raises(ValueError, match=r"batch_size=0"):
+        load(batch_size=(64, 0))
+
+
 def test_hidden_files_are_ignored_and_other_files_are_reported(tmp_path):
     write_folder(tmp_path / "images", counts=(20, 20))
     for hidden in (".git", "class_0/.ipynb_checkpoints"):

@@ -33,6 +33,7 @@ class Method:
         sampling: How training images are drawn, as in `keras_bikd.data.load`.
         meta_in_train: Whether student and teacher also train on the meta images, as in `keras_bikd.data.load`.
         budget: Number of training steps, as a multiple of the setting's.
+        meta_share: Size of a meta batch, as a share of the setting's batch size.
 
     Raises:
         ValueError: If a field is not data, or out of range.
@@ -54,6 +55,7 @@ class Method:
     sampling: str = "instance"
     meta_in_train: bool | float = False
     budget: int = 1
+    meta_share: float = 1.0
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, Call):
@@ -63,6 +65,7 @@ class Method:
             )
         checks.one_of("Method", "teacher", self.teacher, TEACHERS)
         checks.positive_integer("Method", "budget", self.budget)
+        checks.positive_number("Method", "meta_share", self.meta_share)
         for field in dataclasses.fields(self):
             try:
                 config_of(getattr(self, field.name))

@@ -73,7 +73,7 @@ class _Run(NamedTuple):
 def _run(cell: Cell, setting: Setting, method: Method, folder: pathlib.Path, before: keras.Model | None = None) -> _Run:
     """Train a method from the start; `before` is the trained model of `method.before`."""
     drawn: dict[str, Any] = {"sampling": method.sampling, "meta_in_train": method.meta_in_train}
-    data = load_data(setting, cell, **drawn)
+    data = load_data(setting, cell, meta_share=method.meta_share, **drawn)
     clean_meta = load_data(setting, cell, augmented=False, **drawn).meta
     teacher, teacher_counts = teacher_of(cell, setting, method, data, folder)
     keras.utils.set_random_seed(cell.seed)

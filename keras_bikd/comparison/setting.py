@@ -136,6 +136,7 @@ def load_data(
     sampling: str = "instance",
     meta_in_train: bool | float = False,
     augmented: bool = True,
+    meta_share: float = 1.0,
 ) -> long_tailed.LongTailedData:
     """Load the images of a cell. Sets the global seed.
 
@@ -145,6 +146,7 @@ def load_data(
         sampling: As in `keras_bikd.data.load`.
         meta_in_train: As in `keras_bikd.data.load`.
         augmented: Whether training and meta images are augmented.
+        meta_share: Size of a meta batch, as a share of `setting.batch_size`.
     """
     # The order of a tf.data pipeline depends on the global seed as well, at the time when it is made.
     keras.utils.set_random_seed(cell.seed)
@@ -154,7 +156,7 @@ def load_data(
         cell.imbalance_factor,
         meta_size=setting.meta_size,
         test_size=setting.test_size,
-        batch_size=setting.batch_size,
+        batch_size=(setting.batch_size, max(round(meta_share * setting.batch_size), 1)),
         seed=cell.seed,
         augment=make(setting.augment) if augmented else None,
         cut=cut,

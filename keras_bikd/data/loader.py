@@ -80,7 +80,7 @@ def load(
     meta_size: int,
     validation_size: int | None = None,
     test_size: int | None = None,
-    batch_size: int = 100,
+    batch_size: int | tuple[int, int] = 100,
     seed: int = 0,
     augment: Augmentations = None,
     cut: LongTailCut = LongTailCut(),  # noqa: B008 (frozen)
@@ -108,7 +108,8 @@ def load(
             and for choosing hyper-parameters, which neither the meta set nor the test set is for. `None` for none.
         test_size: Images of the test set, a multiple of the number of classes. Only for sources without a labelled
             test split of their own: arrays, folders and some tfds sets.
-        batch_size: Images per batch, in all sets.
+        batch_size: Images per batch, in all sets. A pair is one number for all other sets and one for the meta set,
+            of which a quarter makes a step cheaper: `(100, 25)`.
         seed: Seed of the split, of the order and of the augmentation; an integer of at least 0.
         augment: Function `(images, seed) -> images` of a batch, for the training and the meta images, such as
             `pad_crop_flip()`. A pair is one function for each, of which either may be `None`. Without TensorFlow it is
@@ -138,7 +139,7 @@ def load(
 
         source, cut = moved_keywords("load", source, cut, moved)
     images = _opened(source)
-    batch_size = checks.positive_integer("load", "batch_size", batch_size)
+    batch_sizes = _batch_sizes(batch_size)
     seed = checks.non_negative_integer("load", "seed", seed)
     augments = _augmentations(augment)
     if not isinstance(cut, LongTailCut):
@@ -153,7 +154,7 @@ def load(
         seed=seed,
         cut=cut,
     )
-    data = _data_sets(images, split, batch_size, augments)
+    data = _data_sets(images, split, batch_sizes, augments)
     if keras.config.is_interactive_logging_enabled():
         print(data)
     return data
@@ -227,6 +228,15 @@ def _augmentations(augment: Any) -> tuple[Augmentation | None, Augmentation | No
     return pair
 
 
+def _batch_sizes(batch_size: Any) -> tuple[int, int]:
+    """Batch sizes of the training and of the meta set."""
+    pair = batch_size if isinstance(batch_size, tuple) and len(batch_size) == 2 else (batch_size, batch_size)
+    return (
+        checks.positive_integer("load", "batch_size", pair[0]),
+        checks.positive_integer("load", "batch_size", pair[1]),
+    )
+
+
 def _check_test_size(source: Source, test_size: int | None) -> None:
     if source.test_size is None and test_size is None:
         raise ValueError(
@@ -242,15 +252,16 @@ def _check_test_size(source: Source, test_size: int | None) -> None:
 def _data_sets(
     source: Source,
     split: Split,
-    batch_size: int,
+    batch_sizes: tuple[int, int],
     augment: tuple[Augmentation | None, Augmentation | None],
 ) -> LongTailedData:
     form, validation = _form(has_tensorflow()), None
+    batch_size, meta_batch_size = batch_sizes
     if split.validation is not None:
         validation = form.held_out(source, split, split.validation, batch_size)
     return LongTailedData(
         train=form.training(source, split, batch_size, augment[0]),
-        meta=form.held_out(source, split, split.meta, batch_size, seed=split.seed + 1, augment=augment[1]),
+        meta=form.held_out(source, split, split.meta, meta_batch_size, seed=split.seed + 1, augment=augment[1]),
         validation=validation,
         # Of the sources, only `Tfds` may have a test split of its own.
         test=form.own_test(source, batch_size)

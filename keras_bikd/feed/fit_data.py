@@ -36,7 +36,13 @@ class FitData(NamedTuple):
 
 
 def data_of_fit(
-    x: Any, y: Any, meta_data: Any, *, batch_size: int | None, shuffle: bool, fit_arguments: dict[str, Any]
+    x: Any,
+    y: Any,
+    meta_data: Any,
+    *,
+    batch_sizes: tuple[int | None, int | None],
+    shuffle: bool,
+    fit_arguments: dict[str, Any],
 ) -> FitData:
     """Turn the arguments of `fit` into pairs of batches. At most the first batches are looked at.
 
@@ -44,7 +50,7 @@ def data_of_fit(
         x: As in `BiKDModel.fit`.
         y: As in `BiKDModel.fit`.
         meta_data: As in `BiKDModel.fit`.
-        batch_size: Batch size for arrays, or `None`.
+        batch_sizes: Batch sizes for arrays, of the training and of the meta set, or `None`.
         shuffle: Whether to shuffle arrays.
         fit_arguments: The remaining keyword arguments of `fit`. Those that Keras does not take for pairs
             (`sample_weight`, `class_weight`, `validation_split`) are applied here and removed.
@@ -55,6 +61,7 @@ def data_of_fit(
     Raises:
         ValueError: If the arguments do not fit together, or a data set is empty or never ends.
     """
+    batch_size, meta_batch_size = batch_sizes
     class_weight = fit_arguments.pop("class_weight", None)
     own = {name: fit_arguments.pop(name, None) for name in ("sample_weight", "validation_split")}
     if is_dataset(x):
@@ -72,7 +79,7 @@ def data_of_fit(
         train = weighted_by_class(train, class_weights(class_weight))
     pairs = train
     if meta_data is not None:
-        meta, meta_labels = _meta_batches(meta_data, batch_size, shuffle)
+        meta, meta_labels = _meta_batches(meta_data, batch_size, meta_batch_size, shuffle)
         pairs, meta_example = pair(train, meta), _example(meta)
         require_pair((example, meta_example))
         example = example, meta_example
@@ -110,9 +117,16 @@ def _train_arrays(
     return arrays
 
 
-def _meta_batches(meta_data: Any, batch_size: int | None, shuffle: bool) -> tuple[Any, Any]:
+def _meta_batches(
+    meta_data: Any, batch_size: int | None, meta_batch_size: int | None, shuffle: bool
+) -> tuple[Any, Any]:
     """The meta set in batches, and all its labels if they are arrays."""
     if is_dataset(meta_data):
+        if meta_batch_size is not None:
+            raise ValueError(
+                "`fit(meta_batch_size=...)` is for a meta set of arrays: this one yields batches of its own. "
+                f"Received: meta_batch_size={meta_batch_size!r} with meta_data of type {type(meta_data).__name__}"
+            )
         return meta_data if is_tf_dataset(meta_data) else adapter_of(meta_data), None
     if not isinstance(meta_data, (tuple, list)) or len(meta_data) not in (2, 3):
         raise ValueError(
@@ -121,7 +135,7 @@ def _meta_batches(meta_data: Any, batch_size: int | None, shuffle: bool) -> tupl
             f"Received: {type(meta_data).__name__}"
         )
     arrays = check_arrays("meta_data", tuple(meta_data))
-    return batched(arrays, batch_size, shuffle), arrays[1]
+    return batched(arrays, meta_batch_size or batch_size, shuffle), arrays[1]
 
 
 def example_of(x: Any, y: Any) -> tuple[Any, Any] | None:

@@ -326,7 +326,7 @@ def test_a_smaller_meta_batch():
         trained.append(models.compiled())
         trained[-1].fit(x, y, 4, shuffle=False, verbose=0, **arguments)
     models.assert_same_state(*trained)
-    with pytest.raises(ValueError, match="batches of its own. Received: meta_batch_size=2"):
+    with pytest.raises(ValueError, match=r"batches of its own\. Received: meta_batch_size=2"):
         trained[0].fit(x, y, meta_data=models.dataset(meta), meta_batch_size=2)
 
 

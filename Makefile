@@ -22,8 +22,8 @@ test-tensorflow: .venv/installed-dev
 test-jax: .venv/installed-dev
 	KERAS_BACKEND=jax $(BIN)/python -m pytest $(PARALLEL) -m "backend and not slow" tests
 
-# PyTorch is not among the development tools: only this target installs it.
-test-torch: .venv/installed-dev .venv/installed-torch
+# PyTorch is large: only this target installs it, and `make test` does without.
+test-torch: .venv/installed-dev-torch
 	KERAS_BACKEND=torch $(BIN)/python -m pytest $(PARALLEL) -m "backend and not slow" tests
 
 test-fast: .venv/installed-dev

@@ -5,13 +5,22 @@ from keras_bikd.feed.batches import (
     as_batches,
     batches,
     check_length,
+    first_rows,
     is_dataset,
     is_tf_dataset,
     reads_once,
     require_end,
+    require_samples,
 )
 from keras_bikd.feed.fit_data import FitData, batched, data_of_fit, example_of
-from keras_bikd.feed.labels import check_labels, check_plain_labels, class_weights, label_errors, weighted_by_class
+from keras_bikd.feed.labels import (
+    check_class_weights,
+    check_labels,
+    check_plain_labels,
+    class_weights,
+    label_errors,
+    weighted_by_class,
+)
 from keras_bikd.feed.pairs import is_pair, pair, require_pair
 
 __all__ = [
@@ -20,12 +29,14 @@ __all__ = [
     "as_batches",
     "batched",
     "batches",
+    "check_class_weights",
     "check_labels",
     "check_length",
     "check_plain_labels",
     "class_weights",
     "data_of_fit",
     "example_of",
+    "first_rows",
     "is_dataset",
     "is_pair",
     "is_tf_dataset",
@@ -34,5 +45,6 @@ __all__ = [
     "reads_once",
     "require_end",
     "require_pair",
+    "require_samples",
     "weighted_by_class",
 ]

@@ -26,10 +26,12 @@ __all__ = [
     "check_arrays",
     "check_length",
     "first_batches",
+    "first_rows",
     "is_dataset",
     "is_tf_dataset",
     "reads_once",
     "require_end",
+    "require_samples",
 ]
 
 
@@ -78,7 +80,7 @@ def batches(data: Any) -> Iterator[Any]:
 def as_batches(data: Any, batch_size: int | None = None) -> Iterator[Any]:
     """Iterate once over the batches of a data set, or of arrays `(x, y)`."""
     if not is_dataset(data):
-        data = arrays_in_batches(check_arrays("x, y", tuple(data)), batch_size, shuffle=False)
+        data = arrays_in_batches(check_arrays("fit(x, y)", tuple(data)), batch_size, shuffle=False)
     return batches(data)
 
 
@@ -90,6 +92,26 @@ def first_batches(adapter: DataAdapter, count: int = 1) -> list[Any]:
         length = adapter.num_batches
         return [adapter.py_dataset[i] for i in range(count if length is None else min(count, length))]
     return list(itertools.islice(adapter.get_numpy_iterator(), count))
+
+
+def first_rows(inputs: Any, count: int) -> Any:
+    """The first samples of arrays or of a batch; sparse ones as dense arrays."""
+    return tree.map_structure(lambda array: _dense(array, count) if _is_sparse(array) else array[:count], inputs)
+
+
+def _dense(array: Any, rows: int) -> np.ndarray:
+    return np.asarray(next(data_adapters.get_data_adapter(array, batch_size=rows).get_numpy_iterator()))
+
+
+def _is_sparse(array: Any) -> bool:
+    known = (data_adapter_utils.is_scipy_sparse, data_adapter_utils.is_tensorflow_sparse)
+    return any(is_sparse(array) for is_sparse in (*known, data_adapter_utils.is_jax_sparse))
+
+
+def _standard(batch: Any) -> Any:
+    """A batch in tuples and dense arrays, which every backend takes."""
+    dense = tree.map_structure(lambda array: _dense(array, array.shape[0]) if _is_sparse(array) else array, batch)
+    return tree.lists_to_tuples(dense)
 
 
 class _ListOfBatches(keras.utils.PyDataset):
@@ -107,6 +129,8 @@ class _ListOfBatches(keras.utils.PyDataset):
 class ChangedBatches(DataAdapter):
     """The batches of a Keras data adapter, each passed through a function, in the form that any backend takes.
 
+    Lists become tuples, and sparse matrices dense arrays.
+
     Args:
         source: Keras data adapter.
         change: Function of a batch of NumPy arrays, without state.
@@ -116,11 +140,14 @@ class ChangedBatches(DataAdapter):
         self.source, self.change = source, change
 
     def get_numpy_iterator(self) -> Iterator[Any]:
-        return map(self.change, self.source.get_numpy_iterator())
+        return map(self._changed, self.source.get_numpy_iterator())
 
     def first(self, count: int) -> list[Any]:
         """The first batches, without drawing from what is read later."""
-        return [self.change(batch) for batch in first_batches(self.source, count)]
+        return [self._changed(batch) for batch in first_batches(self.source, count)]
+
+    def _changed(self, batch: Any) -> Any:
+        return self.change(_standard(batch))
 
     def get_jax_iterator(self) -> Iterator[Any]:
         return self.get_numpy_iterator()
@@ -150,7 +177,20 @@ class ChangedBatches(DataAdapter):
         self.source.on_epoch_end()
 
 
-def check_arrays(name: str, arrays: Any) -> Any:
+def require_samples(argument: str, data: Any) -> None:
+    """Raise unless `data` yields batches, or is a tuple of arrays `(x, y)` with a label for each sample."""
+    if is_dataset(data):
+        return
+    if not isinstance(data, (tuple, list)) or len(data) not in (2, 3):
+        raise ValueError(
+            f"`{argument}` takes arrays as a tuple (x, y), or a data set that yields batches of them, such as a "
+            "`tf.data.Dataset`, a `keras.utils.PyDataset`, a torch `DataLoader` or a list of batches. "
+            f"Received: {type(data).__name__}"
+        )
+    check_arrays(argument, tuple(data))
+
+
+def check_arrays(argument: str, arrays: Any) -> Any:
     """Return `arrays` if they have the same number of samples, at least one, else raise; labels may be a list."""
     x, *others = arrays
     arrays = (x, *(np.asarray(part) if isinstance(part, (list, tuple)) else part for part in others))
@@ -160,7 +200,7 @@ def check_arrays(name: str, arrays: Any) -> Any:
     if is_wrong or len(lengths) != 1 or lengths <= {(), (0,)}:
         received = tree.map_structure(lambda array: None if array is None else tuple(np.shape(array)), arrays)
         raise ValueError(
-            f"`fit({name})` takes arrays with the same number of samples, at least one, and labels for each. "
+            f"`{argument}` takes arrays with the same number of samples, at least one, and labels for each. "
             f"Received: shapes {received}"
         )
     return arrays

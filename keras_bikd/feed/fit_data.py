@@ -3,7 +3,9 @@
 from typing import Any, NamedTuple
 
 import keras
-from keras import tree
+
+# Keras has no public name for what splits its arrays.
+from keras.src.trainers.data_adapters import array_slicing
 
 from keras_bikd.feed.batches import (
     adapter_of,
@@ -13,6 +15,7 @@ from keras_bikd.feed.batches import (
     first_batches,
     is_dataset,
     is_tf_dataset,
+    require_samples,
 )
 from keras_bikd.feed.labels import class_weights, weighted_by_class
 from keras_bikd.feed.pairs import pair, require_pair, require_unpaired
@@ -104,7 +107,7 @@ def _refuse_with_dataset(arguments: dict[str, Any]) -> None:
 def _train_arrays(
     x: Any, y: Any, *, sample_weight: Any, validation_split: float | None, fit_arguments: dict[str, Any]
 ) -> Batch:
-    arrays = check_arrays("x, y", (x, y) if sample_weight is None else (x, y, sample_weight))
+    arrays = check_arrays("fit(x, y)", (x, y) if sample_weight is None else (x, y, sample_weight))
     if validation_split and fit_arguments.get("validation_data") is None:
         arrays, fit_arguments["validation_data"] = _split(arrays, validation_split)
     return arrays
@@ -114,20 +117,15 @@ def _meta_batches(meta_data: Any, batch_size: int | None, shuffle: bool) -> tupl
     """The meta set in batches, and all its labels if they are arrays."""
     if is_dataset(meta_data):
         return meta_data if is_tf_dataset(meta_data) else adapter_of(meta_data), None
-    if not isinstance(meta_data, (tuple, list)) or len(meta_data) not in (2, 3):
-        raise ValueError(
-            "`fit(meta_data=...)` takes arrays as a tuple (x, y), or a data set that yields batches of them, such as "
-            "a `tf.data.Dataset`, a `keras.utils.PyDataset`, a torch `DataLoader` or a list of batches. "
-            f"Received: {type(meta_data).__name__}"
-        )
-    arrays = check_arrays("meta_data", tuple(meta_data))
+    require_samples("fit(meta_data=...)", meta_data)
+    arrays = check_arrays("fit(meta_data=...)", tuple(meta_data))
     return batched(arrays, batch_size, shuffle), arrays[1]
 
 
 def example_of(x: Any, y: Any) -> tuple[Any, Any] | None:
     """Inputs and labels like those of `fit(x, y)`: arrays, or those of a batch; `None` if there are no labels."""
     if not is_dataset(x):
-        return None if y is None else check_arrays("x, y", (x, y))[:2]
+        return None if y is None else check_arrays("fit(x, y)", (x, y))[:2]
     example = _example(x)
     return (example[0], example[1]) if isinstance(example, (tuple, list)) and len(example) > 1 else None
 
@@ -144,8 +142,4 @@ def _example(data: Any) -> Any:
 def _split(arrays: Batch, validation_split: float) -> tuple[Batch, Batch]:
     if not 0 < validation_split < 1:
         raise ValueError(f"`fit(validation_split=...)` takes a number between 0 and 1. Received: {validation_split!r}")
-    cut = int(len(tree.flatten(arrays)[0]) * (1 - validation_split))
-    return (
-        tree.map_structure(lambda array: array[:cut], arrays),
-        tree.map_structure(lambda array: array[cut:], arrays),
-    )
+    return array_slicing.train_validation_split(arrays, validation_split)

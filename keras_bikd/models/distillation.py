@@ -12,6 +12,7 @@ from keras_bikd import checks
 from keras_bikd.backend import num_replicas, variable_scope
 from keras_bikd.feed import (
     adapter_of,
+    check_class_weights,
     check_plain_labels,
     class_weights,
     example_of,
@@ -67,8 +68,8 @@ class DistillationModel(TeacherStudentModel):
         `x` may also be a list of batches `(x, y)`, and `class_weight` an array with a number per class.
         """
         given = inspect.signature(super().fit).bind(x, y, *args, **kwargs).arguments
-        weights = given.get("class_weight")
-        given["class_weight"] = weights = None if weights is None else class_weights(weights)
+        class_weight = given.get("class_weight")
+        given["class_weight"] = weights = None if class_weight is None else class_weights(class_weight)
         if is_dataset(x):
             data = x if is_tf_dataset(x) else adapter_of(x, shuffle=bool(given.get("shuffle", True)))
             data = data if weights is None else weighted_by_class(data, weights)
@@ -80,6 +81,8 @@ class DistillationModel(TeacherStudentModel):
             with variable_scope(self):
                 classes = self._count_classes(example[0])
             checks.labels_match("training", example[1], classes)
+            if class_weight is not None:
+                check_class_weights(class_weight, classes)
             if is_dataset(x):
                 given["x"] = check_plain_labels("training", given["x"], classes)
             given["validation_data"] = check_plain_labels("validation", given.get("validation_data"), classes)

@@ -10,6 +10,7 @@ from keras import ops, tree
 
 from keras_bikd import checks
 from keras_bikd.backend import no_gradients
+from keras_bikd.feed import first_rows
 from keras_bikd.losses import class_logits, hard_loss
 from keras_bikd.models.teacher_reference import TeacherReference
 from keras_bikd.serialization import Serializable, for_every_backend
@@ -118,7 +119,7 @@ class TeacherStudentModel(Serializable, keras.Model):
 
     def _count_classes(self, inputs: Any) -> int:
         """Number of classes; raise unless student and teacher return logits of the same number."""
-        rows = tree.map_structure(lambda tensor: tensor[:_ROWS], inputs)
+        rows = first_rows(inputs, _ROWS)
         student, teacher = (
             checks.classes_of(role, model, outputs)
             for role, model, outputs in (
@@ -167,11 +168,25 @@ class TeacherStudentModel(Serializable, keras.Model):
         return [variable for variable in variables if id(variable) not in ids]
 
     @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        taught = {id(metric) for metric in self.teacher.metrics}
+        return [metric for metric in super().metrics if id(metric) not in taught]
+
+    @property
     def losses(self) -> list[Tensor]:
         return self._losses_override or self.student.losses  # on JAX, those of the forward pass
 
     def summary(self, *args: Any, **kwargs: Any) -> None:
         self.student.summary(*args, **kwargs)
+
+    def save(self, filepath: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
+        """Save student, teacher and the state of the training; see `keras.Model.save`."""
+        if os.fspath(filepath).endswith((".h5", ".hdf5")):
+            raise ValueError(
+                f"`{type(self).__name__}.save` writes `.keras` files. Keras' older format cannot hold a model of two "
+                f"models. Replace the extension with `.keras`, or save `model.student`. Received: filepath={filepath!r}"
+            )
+        super().save(filepath, *args, **kwargs)
 
     def export(self, *args: Any, **kwargs: Any) -> Any:
         return self.student.export(*args, **kwargs)

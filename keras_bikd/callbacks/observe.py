@@ -18,6 +18,8 @@ from keras_bikd.feed import (
     first_rows,
     is_dataset,
     is_pair,
+    preprocessed_batch,
+    preprocessing_of,
     reads_once,
     require_end,
     require_samples,
@@ -296,7 +298,8 @@ class PerClassReport(_AtEpochs):
         from sklearn.metrics import confusion_matrix
 
         labels, predicted = [], []
-        for x, y, *_ in as_batches(self.data):
+        for raw in as_batches(self.data):
+            x, y, *_ = preprocessed_batch(raw, preprocessing_of(self.model))
             outputs = keras.ops.convert_to_numpy(class_logits(self.model(x, training=False)))
             labels.append(keras.ops.convert_to_numpy(class_ids(y, outputs.shape[-1])))
             predicted.append(outputs.argmax(axis=-1))
@@ -364,12 +367,14 @@ def _samples(owner: str, data: Any) -> Any:
 
 def _check_labels(owner: str, data: Any, model: keras.Model) -> None:
     """Raise before training if the labels of arrays, or of a first batch, are none of the model's classes."""
-    example = example_of(data, None) if is_dataset(data) else data[:2]
+    example = example_of(data, None) if is_dataset(data) else example_of(*data[:2])
     if example is None:
         raise ValueError(f"`{owner}(data=...)` takes batches `(x, y)`. Received: a data set without labels")
     x, labels = example[0][:2] if is_pair(example) else example
     checks.batched(f"`{owner}`", labels)
-    logits = class_logits(model(first_rows(x, 1), training=False))
+    rows = preprocessed_batch((first_rows(x, 1),), preprocessing_of(model))
+    inputs, _, _ = keras.utils.unpack_x_y_sample_weight(rows)
+    logits = class_logits(model(inputs, training=False))
     checks.labels_match(f"`{owner}`", labels, logits.shape[-1])
 
 

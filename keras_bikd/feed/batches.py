@@ -22,11 +22,13 @@ __all__ = [
     "adapter_of",
     "arrays_in_batches",
     "as_batches",
+    "as_objects",
     "batches",
     "check_arrays",
     "check_length",
     "first_batches",
     "first_rows",
+    "has_strings",
     "is_dataset",
     "is_tf_dataset",
     "reads_once",
@@ -65,11 +67,29 @@ def adapter_of(data: Any, *, shuffle: bool = False) -> DataAdapter:
 
 
 def arrays_in_batches(arrays: Any, batch_size: int | None, shuffle: bool) -> DataAdapter:
-    """Keras' adapter of arrays `(x, y)` or `(x, y, sample_weight)`, with `shuffle` in a new order on every pass."""
-    x, y, *weight = arrays
-    return data_adapters.get_data_adapter(
-        x, y, sample_weight=weight[0] if weight else None, batch_size=batch_size or 32, shuffle=shuffle
-    )
+    """Keras' adapter of arrays `(x,)`, `(x, y)` or `(x, y, sample_weight)`; with `shuffle` in a new order each time."""
+    options = {"batch_size": batch_size or 32, "shuffle": shuffle}
+    if has_strings(arrays) and keras.backend.backend() != "tensorflow":
+        indices = data_adapters.get_data_adapter(np.arange(len(tree.flatten(arrays)[0])), **options)
+        return ChangedBatches(indices, lambda rows: tree.map_structure(lambda part: np.asarray(part)[rows], arrays))
+    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(arrays)
+    return data_adapters.get_data_adapter(x, y, sample_weight=sample_weight, **options)
+
+
+def has_strings(arrays: Any) -> bool:
+    """Whether NumPy arrays of strings are among `arrays`, which Keras reads with TensorFlow alone."""
+    return any(isinstance(part, np.ndarray) and part.dtype == object for part in tree.flatten(arrays))
+
+
+def as_objects(inputs: Any) -> Any:
+    """Inputs with lists of strings and NumPy's arrays of strings as arrays of objects, which Keras can read."""
+
+    def convert(part: Any) -> np.ndarray | None:
+        is_list = isinstance(part, list) and bool(part) and isinstance(part[0], str)
+        is_array = isinstance(part, np.ndarray) and part.dtype.kind == "U"
+        return np.asarray(part, dtype=object) if is_list or is_array else None
+
+    return tree.traverse(convert, inputs)
 
 
 def batches(data: Any) -> Iterator[Any]:
@@ -193,7 +213,7 @@ def require_samples(argument: str, data: Any) -> None:
 def check_arrays(argument: str, arrays: Any) -> Any:
     """Return `arrays` if they have the same number of samples, at least one, else raise; labels may be a list."""
     x, *others = arrays
-    arrays = (x, *(np.asarray(part) if isinstance(part, (list, tuple)) else part for part in others))
+    arrays = (as_objects(x), *(np.asarray(part) if isinstance(part, (list, tuple)) else part for part in others))
     flat = tree.flatten(arrays)
     lengths = {np.shape(array)[:1] for array in flat}
     is_wrong = not array_data_adapter.can_convert_arrays(arrays) or any(array is None for array in flat)
@@ -219,6 +239,8 @@ def check_length(data: Any, fit_arguments: dict[str, Any]) -> None:
 
 def reads_once(data: Any) -> bool:
     """Whether a second pass over `data` does not yield the same batches: a generator, or its adapter."""
+    while isinstance(data, ChangedBatches):
+        data = data.source
     return isinstance(data, (Iterator, GeneratorDataAdapter))
 
 

@@ -12,7 +12,7 @@ from keras_bikd.backend import cond, jit, num_replicas, snapshot, variable_scope
 from keras_bikd.bilevel.hypergradient import VirtualStep, one_step_hypergradient
 from keras_bikd.bilevel.optimizer import BilevelOptimizer, loss_scale, with_loss_scale
 from keras_bikd.bilevel.weight_net import MetaWeightNet
-from keras_bikd.feed import as_batches, is_pair, require_samples
+from keras_bikd.feed import as_batches, is_pair, preprocessed_batch, require_samples
 from keras_bikd.losses import hard_loss
 from keras_bikd.models.guard import WeightGuard
 from keras_bikd.models.meta_guided import MetaGuidedModel
@@ -282,6 +282,7 @@ class BiKDModel(MetaGuidedModel):
             `(meta_loss, gradients)`: a scalar, and one tensor per variable of `weight_net.trainable_variables`.
         """
         self._assert_compile_called("hypergradient")
+        batch, meta_batch = preprocessed_batch((batch, meta_batch), self.preprocess_samples)
         if not self._prepared:
             self._prepare(batch, meta_batch)
         variables = [*self.variables, *self.optimizer.variables]
@@ -308,9 +309,10 @@ class BiKDModel(MetaGuidedModel):
         require_samples("sample_weights(data)", data)
         observe = self._observe = self._observe or jit(self._observe_batch, self.variables)
         rows = []
-        for batch in as_batches(data):
+        for raw in as_batches(data):
             # A ready-paired data set yields ((x, y), (meta_x, meta_y)).
-            x, labels = batch[0][:2] if is_pair(batch) else batch[:2]
+            batch = preprocessed_batch(raw[0] if is_pair(raw) else raw, self.preprocess_samples)
+            x, labels = batch[:2]
             observed = observe(tree.map_structure(ops.convert_to_tensor, x), ops.convert_to_tensor(labels))
             rows.append([ops.convert_to_numpy(part) for part in (labels, *observed)])
         return SampleWeights(*(np.concatenate(column) for column in zip(*rows)))

@@ -12,12 +12,12 @@ from keras_bikd.bilevel.hypergradient import VirtualStep
 from keras_bikd.feed import (
     check_class_weights,
     check_labels,
-    check_plain_labels,
     data_of_fit,
     first_rows,
     is_dataset,
     is_pair,
     label_errors,
+    preprocessed_batch,
     require_pair,
 )
 from keras_bikd.models.problem import Problem, unpacked
@@ -135,14 +135,21 @@ class MetaGuidedModel(TeacherStudentModel):
         if batch_size is not None:
             checks.positive_integer("fit", "batch_size", batch_size)
         class_weight = kwargs.get("class_weight")
-        data = data_of_fit(x, y, meta_data, batch_size=batch_size, shuffle=shuffle, fit_arguments=kwargs)
+        data = data_of_fit(
+            x,
+            y,
+            meta_data,
+            batch_size=batch_size,
+            shuffle=shuffle,
+            preprocessing=self.preprocess_samples,
+            fit_arguments=kwargs,
+        )
         self._prepare(*data.example)
         if class_weight is not None:
             check_class_weights(class_weight, self.num_classes)
         if meta_data is not None and not is_dataset(meta_data):
             checks.warn_of_missing_classes(meta_data[1], self.num_classes)
-        if "validation_data" in kwargs:
-            kwargs["validation_data"] = check_plain_labels("validation", kwargs["validation_data"], self.num_classes)
+        kwargs["validation_data"] = self._validation_data(kwargs, batch_size, self.num_classes)
         callbacks = callbacks if isinstance(callbacks, (list, tuple)) else [callbacks] if callbacks else []
         self.training_samples = data.samples
         try:
@@ -180,9 +187,10 @@ class MetaGuidedModel(TeacherStudentModel):
                 "each with its sample weights, if any, as a third element. Received: "
                 + ", ".join(type(given).__name__ for given in (x, y, sample_weight, class_weight) if given is not None)
             )
+        x, y = preprocessed_batch((x, y), self.preprocess_samples)
         if not self._prepared:
             self._prepare(x, y)
-        return super().train_on_batch(x, y, return_dict=return_dict)
+        return keras.Model.train_on_batch(self, x, y, return_dict=return_dict)
 
     def _prepare(self, batch: Batch, meta_batch: Any) -> None:
         """Check the first batches, and create all that training needs, before the first step."""
@@ -196,8 +204,12 @@ class MetaGuidedModel(TeacherStudentModel):
             self.built = True
             self._build_optimizer()
             # Creates the user's metrics. Private, but `fit` under a strategy would do it with the pair, and fail.
-            self._symbolic_build(data_batch=(batch[0], batch[1][: tree.flatten(batch[0])[0].shape[0]]))
+            super()._symbolic_build(data_batch=(batch[0], batch[1][: tree.flatten(batch[0])[0].shape[0]]))
         self._prepared = True
+
+    def _symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
+        if not self._prepared:  # a layer that is never called, such as a preprocessor, would make Keras try a pair
+            super()._symbolic_build(iterator=iterator, data_batch=data_batch)
 
     def _build_optimizer(self) -> None:
         self.optimizer.build(self.student.trainable_variables)

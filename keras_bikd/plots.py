@@ -5,6 +5,7 @@ import itertools
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import keras
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -257,15 +258,20 @@ def parallel_coordinates(
     return figure
 
 
-def training_curves(histories: Mapping[str, Mapping[str, Sequence[float]]], metric: str) -> "Figure":
+def training_curves(
+    histories: Mapping[str, Mapping[str, Sequence[float]] | keras.callbacks.History], metric: str
+) -> "Figure":
     """Curves of one metric over the epochs, one per run.
 
     Args:
-        histories: Dict of label to the `history` dict of a `keras.callbacks.History`.
+        histories: Dict of label to a `keras.callbacks.History`, or to its `history` dict.
         metric: Key of the histories; `val_<metric>` is drawn as a dashed line where there is one.
 
     Returns:
         A `matplotlib.figure.Figure`.
+
+    Raises:
+        ValueError: If a history has neither of the two keys.
 
     Examples:
         >>> figure = training_curves({"BiKD": {"loss": [2.0, 1.0], "val_loss": [2.1, 1.5]}}, "loss")
@@ -274,9 +280,16 @@ def training_curves(histories: Mapping[str, Mapping[str, Sequence[float]]], metr
     """
     figure = _figure(4.8, 3.2)
     axis = figure.subplots()
-    for colour, (label, history) in zip(itertools.cycle(_COLOURS), histories.items()):
+    for colour, (label, given) in zip(itertools.cycle(_COLOURS), histories.items()):
+        history = given.history if isinstance(given, keras.callbacks.History) else given
+        keys = [key for key in (metric, f"val_{metric}") if key in history]
+        if not keys:
+            raise ValueError(
+                f"`training_curves(metric=...)` takes a key of every history. Received: metric={metric!r}; {label!r} "
+                f"has {', '.join(history)}"
+            )
         for key, style in ((metric, "-"), (f"val_{metric}", "--")):
-            if key in history:
+            if key in keys:
                 epochs = range(1, len(history[key]) + 1)
                 shown = label if style == "-" else f"{label}, validation"
                 axis.plot(epochs, history[key], style, color=colour, label=shown)

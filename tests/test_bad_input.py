@@ -27,11 +27,17 @@ def softmax_at_the_end():
     return keras.Sequential([keras.Input((6,)), layers.Dense(4, activation="softmax")])
 
 
-def distil(x, y=None, **kwargs):
+def fitted():
+    built = models.compiled()
+    built.fit(X, Y, meta_data=(META_X, META_Y), verbose=0)
+    return built
+
+
+def distil(x, y=None, class_weight=None, **kwargs):
     parts = {"student": models.perceptron(), "teacher": models.perceptron(), **kwargs}
     built = bikd.DistillationModel(**parts, objective=objectives.KnowledgeDistillation())
     built.compile(optimizer="sgd")
-    built.fit(x, y, verbose=0)
+    built.fit(x, y, verbose=0, class_weight=class_weight)
 
 
 def empty():
@@ -115,7 +121,39 @@ CASES = {
     ),
     "hidden_units=0": (lambda: bikd.MetaWeightNet((0,)), r"hidden_units=\(0,\)"),
     "hidden_units='64'": (lambda: bikd.MetaWeightNet("64"), "hidden_units='64'"),
-    "train_on_batch without meta batch": (lambda: models.compiled().train_on_batch(X, Y), "meta batch"),
+    "train_on_batch without meta batch": (
+        lambda: models.compiled().train_on_batch(X, Y),
+        r"train_on_batch\(\(x, y\), \(meta_x, meta_y\)\)`.*Received: ndarray, ndarray$",
+    ),
+    "train_on_batch without meta batch after a fit": (
+        lambda: fitted().train_on_batch(X, Y, np.ones(12)),
+        "meta batch.*Received: ndarray, ndarray, ndarray",
+    ),
+    "weights of three classes": (lambda: fit(class_weight=[1, 2, 3]), r"4 classes. Received: class_weight=\[1, 2, 3\]"),
+    "weights of three classes for a data set": (
+        lambda: fit(models.dataset((X, Y)), None, class_weight=np.ones(3)),
+        r"4 classes. Received: class_weight=array\(\[1., 1., 1.\]\)",
+    ),
+    "weight of an unknown class": (lambda: fit(class_weight={0: 1.0, 4: 2.0}), "4 classes. Received.*4: 2.0"),
+    "weight of a class by name": (lambda: fit(class_weight={"cat": 1.0}), "class ids.*Received.*'cat'"),
+    "negative weight of a class": (lambda: fit(class_weight={0: -1.0}), "none negative.*Received.*-1.0"),
+    "plain distillation, weights of three classes": (
+        lambda: distil(X, Y, class_weight=[1, 2, 3]),
+        r"4 classes. Received: class_weight=\[1, 2, 3\]",
+    ),
+    "plain distillation, weight of an unknown class": (
+        lambda: distil(models.dataset((X, Y)), class_weight={5: 2.0}),
+        "4 classes. Received.*5: 2.0",
+    ),
+    "one optimizer for both levels": (
+        lambda: model().compile(sgd := keras.optimizers.SGD(), meta_optimizer=sgd),
+        "one optimizer for each level.*Received: <keras",
+    ),
+    "samples that are none": (lambda: models.compiled().sample_weights(X), r"sample_weights\(data\).*ndarray"),
+    "curves of an unknown metric": (
+        lambda: bikd.plots.training_curves({"KD": {"loss": [1.0]}}, "accuracy"),
+        "metric='accuracy'; 'KD' has loss",
+    ),
     "depth=9": (lambda: bikd.networks.cifar_resnet(9), "depth=9"),
     "three widths": (lambda: bikd.networks.cifar_resnet(8, (4, 4, 8)), r"\(4, 4, 8\)"),
     "pair of arrays": (lambda: bikd.data.pair((X, Y), (META_X, META_Y)), "train=.*tuple"),

@@ -54,6 +54,57 @@ def test_weight_map_of_an_endless_stream_and_of_given_data(tmp_path):
     assert len(arrays_of(tmp_path / "given" / "weight_map_0001.npz")["labels"]) == 24
 
 
+LOOKS = {
+    "WeightMap": lambda path, data: bikd.callbacks.WeightMap(path, data, every=1),
+    "WeightHistory": lambda path, data: bikd.callbacks.WeightHistory(path / "weights.csv", [9, 7, 5, 3], data),
+    "PerClassReport": lambda path, data: bikd.callbacks.PerClassReport(path, data, every=1),
+}
+
+
+@pytest.mark.parametrize("name", LOOKS)
+def test_data_of_a_callback_may_be_arrays_or_a_generator(name, tmp_path):
+    """Two looks at the same samples."""
+    x, y = models.arrays(12)
+    run(LOOKS[name](tmp_path / "arrays", (x, y)), epochs=2)
+    run(LOOKS[name](tmp_path / "generator", ((x[i : i + 4], y[i : i + 4]) for i in (0, 4, 8))), epochs=2)
+    assert len({path.name for path in tmp_path.rglob("*") if path.is_file()}) * 2 == len(
+        [path for path in tmp_path.rglob("*") if path.is_file()]
+    )
+
+
+WRONG_DATA = {
+    "a number": (lambda x, y: 3, r"\(data=...\)` takes arrays as a tuple.*Received: int"),
+    "lengths": (lambda x, y: (x, y[:5]), r"\(data=...\)` takes arrays with the same number of samples"),
+    "not batched": (lambda x, y: tf.data.Dataset.from_tensor_slices((x, y)), "not batched"),
+    "without labels": (lambda x, y: tf.data.Dataset.from_tensor_slices(x).batch(4), "without labels"),
+    "endless": (lambda x, y: models.dataset((x, y)).repeat(), r"\(data=...\)` received a data set that never ends"),
+    "labels": (lambda x, y: (x, y + 1), r"labels must lie in 0\.\.3.*1 to 4"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG_DATA)
+@pytest.mark.parametrize("name", LOOKS)
+def test_wrong_data_of_a_callback_stop_before_training(name, wrong, tmp_path):
+    make, message = WRONG_DATA[wrong]
+    model = models.compiled()
+
+    def fit():
+        callback = LOOKS[name](tmp_path, make(*models.arrays(12)))
+        model.fit(*models.arrays(24), meta_data=models.arrays(8), verbose=0, callbacks=[callback])
+
+    with pytest.raises(ValueError, match=message):
+        fit()
+    assert int(model.optimizer.iterations) == 0
+
+
+def test_sample_weights_of_arrays_and_of_batches():
+    model = models.compiled()
+    x, y = models.arrays(12)
+    whole, parts = model.sample_weights((x, y)), model.sample_weights(models.Batches((x, y)))
+    for a, b in zip(whole, parts):
+        np.testing.assert_allclose(a, b, rtol=1e-6)
+
+
 def test_weight_history(tmp_path):
     counts = [200, 50, 50, 5]
     callback = bikd.callbacks.WeightHistory(tmp_path / "weights.csv", counts)

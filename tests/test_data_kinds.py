@@ -81,9 +81,9 @@ def bikd_model(**kwargs):
     return models.compiled(inner_steps=4, **kwargs)
 
 
-def distilled():
+def distilled(**kwargs):
     models.reseed()
-    return models.distilled()
+    return models.distilled(**kwargs)
 
 
 @pytest.fixture(scope="module")
@@ -172,6 +172,119 @@ def test_inputs_in_a_list():
     assert int(model.optimizer.iterations) == 6
 
 
+SPARSE = np.where(TRAIN[0] > 0, TRAIN[0], 0)
+
+
+def sparse_tensors(data):
+    return models.tf.sparse.from_dense(data[0]), data[1]
+
+
+def csr(data):
+    return pytest.importorskip("scipy.sparse").csr_matrix(data[0]), data[1]
+
+
+@pytest.mark.parametrize("validation_split", [0.0, 0.5])
+@pytest.mark.parametrize("kind", ["DistillationModel", "BiKDModel"])
+@pytest.mark.parametrize("form", [csr, sparse_tensors])
+def test_sparse_arrays(form, kind, validation_split):
+    """The weights are those of the same numbers in dense arrays."""
+    ends = []
+    for data in ((SPARSE, TRAIN[1]), form((SPARSE, TRAIN[1]))):
+        model = distilled() if kind == "DistillationModel" else bikd_model()
+        guide = {} if kind == "DistillationModel" else {"meta_data": data}
+        model.fit(*data, BATCH, verbose=0, shuffle=False, validation_split=validation_split, **guide)
+        ends.append(model.get_weights())
+    for dense, sparse in zip(*ends):
+        np.testing.assert_allclose(dense, sparse, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("build", [bikd_model, distilled])
+def test_batches_of_sparse_matrices_in_lists(build):
+    """A `PyDataset` may yield lists, and batches of SciPy, where Keras itself stops."""
+
+    class Lists(models.Batches):
+        def __getitem__(self, index):
+            return list(csr(super().__getitem__(index)))
+
+    ends = []
+    for data in (models.Batches((SPARSE, TRAIN[1])), Lists((SPARSE, TRAIN[1]))):
+        model = build()
+        model.fit(data, verbose=0, shuffle=False, **({"meta_data": data} if build is bikd_model else {}))
+        ends.append(model.get_weights())
+    for dense, sparse in zip(*ends):
+        np.testing.assert_allclose(dense, sparse, rtol=1e-5, atol=1e-6)
+
+
+def sequence_net():
+    return keras.Sequential(
+        [
+            keras.Input((None,), dtype="int32"),
+            keras.layers.Embedding(5, 4),
+            keras.layers.GlobalAveragePooling1D(),
+            keras.layers.Dense(4),
+        ]
+    )
+
+
+@models.tensorflow_only
+@pytest.mark.parametrize("kind", ["sparse", "ragged", "from arrays"])
+@pytest.mark.parametrize("build", [bikd_model, distilled])
+def test_pipelines_of_sparse_and_ragged_tensors(build, kind):
+    ids = models.tf.ragged.constant([[j % 5 for j in range(1 + i % 7)] for i in range(24)], "int32")
+    nets = {} if kind == "sparse" else {"student": sequence_net(), "teacher": sequence_net()}
+    x = models.tf.sparse.from_dense(SPARSE) if kind == "sparse" else ids
+    data = (x, TRAIN[1]) if kind == "from arrays" else (models.dataset((x, TRAIN[1])),)
+    model = build(**nets)
+    meta = data if kind == "from arrays" else data[0]
+    model.fit(*data, verbose=0, **({"meta_data": meta} if build is bikd_model else {}))
+    assert np.isfinite(model.history.history["loss"]).all()
+    assert int(model.optimizer.iterations) == (1 if kind == "from arrays" else 6)
+
+
+@models.tensorflow_only
+@pytest.mark.parametrize("build", [bikd_model, distilled])
+def test_images_of_any_size_and_windows_of_time(build, tmp_path):
+    """What leaves axes open: images decoded without a size, batches of other sizes, windows of a series."""
+    tf = models.tf
+    for i in range(8):
+        keras.utils.save_img(tmp_path / f"{i}.png", np.full((4, 4, 3), 20 * i), scale=False)
+    names = tf.data.Dataset.from_tensor_slices(([str(tmp_path / f"{i}.png") for i in range(8)], np.arange(8) % 4))
+    images = names.map(lambda name, y: (tf.cast(tf.io.decode_png(tf.io.read_file(name)), "float32"), y)).batch(4)
+    sized = lambda *sizes: tf.data.Dataset.from_generator(
+        lambda: ((np.ones((4, size, size, 3), "float32"), np.arange(4)) for size in sizes),
+        output_signature=(tf.TensorSpec((None, None, None, 3)), tf.TensorSpec((None,), "int64")),
+    )
+    series = keras.utils.timeseries_dataset_from_array(
+        np.zeros((12, 2), "float32"), np.arange(12) % 4, sequence_length=5, batch_size=4
+    )
+    pooled = lambda rank: keras.Sequential(
+        [
+            keras.Input((None,) * (rank - 2) + (2 if rank == 3 else 3,)),
+            keras.layers.GlobalAveragePooling1D() if rank == 3 else keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(4),
+        ]
+    )
+    for train, meta, rank in ((images, images, 4), (sized(3, 5), sized(4), 4), (series, series, 3)):
+        model = build(student=pooled(rank), teacher=pooled(rank))
+        model.fit(train, verbose=0, shuffle=False, **({"meta_data": meta} if build is bikd_model else {}))
+        assert int(model.optimizer.iterations) == 2
+
+
+@models.tensorflow_only
+@pytest.mark.parametrize("build", [bikd_model, distilled])
+def test_class_weight_of_a_pipeline_without_shapes(build):
+    weights = np.array([3.0, 1.0, 0.5, 0.0])
+    tf = models.tf
+    shapeless = models.dataset(TRAIN).map(lambda *batch: tf.py_function(lambda *b: b, batch, ("float32", "int64")))
+    ends = []
+    for data in (models.dataset(TRAIN), shapeless):
+        model = build()
+        model.fit(data, class_weight=weights, verbose=0, **({"meta_data": META} if build is bikd_model else {}))
+        ends.append(model.get_weights())
+    for known, open_ in zip(*ends):
+        np.testing.assert_allclose(known, open_, rtol=1e-6)
+
+
 @models.tensorflow_only
 def test_strings():
     vectorize = keras.layers.TextVectorization(output_mode="count", vocabulary=["a", "b", "c", "d"])
@@ -188,19 +301,8 @@ def test_strings():
 def test_batches_of_different_lengths():
     """Sequences padded batch by batch, in a pipeline that does not know their lengths."""
     sequences = [(np.full((4, length), length % 5, "int32"), np.arange(4)) for length in (3, 7, 5)]
-
-    def net():
-        return keras.Sequential(
-            [
-                keras.Input((None,), dtype="int32"),
-                keras.layers.Embedding(5, 4),
-                keras.layers.GlobalAveragePooling1D(),
-                keras.layers.Dense(4),
-            ]
-        )
-
-    model = models.compiled(net(), net())
-    model.fit(sequences, meta_data=sequences[:1], verbose=0)
+    model = models.compiled(sequence_net(), sequence_net())
+    model.fit(sequences, meta_data=sequences[1:2], verbose=0)
     assert int(model.optimizer.iterations) == 3
 
 

@@ -142,6 +142,60 @@ def test_auto_scale_loss(kind):
 
 
 @keras.saving.register_keras_serializable(package="tests")
+class Measured(keras.layers.Layer):
+    """A layer with a metric of its own, and a loss that no parameter changes."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.size = keras.metrics.Mean(name="size")
+
+    def call(self, inputs):
+        self.size.update_state(keras.ops.mean(keras.ops.abs(inputs), axis=-1))
+        self.add_loss(0.1 * keras.ops.mean(inputs**2))
+        return inputs
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_metrics_and_losses_inside_the_layers_of_the_student(kind):
+    if (kind, keras.backend.backend()) == ("DistillationModel", "jax"):
+        pytest.skip("Keras itself keeps no metric of a layer on JAX")
+    nets = [
+        keras.Sequential([keras.Input((models.FEATURES,)), Measured(name=role), keras.layers.Dense(models.CLASSES)])
+        for role in ("student", "teacher")
+    ]
+    model = build(kind, *nets)
+    model.compile("sgd", run_eagerly=models.EAGERLY)
+    x, y = models.arrays(24)
+    history = model.fit(x, y, 8, 2, 0, **guide(kind)).history
+    np.testing.assert_allclose(history["size"], 2 * [np.abs(x).mean()], rtol=1e-5)
+    assert [metric.name for metric in model.metrics].count("size") == 1  # the teacher's is not logged
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_h5_is_refused_before_it_is_written(kind, tmp_path):
+    with pytest.raises(ValueError, match=r"extension with `.keras`, or save `model.student`. Received: .*model.h5"):
+        build(kind).save(tmp_path / "model.h5")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_softmax_is_undone_as_the_guide_says():
+    softmax = keras.Sequential([keras.Input((models.FEATURES,)), keras.layers.Dense(models.CLASSES, "softmax")])
+    teacher = keras.Model(softmax.inputs[0], keras.ops.log(softmax.outputs[0] + 1e-7))
+    model = models.compiled(teacher=teacher)
+    x, y = models.arrays(24)
+    model.fit(x, y, verbose=0, **guide("BiKDModel"))
+    given = keras.ops.convert_to_numpy(model.teacher_logits(x))
+    np.testing.assert_allclose(np.exp(given), softmax.predict(x, verbose=0), rtol=1e-3, atol=1e-5)
+
+
+def test_curves_of_a_history():
+    model = build("DistillationModel")
+    model.compile("sgd")
+    history = model.fit(*models.arrays(24), verbose=0)
+    assert len(bikd.plots.training_curves({"KD": history}, "loss").axes[0].lines) == 1
+
+
+@keras.saving.register_keras_serializable(package="tests")
 class CompilesItself(keras.Model):
     """As a classifier of keras-hub: its own `compile` takes other arguments."""
 

@@ -132,5 +132,6 @@ def run_step(model: keras.Model, step: Callable[[Batch, Batch], Logs], data: tup
     """`train_step(data)` of a Keras model whose step is `step(batch, meta_batch)`; returns the logs."""
     # When the iterator is exhausted, TensorFlow still runs what does not depend on the data. Without this
     # dependency the batch counter would advance once more at the end of every epoch of unknown length.
-    with tf.control_dependencies([tensor for tensor in tf.nest.flatten(data) if tensor is not None]):
+    tensors = tf.nest.flatten(data, expand_composites=True)
+    with tf.control_dependencies([tensor for tensor in tensors if tensor is not None]):
         return step(*data[:2])

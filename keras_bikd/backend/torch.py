@@ -35,7 +35,7 @@ def vjp(function: Callable[..., Any], primals: list[Tensor]) -> tuple[tuple[Tens
         pulled = [
             (output, cotangent.to(output.dtype))
             for output, cotangent in zip(outputs, cotangents)
-            if cotangent is not None
+            if cotangent is not None and output.requires_grad  # a loss may depend on the inputs alone
         ]
         return _gradients(
             [output for output, _ in pulled],
@@ -67,8 +67,8 @@ def _recorded(function: Callable[..., Any], primals: list[Tensor]) -> tuple[list
 def _gradients(
     outputs: list[Tensor], inputs: list[Tensor], cotangents: list[Tensor] | None = None, **options: bool
 ) -> list[Tensor]:
-    if not inputs:
-        return []
+    if not inputs or not outputs:
+        return [torch.zeros_like(primal) for primal in inputs]
     return list(torch.autograd.grad(outputs, inputs, cotangents, materialize_grads=True, **options))
 
 

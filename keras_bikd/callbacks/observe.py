@@ -4,14 +4,26 @@ import csv
 import itertools
 import os
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
 from keras_bikd import checks, plots
-from keras_bikd.feed import batches, reads_once
+from keras_bikd.feed import (
+    as_batches,
+    batches,
+    example_of,
+    first_rows,
+    is_dataset,
+    is_pair,
+    preprocessed_batch,
+    preprocessing_of,
+    reads_once,
+    require_end,
+    require_samples,
+)
 from keras_bikd.long_tail import shot_groups
 from keras_bikd.losses import class_ids, class_logits
 from keras_bikd.models.bikd import BiKDModel, SampleWeights
@@ -66,17 +78,19 @@ class _OfSampleWeights(_OfWeights):
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
         super().on_train_begin(logs)
-        if self.data is None and reads_once(self.model.training_samples):
+        if self.data is not None:
+            _check_labels(type(self).__name__, self.data, self.model)
+        elif reads_once(self.model.training_samples):
             raise ValueError(
                 f"`{type(self).__name__}` reads the training data again, and a generator can be read only once. Pass "
                 f"`{type(self).__name__}(data=...)`, or a data set to `fit`. Received: data=None"
             )
 
-    def _sample_weights(self, data: Iterable[Any] | None) -> SampleWeights:
-        """Losses and weights of `data`, or of one epoch of the training data."""
-        if data is None:
-            data = itertools.islice(batches(self.model.training_samples), self.params["steps"])
-        return self.model.sample_weights(data)
+    def _sample_weights(self) -> SampleWeights:
+        """Losses and weights of the data, or of one epoch of the training data."""
+        if self.data is not None:
+            return self.model.sample_weights(self.data)
+        return self.model.sample_weights(itertools.islice(batches(self.model.training_samples), self.params["steps"]))
 
 
 class WeightMap(_OfSampleWeights, _AtEpochs):
@@ -87,8 +101,8 @@ class WeightMap(_OfSampleWeights, _AtEpochs):
 
     Args:
         directory: Folder for the files; created if missing.
-        data: Batched data set of `(x, y)` to plot, such as the training set without `repeat()`. By default one epoch
-            of the training data of `fit`. This extra pass changes the order in which a shuffled pipeline continues.
+        data: Samples to plot, as arrays `(x, y)` or a batched data set without `repeat()`. By default one epoch of
+            the training data of `fit`. This extra pass changes the order in which a shuffled pipeline continues.
         every: Number of epochs between two plots; by default only the last epoch is plotted, which always is.
 
     Raises:
@@ -101,15 +115,13 @@ class WeightMap(_OfSampleWeights, _AtEpochs):
     Reference: arXiv 2605.17839, Figure 3.
     """
 
-    def __init__(
-        self, directory: str | os.PathLike[str], data: Iterable[Any] | None = None, every: int | None = None
-    ) -> None:
+    def __init__(self, directory: str | os.PathLike[str], data: Any = None, every: int | None = None) -> None:
         super().__init__(every)
         plots.require_matplotlib()
-        self.directory, self.data = pathlib.Path(directory), data
+        self.directory, self.data = pathlib.Path(directory), _samples("WeightMap", data)
 
     def _look(self, epoch: int, logs: Logs | None) -> None:
-        seen = self._sample_weights(self.data)
+        seen = self._sample_weights()
         self.directory.mkdir(parents=True, exist_ok=True)
         path = self.directory / f"weight_map_{epoch + 1:04d}"
         np.savez_compressed(path.with_suffix(".npz"), **seen._asdict())
@@ -127,7 +139,7 @@ class WeightHistory(_OfSampleWeights, _AtEpochs):
     Args:
         path: CSV file; rows are appended, so that a resumed run continues the file.
         class_counts: Training images per class.
-        data: Batched data set of `(x, y)`; by default one epoch of the training data of `fit`.
+        data: Arrays `(x, y)`, or a batched data set; by default one epoch of the training data of `fit`.
         every: Number of epochs between two records. The last epoch is always recorded.
         many_above: Classes with more images than this are many.
         few_below: Classes with fewer images than this are few.
@@ -146,14 +158,15 @@ class WeightHistory(_OfSampleWeights, _AtEpochs):
         self,
         path: str | os.PathLike[str],
         class_counts: Counts,
-        data: Iterable[Any] | None = None,
+        data: Any = None,
         every: int | None = 1,
         many_above: int = 100,
         few_below: int = 20,
     ) -> None:
         super().__init__(every)
         class_counts = checks.class_counts("WeightHistory", "class_counts", class_counts)
-        self.path, self.data, self.num_classes = pathlib.Path(path), data, len(class_counts)
+        self.path, self.data = pathlib.Path(path), _samples("WeightHistory", data)
+        self.num_classes = len(class_counts)
         self.groups = {name: ids for name, ids in shot_groups(class_counts, many_above, few_below).items() if len(ids)}
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
@@ -165,7 +178,7 @@ class WeightHistory(_OfSampleWeights, _AtEpochs):
             )
 
     def _look(self, epoch: int, logs: Logs | None) -> None:
-        seen = self._sample_weights(self.data)
+        seen = self._sample_weights()
         labels = keras.ops.convert_to_numpy(class_ids(seen.labels, self.num_classes))
         rows = []
         for (group, ids), (column, weight) in itertools.product(
@@ -253,7 +266,7 @@ class PerClassReport(_AtEpochs):
 
     Args:
         directory: Folder for the files; created if missing.
-        data: Batched data set of `(x, y)` to report on, such as the validation set.
+        data: Samples to report on, such as the validation set: arrays `(x, y)`, or a batched data set.
         class_names: Names of the classes; by default their ids.
         every: Number of epochs between two reports; by default only the last epoch is reported, which always is.
 
@@ -268,19 +281,25 @@ class PerClassReport(_AtEpochs):
     def __init__(
         self,
         directory: str | os.PathLike[str],
-        data: Iterable[Any],
+        data: Any,
         class_names: Sequence[str] | None = None,
         every: int | None = None,
     ) -> None:
         super().__init__(every)
         plots.require_matplotlib()
-        self.directory, self.data, self.class_names = pathlib.Path(directory), data, class_names
+        self.directory, self.data = pathlib.Path(directory), _samples("PerClassReport", data)
+        self.class_names = class_names
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        super().on_train_begin(logs)
+        _check_labels("PerClassReport", self.data, self.model)
 
     def _look(self, epoch: int, logs: Logs | None) -> None:
         from sklearn.metrics import confusion_matrix
 
         labels, predicted = [], []
-        for x, y, *_ in self.data:
+        for raw in as_batches(self.data):
+            x, y, *_ = preprocessed_batch(raw, preprocessing_of(self.model))
             outputs = keras.ops.convert_to_numpy(class_logits(self.model(x, training=False)))
             labels.append(keras.ops.convert_to_numpy(class_ids(y, outputs.shape[-1])))
             predicted.append(outputs.argmax(axis=-1))
@@ -308,7 +327,7 @@ class TensorBoard(_OfSampleWeights, keras.callbacks.TensorBoard):
 
     Args:
         log_dir: Folder of the run.
-        data: Batched data set of `(x, y)`; by default one epoch of the training data of `fit`.
+        data: Arrays `(x, y)`, or a batched data set; by default one epoch of the training data of `fit`.
         **kwargs: As in `keras.callbacks.TensorBoard`. The weights are shown every `histogram_freq` epochs.
 
     Raises:
@@ -319,24 +338,44 @@ class TensorBoard(_OfSampleWeights, keras.callbacks.TensorBoard):
         >>> callback = TensorBoard("runs/board", histogram_freq=1)
     """
 
-    def __init__(
-        self, log_dir: str | os.PathLike[str] = "logs", data: Iterable[Any] | None = None, **kwargs: Any
-    ) -> None:
+    def __init__(self, log_dir: str | os.PathLike[str] = "logs", data: Any = None, **kwargs: Any) -> None:
         super().__init__(log_dir=log_dir, **kwargs)
         plots.require_matplotlib()
-        self.data = data
+        self.data = _samples("TensorBoard", data)
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         super().on_epoch_end(epoch, logs)
         if not self.histogram_freq or epoch % self.histogram_freq:
             return
-        seen = self._sample_weights(self.data)
+        seen = self._sample_weights()
         names = tuple(self.model.candidate_losses)
         image = plots.as_image(plots.weight_map(seen.teacher_losses, seen.student_losses, seen.weights, names))
         with self._train_writer.as_default():
             for column, weight in enumerate(self.model.candidate_losses):
                 self.summary.histogram(f"{weight}_weight", seen.weights[:, column], step=epoch)
             self.summary.image("weight_map", image[None], step=epoch)
+
+
+def _samples(owner: str, data: Any) -> Any:
+    """The data of a callback, which reads them after every few epochs; those of a generator are kept in memory."""
+    if data is None:
+        return None
+    require_samples(f"{owner}(data=...)", data)
+    require_end(f"{owner}(data=...)", data)
+    return list(data) if reads_once(data) else data
+
+
+def _check_labels(owner: str, data: Any, model: keras.Model) -> None:
+    """Raise before training if the labels of arrays, or of a first batch, are none of the model's classes."""
+    example = example_of(data, None) if is_dataset(data) else example_of(*data[:2])
+    if example is None:
+        raise ValueError(f"`{owner}(data=...)` takes batches `(x, y)`. Received: a data set without labels")
+    x, labels = example[0][:2] if is_pair(example) else example
+    checks.batched(f"`{owner}`", labels)
+    rows = preprocessed_batch((first_rows(x, 1),), preprocessing_of(model))
+    inputs, _, _ = keras.utils.unpack_x_y_sample_weight(rows)
+    logits = class_logits(model(inputs, training=False))
+    checks.labels_match(f"`{owner}`", labels, logits.shape[-1])
 
 
 def _append_csv(path: pathlib.Path, rows: list[dict[str, Any]]) -> None:

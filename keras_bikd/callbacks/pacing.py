@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_bikd import checks
-from keras_bikd.feed import as_batches, check_length, is_dataset, require_end
+from keras_bikd.feed import as_batches, check_length, is_dataset, preprocessed_batch, require_end
 from keras_bikd.losses import class_ids
 from keras_bikd.models.experts import Experts
 from keras_bikd.objectives.experts import ExpertsObjective, expert_weight
@@ -93,7 +93,8 @@ class ExpertPacing(keras.callbacks.Callback):
         """Range of the experts' confidences in every class, in one pass over the training data."""
         seen = []
         classes = range(len(self.objective.class_counts))
-        for x, y, *_ in samples:
+        for raw in samples:
+            x, y, *_ = preprocessed_batch(raw, self.model.preprocess_samples)
             ids = class_ids(y, len(classes))
             confidences = self.objective.confidences(ids, self.model.teacher(x, training=False))
             seen.append((ops.convert_to_numpy(ids), ops.convert_to_numpy(confidences)))
@@ -105,7 +106,8 @@ class ExpertPacing(keras.callbacks.Callback):
         """Mean accuracy of the classes of every group: among all classes, or among those of the group alone."""
         hits: dict[int, list[bool]] = {}
         classes, groups = len(self.objective.class_counts), self.objective.groups
-        for x, y, *_ in self.meta:
+        for raw in self.meta:
+            x, y, *_ = preprocessed_batch(raw, self.model.preprocess_samples)
             logits = ops.convert_to_numpy(model(x, training=False))
             for row, label in zip(logits, ops.convert_to_numpy(class_ids(y, classes))):
                 group = groups[self.objective.group_of[label]]

@@ -23,14 +23,18 @@ __all__ = [
     "adapter_of",
     "arrays_in_batches",
     "as_batches",
+    "as_objects",
     "batches",
     "check_arrays",
     "check_length",
     "first_batches",
+    "first_rows",
+    "has_strings",
     "is_dataset",
     "is_tf_dataset",
     "reads_once",
     "require_end",
+    "require_samples",
 ]
 
 
@@ -64,11 +68,29 @@ def adapter_of(data: Any, *, shuffle: bool = False) -> DataAdapter:
 
 
 def arrays_in_batches(arrays: Any, batch_size: int | None, shuffle: bool) -> DataAdapter:
-    """Keras' adapter of arrays `(x, y)` or `(x, y, sample_weight)`, with `shuffle` in a new order on every pass."""
-    x, y, *weight = arrays
-    return data_adapters.get_data_adapter(
-        x, y, sample_weight=weight[0] if weight else None, batch_size=batch_size or 32, shuffle=shuffle
-    )
+    """Keras' adapter of arrays `(x,)`, `(x, y)` or `(x, y, sample_weight)`; with `shuffle` in a new order each time."""
+    options = {"batch_size": batch_size or 32, "shuffle": shuffle}
+    if has_strings(arrays) and keras.backend.backend() != "tensorflow":
+        indices = data_adapters.get_data_adapter(np.arange(len(tree.flatten(arrays)[0])), **options)
+        return ChangedBatches(indices, lambda rows: tree.map_structure(lambda part: np.asarray(part)[rows], arrays))
+    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(arrays)
+    return data_adapters.get_data_adapter(x, y, sample_weight=sample_weight, **options)
+
+
+def has_strings(arrays: Any) -> bool:
+    """Whether NumPy arrays of strings are among `arrays`, which Keras reads with TensorFlow alone."""
+    return any(isinstance(part, np.ndarray) and part.dtype == object for part in tree.flatten(arrays))
+
+
+def as_objects(inputs: Any) -> Any:
+    """Inputs with lists of strings and NumPy's arrays of strings as arrays of objects, which Keras can read."""
+
+    def convert(part: Any) -> np.ndarray | None:
+        is_list = isinstance(part, list) and bool(part) and isinstance(part[0], str)
+        is_array = isinstance(part, np.ndarray) and part.dtype.kind == "U"
+        return np.asarray(part, dtype=object) if is_list or is_array else None
+
+    return tree.traverse(convert, inputs)
 
 
 def batches(data: Any) -> Iterator[Any]:
@@ -79,7 +101,7 @@ def batches(data: Any) -> Iterator[Any]:
 def as_batches(data: Any, batch_size: int | None = None) -> Iterator[Any]:
     """Iterate once over the batches of a data set, or of arrays `(x, y)`."""
     if not is_dataset(data):
-        data = arrays_in_batches(check_arrays("x, y", tuple(data)), batch_size, shuffle=False)
+        data = arrays_in_batches(check_arrays("fit(x, y)", tuple(data)), batch_size, shuffle=False)
     return batches(data)
 
 
@@ -91,6 +113,26 @@ def first_batches(adapter: DataAdapter, count: int = 1) -> list[Any]:
         length = adapter.num_batches
         return [adapter.py_dataset[i] for i in range(count if length is None else min(count, length))]
     return list(itertools.islice(adapter.get_numpy_iterator(), count))
+
+
+def first_rows(inputs: Any, count: int) -> Any:
+    """The first samples of arrays or of a batch; sparse ones as dense arrays."""
+    return tree.map_structure(lambda array: _dense(array, count) if _is_sparse(array) else array[:count], inputs)
+
+
+def _dense(array: Any, rows: int) -> np.ndarray:
+    return np.asarray(next(data_adapters.get_data_adapter(array, batch_size=rows).get_numpy_iterator()))
+
+
+def _is_sparse(array: Any) -> bool:
+    known = (data_adapter_utils.is_scipy_sparse, data_adapter_utils.is_tensorflow_sparse)
+    return any(is_sparse(array) for is_sparse in (*known, data_adapter_utils.is_jax_sparse))
+
+
+def _standard(batch: Any) -> Any:
+    """A batch in tuples and dense arrays, which every backend takes."""
+    dense = tree.map_structure(lambda array: _dense(array, array.shape[0]) if _is_sparse(array) else array, batch)
+    return tree.lists_to_tuples(dense)
 
 
 class _ListOfBatches(keras.utils.PyDataset):
@@ -132,6 +174,8 @@ class NumpyBatches(DataAdapter):
 class ChangedBatches(NumpyBatches):
     """The batches of a Keras data adapter, each passed through a function.
 
+    Lists become tuples, and sparse matrices dense arrays.
+
     Args:
         source: Keras data adapter.
         change: Function of a batch of NumPy arrays, without state.
@@ -141,10 +185,13 @@ class ChangedBatches(NumpyBatches):
         self.source, self.change = source, change
 
     def get_numpy_iterator(self) -> Iterator[Any]:
-        return map(self.change, self.source.get_numpy_iterator())
+        return map(self._changed, self.source.get_numpy_iterator())
 
     def first(self, count: int) -> list[Any]:
-        return [self.change(batch) for batch in first_batches(self.source, count)]
+        return [self._changed(batch) for batch in first_batches(self.source, count)]
+
+    def _changed(self, batch: Any) -> Any:
+        return self.change(_standard(batch))
 
     @property
     def num_batches(self) -> int | None:
@@ -161,17 +208,30 @@ class ChangedBatches(NumpyBatches):
         self.source.on_epoch_end()
 
 
-def check_arrays(name: str, arrays: Any) -> Any:
+def require_samples(argument: str, data: Any) -> None:
+    """Raise unless `data` yields batches, or is a tuple of arrays `(x, y)` with a label for each sample."""
+    if is_dataset(data):
+        return
+    if not isinstance(data, (tuple, list)) or len(data) not in (2, 3):
+        raise ValueError(
+            f"`{argument}` takes arrays as a tuple (x, y), or a data set that yields batches of them, such as a "
+            "`tf.data.Dataset`, a `keras.utils.PyDataset`, a torch `DataLoader` or a list of batches. "
+            f"Received: {type(data).__name__}"
+        )
+    check_arrays(argument, tuple(data))
+
+
+def check_arrays(argument: str, arrays: Any) -> Any:
     """Return `arrays` if they have the same number of samples, at least one, else raise; labels may be a list."""
     x, *others = arrays
-    arrays = (x, *(np.asarray(part) if isinstance(part, (list, tuple)) else part for part in others))
+    arrays = (as_objects(x), *(np.asarray(part) if isinstance(part, (list, tuple)) else part for part in others))
     flat = tree.flatten(arrays)
     lengths = {np.shape(array)[:1] for array in flat}
     is_wrong = not array_data_adapter.can_convert_arrays(arrays) or any(array is None for array in flat)
     if is_wrong or len(lengths) != 1 or lengths <= {(), (0,)}:
         received = tree.map_structure(lambda array: None if array is None else tuple(np.shape(array)), arrays)
         raise ValueError(
-            f"`fit({name})` takes arrays with the same number of samples, at least one, and labels for each. "
+            f"`{argument}` takes arrays with the same number of samples, at least one, and labels for each. "
             f"Received: shapes {received}"
         )
     return arrays
@@ -190,6 +250,8 @@ def check_length(data: Any, fit_arguments: dict[str, Any]) -> None:
 
 def reads_once(data: Any) -> bool:
     """Whether a second pass over `data` does not yield the same batches: a generator, or its adapter."""
+    while isinstance(data, ChangedBatches):
+        data = data.source
     return isinstance(data, (Iterator, GeneratorDataAdapter))
 
 

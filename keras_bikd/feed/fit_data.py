@@ -5,20 +5,27 @@ from typing import Any, NamedTuple
 import keras
 from keras import tree
 
+# Keras has no public name for what splits its arrays.
+from keras.src.trainers.data_adapters import array_slicing
+
 from keras_bikd.feed.batches import (
     adapter_of,
     arrays_in_batches,
+    as_objects,
     check_arrays,
     check_length,
     first_batches,
+    has_strings,
     is_dataset,
     is_tf_dataset,
+    require_samples,
 )
 from keras_bikd.feed.labels import class_weights, weighted_by_class
 from keras_bikd.feed.pairs import pair, require_pair, require_unpaired
+from keras_bikd.feed.preprocessing import Preprocessing, preprocessed
 from keras_bikd.types import Batch
 
-__all__ = ["FitData", "batched", "data_of_fit", "example_of"]
+__all__ = ["FitData", "arrays_in_fit", "batched", "data_of_fit", "example_of", "raw_batches"]
 
 
 class FitData(NamedTuple):
@@ -26,7 +33,7 @@ class FitData(NamedTuple):
 
     Attributes:
         pairs: Data set of `((x, y), (meta_x, meta_y))`.
-        samples: The training batches alone, for callbacks.
+        samples: The training batches alone, for callbacks, without the student's preprocessing.
         example: A pair with the shapes and dtypes of those to come; of arrays, with all labels.
     """
 
@@ -42,6 +49,7 @@ def data_of_fit(
     *,
     batch_sizes: tuple[int | None, int | None],
     shuffle: bool,
+    preprocessing: Preprocessing,
     fit_arguments: dict[str, Any],
 ) -> FitData:
     """Turn the arguments of `fit` into pairs of batches. At most the first batches are looked at.
@@ -52,6 +60,7 @@ def data_of_fit(
         meta_data: As in `BiKDModel.fit`.
         batch_sizes: Batch sizes for arrays, of the training and of the meta set, or `None`.
         shuffle: Whether to shuffle arrays.
+        preprocessing: That of the student.
         fit_arguments: The remaining keyword arguments of `fit`. Those that Keras does not take for pairs
             (`sample_weight`, `class_weight`, `validation_split`) are applied here and removed.
 
@@ -73,6 +82,7 @@ def data_of_fit(
         samples, labels = arrays_in_batches(arrays, batch_size, shuffle=False), arrays[1]
         train = batched(arrays, batch_size, shuffle)
     check_length(train, fit_arguments)
+    train = preprocessed(train, preprocessing)
     example, meta_labels = _example(train), None
     if class_weight is not None:
         require_unpaired("class_weight", example)
@@ -80,6 +90,7 @@ def data_of_fit(
     pairs = train
     if meta_data is not None:
         meta, meta_labels = _meta_batches(meta_data, batch_size, meta_batch_size, shuffle)
+        meta = preprocessed(meta, preprocessing)
         pairs, meta_example = pair(train, meta), _example(meta)
         require_pair((example, meta_example))
         example = example, meta_example
@@ -99,6 +110,24 @@ def batched(arrays: Any, batch_size: int | None, shuffle: bool) -> Any:
     return as_tf_dataset(adapter)
 
 
+def arrays_in_fit(arguments: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of `keras.Model.fit` with its arrays in batches; a split and sample weights are applied."""
+    arguments = {"y": None, "batch_size": None, "sample_weight": None, "validation_split": None, **arguments}
+    x, y, batch_size, sample_weight, split = (
+        arguments.pop(name) for name in ("x", "y", "batch_size", "sample_weight", "validation_split")
+    )
+    arrays = _train_arrays(x, y, sample_weight=sample_weight, validation_split=split, fit_arguments=arguments)
+    return {"x": batched(arrays, batch_size, arguments.get("shuffle", True)), **arguments}
+
+
+def raw_batches(data: Any, batch_size: int | None) -> Any:
+    """A data set as it is; arrays `(x,)`, `(x, y)` or `(x, y, sample_weight)` in batches."""
+    if is_dataset(data):
+        return data
+    x, *others = data
+    return batched((as_objects(x), *others), batch_size, shuffle=False)
+
+
 def _refuse_with_dataset(arguments: dict[str, Any]) -> None:
     given = [name for name, value in arguments.items() if value is not None]
     if given:
@@ -111,7 +140,7 @@ def _refuse_with_dataset(arguments: dict[str, Any]) -> None:
 def _train_arrays(
     x: Any, y: Any, *, sample_weight: Any, validation_split: float | None, fit_arguments: dict[str, Any]
 ) -> Batch:
-    arrays = check_arrays("x, y", (x, y) if sample_weight is None else (x, y, sample_weight))
+    arrays = check_arrays("fit(x, y)", (x, y) if sample_weight is None else (x, y, sample_weight))
     if validation_split and fit_arguments.get("validation_data") is None:
         arrays, fit_arguments["validation_data"] = _split(arrays, validation_split)
     return arrays
@@ -128,20 +157,15 @@ def _meta_batches(
                 f"Received: meta_batch_size={meta_batch_size!r} with meta_data of type {type(meta_data).__name__}"
             )
         return meta_data if is_tf_dataset(meta_data) else adapter_of(meta_data), None
-    if not isinstance(meta_data, (tuple, list)) or len(meta_data) not in (2, 3):
-        raise ValueError(
-            "`fit(meta_data=...)` takes arrays as a tuple (x, y), or a data set that yields batches of them, such as "
-            "a `tf.data.Dataset`, a `keras.utils.PyDataset`, a torch `DataLoader` or a list of batches. "
-            f"Received: {type(meta_data).__name__}"
-        )
-    arrays = check_arrays("meta_data", tuple(meta_data))
+    require_samples("fit(meta_data=...)", meta_data)
+    arrays = check_arrays("fit(meta_data=...)", tuple(meta_data))
     return batched(arrays, meta_batch_size or batch_size, shuffle), arrays[1]
 
 
 def example_of(x: Any, y: Any) -> tuple[Any, Any] | None:
     """Inputs and labels like those of `fit(x, y)`: arrays, or those of a batch; `None` if there are no labels."""
     if not is_dataset(x):
-        return None if y is None else check_arrays("x, y", (x, y))[:2]
+        return None if y is None else check_arrays("fit(x, y)", (x, y))[:2]
     example = _example(x)
     return (example[0], example[1]) if isinstance(example, (tuple, list)) and len(example) > 1 else None
 
@@ -158,7 +182,9 @@ def _example(data: Any) -> Any:
 def _split(arrays: Batch, validation_split: float) -> tuple[Batch, Batch]:
     if not 0 < validation_split < 1:
         raise ValueError(f"`fit(validation_split=...)` takes a number between 0 and 1. Received: {validation_split!r}")
-    cut = int(len(tree.flatten(arrays)[0]) * (1 - validation_split))
+    if not has_strings(arrays):
+        return array_slicing.train_validation_split(arrays, validation_split)
+    cut = int(len(arrays[1]) * (1 - validation_split))
     return (
         tree.map_structure(lambda array: array[:cut], arrays),
         tree.map_structure(lambda array: array[cut:], arrays),

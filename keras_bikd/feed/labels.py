@@ -12,7 +12,14 @@ from keras_bikd import checks
 from keras_bikd.feed.batches import ChangedBatches, adapter_of, is_dataset, is_tf_dataset
 from keras_bikd.types import Batch
 
-__all__ = ["check_labels", "check_plain_labels", "class_weights", "label_errors", "weighted_by_class"]
+__all__ = [
+    "check_class_weights",
+    "check_labels",
+    "check_plain_labels",
+    "class_weights",
+    "label_errors",
+    "weighted_by_class",
+]
 
 _PAIR = ("training", "meta")
 
@@ -58,8 +65,32 @@ def _checked(data: Any, num_classes: int, names: tuple[str, ...]) -> Any:
 def class_weights(value: Any) -> dict[int, float]:
     """`fit(class_weight=...)` as a dict: from one, or from an array with a number per class."""
     if isinstance(value, dict):
+        labels, weights = all(map(_is_class, value)), np.asarray(list(value.values()))
+        if (
+            not labels
+            or not np.issubdtype(weights.dtype, np.number)
+            or not (np.isfinite(weights) & (weights >= 0)).all()
+        ):
+            raise ValueError(
+                "`fit(class_weight=...)` takes a dict of class ids to numbers, none negative. "
+                f"Received: class_weight={value!r}"
+            )
         return value
     return dict(enumerate(checks.number_per_class("fit", "class_weight", np.asarray(value).tolist())))
+
+
+def _is_class(label: Any) -> bool:
+    return isinstance(label, (int, np.integer)) and bool(label >= 0)
+
+
+def check_class_weights(value: Any, num_classes: int) -> None:
+    """Raise if `fit(class_weight=...)` names a class that does not exist, or is an array of another length."""
+    unknown = [label for label in class_weights(value) if label >= num_classes]
+    if unknown or (not isinstance(value, dict) and len(value) != num_classes):
+        raise ValueError(
+            "`fit(class_weight=...)` takes one number per class, or a dict of class id to number, and the student has "
+            f"{num_classes} classes. Received: class_weight={value!r}"
+        )
 
 
 def weighted_by_class(data: Any, class_weight: dict[int, float]) -> Any:

@@ -65,9 +65,9 @@ def weighted_by_class(train: tf.data.Dataset, class_weight: dict[int, float]) ->
     surplus = tf.constant([weight - 1.0 for weight in class_weight.values()], "float32")
 
     def weigh(x: Any, labels: Tensor, sample_weight: Tensor | None = None) -> Batch:
-        are_ids = labels.shape.rank == 1 or labels.shape[-1] == 1
-        ids = tf.reshape(labels, [-1]) if are_ids else tf.argmax(labels, axis=-1)
-        members = tf.cast(tf.cast(ids, "int64")[:, None] == classes, "float32")
+        are_rows = tf.rank(labels) > 1 and tf.shape(labels)[-1] > 1  # the pipeline may leave the shape open
+        ids = tf.argmax(labels, axis=-1) if are_rows else tf.cast(labels, "int64")
+        members = tf.cast(tf.reshape(ids, [-1, 1]) == classes, "float32")
         weight = 1.0 + tf.linalg.matvec(members, surplus)
         return x, labels, weight if sample_weight is None else weight * tf.cast(sample_weight, weight.dtype)
 

@@ -1,6 +1,6 @@
 """`BiKDModel`: Algorithm 1 of the paper as the `train_step` of a Keras model."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import keras
@@ -12,7 +12,7 @@ from keras_bikd.backend import cond, jit, num_replicas, snapshot, variable_scope
 from keras_bikd.bilevel.hypergradient import VirtualStep, one_step_hypergradient
 from keras_bikd.bilevel.optimizer import BilevelOptimizer, loss_scale, with_loss_scale
 from keras_bikd.bilevel.weight_net import MetaWeightNet
-from keras_bikd.feed import is_pair
+from keras_bikd.feed import as_batches, is_pair, preprocessed_batch, require_samples
 from keras_bikd.losses import hard_loss
 from keras_bikd.models.guard import WeightGuard
 from keras_bikd.models.meta_guided import MetaGuidedModel
@@ -180,6 +180,11 @@ class BiKDModel(MetaGuidedModel):
             dtype = self.student.compute_dtype
             inner = with_loss_scale(keras.optimizers.get(optimizer), dtype)
             meta = keras.optimizers.get(meta_optimizer or keras.optimizers.Adam(1e-3))
+            if optimizer is meta_optimizer and isinstance(optimizer, keras.optimizers.Optimizer):
+                raise ValueError(
+                    "`compile(optimizer=..., meta_optimizer=...)` takes one optimizer for each level, since both keep "
+                    f"the state of their own variables. Received: {optimizer!r} for both. Create a second one."
+                )
             return BilevelOptimizer(inner, with_loss_scale(meta, dtype))
         if meta_optimizer is not None:
             raise ValueError(
@@ -295,6 +300,7 @@ class BiKDModel(MetaGuidedModel):
             `(meta_loss, gradients)`: a scalar, and one tensor per variable of `weight_net.trainable_variables`.
         """
         self._assert_compile_called("hypergradient")
+        batch, meta_batch = preprocessed_batch((batch, meta_batch), self.preprocess_samples)
         if not self._prepared:
             self._prepare(batch, meta_batch)
         variables = [*self.variables, *self.optimizer.variables]
@@ -306,20 +312,25 @@ class BiKDModel(MetaGuidedModel):
         scale = loss_scale(self.meta_optimizer)
         return step.meta_loss / scale, [gradient / scale for gradient in step.hypergradient]
 
-    def sample_weights(self, batches: Iterable[Any]) -> "SampleWeights":
+    def sample_weights(self, data: Any) -> "SampleWeights":
         """Losses and weights of samples as the weight network sees them; the student runs in inference mode.
 
         Args:
-            batches: Iterable of `(x, y)`.
+            data: Arrays as a tuple `(x, y)`, or what yields batches of them, of any kind that `fit` takes.
 
         Returns:
             `SampleWeights` of NumPy arrays, one row per sample.
+
+        Raises:
+            ValueError: If `data` are neither.
         """
+        require_samples("sample_weights(data)", data)
         observe = self._observe = self._observe or jit(self._observe_batch, self.variables)
         rows = []
-        for batch in batches:
+        for raw in as_batches(data):
             # A ready-paired data set yields ((x, y), (meta_x, meta_y)).
-            x, labels = batch[0][:2] if is_pair(batch) else batch[:2]
+            batch = preprocessed_batch(raw[0] if is_pair(raw) else raw, self.preprocess_samples)
+            x, labels = batch[:2]
             observed = observe(tree.map_structure(ops.convert_to_tensor, x), ops.convert_to_tensor(labels))
             rows.append([ops.convert_to_numpy(part) for part in (labels, *observed)])
         return SampleWeights(*(np.concatenate(column) for column in zip(*rows)))

@@ -12,12 +12,15 @@ from keras_bikd import checks
 from keras_bikd.backend import num_replicas, variable_scope
 from keras_bikd.feed import (
     adapter_of,
+    arrays_in_fit,
+    check_class_weights,
     check_plain_labels,
     class_weights,
     example_of,
     is_dataset,
     is_tf_dataset,
     label_errors,
+    preprocessed,
     weighted_by_class,
 )
 from keras_bikd.losses import class_logits
@@ -67,24 +70,34 @@ class DistillationModel(TeacherStudentModel):
         `x` may also be a list of batches `(x, y)`, and `class_weight` an array with a number per class.
         """
         given = inspect.signature(super().fit).bind(x, y, *args, **kwargs).arguments
-        weights = given.get("class_weight")
-        given["class_weight"] = weights = None if weights is None else class_weights(weights)
-        if is_dataset(x):
-            data = x if is_tf_dataset(x) else adapter_of(x, shuffle=bool(given.get("shuffle", True)))
-            data = data if weights is None else weighted_by_class(data, weights)
-            given.update(x=data, class_weight=None, shuffle=False)
-        elif isinstance(y, (list, tuple)):
+        class_weight, batch_size = given.get("class_weight"), given.get("batch_size")
+        if self.preprocess_samples is not None and not is_dataset(x):
+            given = arrays_in_fit(given)
+        if is_dataset(given.get("x")):
+            given = {**given, **self._data_set(given), "shuffle": False, "class_weight": None}
+        elif class_weight is not None:
+            given["class_weight"] = class_weights(class_weight)
+        if isinstance(y, (list, tuple)) and "y" in given:
             given["y"] = np.asarray(y)
         example = example_of(given.get("x"), given.get("y"))
         if example is not None:
             with variable_scope(self):
                 classes = self._count_classes(example[0])
             checks.labels_match("training", example[1], classes)
-            if is_dataset(x):
+            if class_weight is not None:
+                check_class_weights(class_weight, classes)
+            if is_dataset(given["x"]):
                 given["x"] = check_plain_labels("training", given["x"], classes)
-            given["validation_data"] = check_plain_labels("validation", given.get("validation_data"), classes)
+            given["validation_data"] = self._validation_data(given, batch_size, classes)
         with label_errors():
             return super().fit(**given)
+
+    def _data_set(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """`x` of `fit` as a data set of batches that the student takes, weighted by class."""
+        x, class_weight = arguments["x"], arguments.get("class_weight")
+        data = x if is_tf_dataset(x) else adapter_of(x, shuffle=bool(arguments.get("shuffle", True)))
+        data = preprocessed(data, self.preprocess_samples)
+        return {"x": data if class_weight is None else weighted_by_class(data, class_weights(class_weight))}
 
     def compute_loss(
         self,

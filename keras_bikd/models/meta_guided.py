@@ -9,7 +9,17 @@ from keras import ops, tree
 from keras_bikd import checks
 from keras_bikd.backend import num_replicas, run_step, variable_scope
 from keras_bikd.bilevel.hypergradient import VirtualStep
-from keras_bikd.feed import check_labels, check_plain_labels, data_of_fit, is_dataset, label_errors, require_pair
+from keras_bikd.feed import (
+    check_class_weights,
+    check_labels,
+    data_of_fit,
+    first_rows,
+    is_dataset,
+    is_pair,
+    label_errors,
+    preprocessed_batch,
+    require_pair,
+)
 from keras_bikd.models.problem import Problem, unpacked
 from keras_bikd.models.teacher_student import TeacherStudentModel
 from keras_bikd.objectives import BalancedSoftmax, CrossEntropy, SoftTargets
@@ -128,13 +138,22 @@ class MetaGuidedModel(TeacherStudentModel):
         for name, size in (("batch_size", batch_size), ("meta_batch_size", meta_batch_size)):
             if size is not None:
                 checks.positive_integer("fit", name, size)
-        sizes = batch_size, meta_batch_size
-        data = data_of_fit(x, y, meta_data, batch_sizes=sizes, shuffle=shuffle, fit_arguments=kwargs)
+        class_weight = kwargs.get("class_weight")
+        data = data_of_fit(
+            x,
+            y,
+            meta_data,
+            batch_sizes=(batch_size, meta_batch_size),
+            shuffle=shuffle,
+            preprocessing=self.preprocess_samples,
+            fit_arguments=kwargs,
+        )
         self._prepare(*data.example)
+        if class_weight is not None:
+            check_class_weights(class_weight, self.num_classes)
         if meta_data is not None and not is_dataset(meta_data):
             checks.warn_of_missing_classes(meta_data[1], self.num_classes)
-        if "validation_data" in kwargs:
-            kwargs["validation_data"] = check_plain_labels("validation", kwargs["validation_data"], self.num_classes)
+        kwargs["validation_data"] = self._validation_data(kwargs, batch_size, self.num_classes)
         callbacks = callbacks if isinstance(callbacks, (list, tuple)) else [callbacks] if callbacks else []
         self.training_samples = data.samples
         try:
@@ -153,12 +172,29 @@ class MetaGuidedModel(TeacherStudentModel):
     def train_step(self, *arguments: Any) -> Any:
         return run_step(self, self.bilevel_step, *arguments)
 
-    def train_on_batch(self, x: Batch, y: Batch | None = None, *, return_dict: bool = False) -> Any:
-        """Take one step on the pair `x = (x, y)`, `y = (meta_x, meta_y)`; see `keras.Model.train_on_batch`."""
+    def train_on_batch(
+        self,
+        x: Batch,
+        y: Batch | None = None,
+        sample_weight: None = None,
+        class_weight: None = None,
+        return_dict: bool = False,
+    ) -> Any:
+        """Take one step on the pair `x = (x, y)`, `y = (meta_x, meta_y)`; see `keras.Model.train_on_batch`.
+
+        Sample weights are the third elements of the two batches.
+        """
         self._assert_compile_called("train_on_batch")
+        if sample_weight is not None or class_weight is not None or not is_pair((x, y)):
+            raise ValueError(
+                "`train_on_batch` takes a training batch and a meta batch, `train_on_batch((x, y), (meta_x, meta_y))`, "
+                "each with its sample weights, if any, as a third element. Received: "
+                + ", ".join(type(given).__name__ for given in (x, y, sample_weight, class_weight) if given is not None)
+            )
+        x, y = preprocessed_batch((x, y), self.preprocess_samples)
         if not self._prepared:
             self._prepare(x, y)
-        return super().train_on_batch(x, y, return_dict=return_dict)
+        return keras.Model.train_on_batch(self, x, y, return_dict=return_dict)
 
     def _prepare(self, batch: Batch, meta_batch: Any) -> None:
         """Check the first batches, and create all that training needs, before the first step."""
@@ -166,14 +202,18 @@ class MetaGuidedModel(TeacherStudentModel):
         checks.batched("training", batch[1])
         with variable_scope(self):
             self.num_classes = classes = self._count_classes(batch[0])
-            checks.same_structure(batch[0], meta_batch[0])
+            checks.same_structure(batch[0], meta_batch[0], lambda inputs: self.student(first_rows(inputs, 1)))
             checks.labels_match("training", batch[1], classes)
             checks.labels_match("meta", meta_batch[1], classes)
             self.built = True
             self._build_optimizer()
             # Creates the user's metrics. Private, but `fit` under a strategy would do it with the pair, and fail.
-            self._symbolic_build(data_batch=(batch[0], batch[1][: len(tree.flatten(batch[0])[0])]))
+            super()._symbolic_build(data_batch=(batch[0], batch[1][: tree.flatten(batch[0])[0].shape[0]]))
         self._prepared = True
+
+    def _symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
+        if not self._prepared:  # a layer that is never called, such as a preprocessor, would make Keras try a pair
+            super()._symbolic_build(iterator=iterator, data_batch=data_batch)
 
     def _build_optimizer(self) -> None:
         self.optimizer.build(self.student.trainable_variables)

@@ -24,7 +24,7 @@ class Forward(NamedTuple):
         features: `(batch, 2)`, what the weight network sees: cross-entropy of the teacher, then of the student.
         labels: Labels, as they were given.
         mean_weight: `(batch,)`, the part of each sample in the mean over the global batch.
-        state: New values of the student's non-trainable variables.
+        state: New values of the student's state.
     """
 
     logits: Tensor
@@ -71,7 +71,7 @@ class Problem:
         x, labels, sample_weight = unpacked(batch)
         teacher_logits = self.teacher_logits(x)
         teacher_losses = hard_loss(labels, teacher_logits)
-        state = snapshot(self.student.non_trainable_variables)
+        state = snapshot(self._state)
 
         def losses_of(logits: Tensor) -> Tensor:
             known = class_logits(logits)
@@ -97,7 +97,7 @@ class Problem:
         """The (scaled) mean loss on the meta batch, as a function of `theta'` (lines 9-10)."""
         x, labels, sample_weight = unpacked(meta_batch)
         teacher_logits = None if self.meta_loss == "hard" else self.teacher_logits(x)
-        state = snapshot(self.student.non_trainable_variables)
+        state = snapshot(self._state)
 
         def upper_loss(theta: list[Tensor]) -> Tensor:
             # The meta batch has its own batch statistics; its updates of the state are discarded.
@@ -112,11 +112,11 @@ class Problem:
     ) -> tuple[Tensor, Tensor | None, list[Tensor]]:
         """The student in training mode as a pure function of its variables: `(logits, penalty, new_state)`."""
         student = self.student
-        variables = [*student.trainable_variables, *student.non_trainable_variables]
+        variables = [*student.trainable_variables, *self._state]
         with keras.StatelessScope(state_mapping=zip(variables, [*theta, *state]), collect_losses=True) as scope:
             logits = student(x, training=True)
             losses = [ops.sum(ops.cast(loss, keras.config.floatx())) for loss in student.losses]
-        new_state = [scope.get_current_value(variable) for variable in student.non_trainable_variables]
+        new_state = [scope.get_current_value(variable) for variable in self._state]
         return logits, sum(losses) if losses else None, new_state
 
     def cotangents(self, weights: Tensor, forward: Forward) -> tuple[Tensor, None]:
@@ -134,8 +134,13 @@ class Problem:
 
     def keep_state(self, forward: Forward) -> None:
         """Keep the state that the real student's forward pass has updated, such as moving averages."""
-        for variable, value in zip(self.student.non_trainable_variables, forward.state):
+        for variable, value in zip(self._state, forward.state):
             variable.assign(value)
+
+    @property
+    def _state(self) -> list[keras.Variable]:
+        """What a forward pass of the student may update, metrics inside its layers included."""
+        return [*self.student.non_trainable_variables, *self.student.metrics_variables]
 
     def _meta_losses(self, labels: Tensor, teacher_logits: Tensor | None, logits: Tensor) -> Tensor:
         if self.meta_loss == "hard":

@@ -10,7 +10,19 @@ from keras import ops, tree
 
 from keras_bikd import checks
 from keras_bikd.backend import no_gradients
+from keras_bikd.feed import (
+    Preprocessing,
+    check_plain_labels,
+    first_rows,
+    is_dataset,
+    preprocessed,
+    preprocessed_batch,
+    preprocessing_of,
+    raw_batches,
+    require_same_preprocessing,
+)
 from keras_bikd.losses import class_logits, hard_loss
+from keras_bikd.models.experts import Experts
 from keras_bikd.models.teacher_reference import TeacherReference
 from keras_bikd.serialization import Serializable, for_every_backend
 from keras_bikd.types import Teacher, Tensor
@@ -90,6 +102,59 @@ class TeacherStudentModel(Serializable, keras.Model):
     def _build_optimizer(self) -> None:
         self.optimizer.build(self.trainable_variables)
 
+    @property
+    def preprocess_samples(self) -> Preprocessing:
+        """How the student prepares raw batches, if it has a preprocessor, as classifiers of keras-hub do; else `None`.
+
+        It is applied wherever the student would apply it: in `fit`, `evaluate` and `predict`, and not in `call`.
+        """
+        return preprocessing_of(self.student)
+
+    def evaluate(
+        self,
+        x: Any = None,
+        y: Any = None,
+        batch_size: int | None = None,
+        verbose: Any = "auto",
+        sample_weight: Any = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        # In `fit`, the validation data are prepared once.
+        if self.preprocess_samples is not None and not kwargs.get("_use_cached_eval_dataset"):
+            data = x if y is None else (x, y) if sample_weight is None else (x, y, sample_weight)
+            x = self._batches(data, batch_size)
+            y = batch_size = sample_weight = None
+        return super().evaluate(x, y, batch_size, verbose, sample_weight, *args, **kwargs)
+
+    def predict(self, x: Any, batch_size: int | None = None, *args: Any, **kwargs: Any) -> Any:
+        if self.preprocess_samples is not None:
+            x, batch_size = self._batches(x if is_dataset(x) else (x,), batch_size), None
+        return super().predict(x, batch_size, *args, **kwargs)
+
+    def _batches(self, data: Any, batch_size: int | None) -> Any:
+        return preprocessed(raw_batches(data, batch_size), self.preprocess_samples)
+
+    def _validation_data(self, arguments: dict[str, Any], batch_size: int | None, num_classes: int) -> Any:
+        """The validation data of `fit`, checked and prepared."""
+        data = check_plain_labels("validation", arguments.get("validation_data"), num_classes)
+        if data is None or self.preprocess_samples is None:
+            return data
+        return self._batches(data, arguments.get("validation_batch_size") or batch_size)
+
+    def train_on_batch(self, x: Any, y: Any = None, sample_weight: Any = None, *args: Any, **kwargs: Any) -> Any:
+        return super().train_on_batch(*self._batch(x, y, sample_weight), *args, **kwargs)
+
+    def test_on_batch(self, x: Any, y: Any = None, sample_weight: Any = None, *args: Any, **kwargs: Any) -> Any:
+        return super().test_on_batch(*self._batch(x, y, sample_weight), *args, **kwargs)
+
+    def predict_on_batch(self, x: Any) -> Any:
+        return super().predict_on_batch(self._batch(x)[0])
+
+    def _batch(self, *batch: Any) -> tuple[Any, Any, Any]:
+        prepared = preprocessed_batch(batch, self.preprocess_samples)
+        return keras.utils.unpack_x_y_sample_weight(prepared)
+
     def teacher_logits(self, inputs: Any) -> Tensor:
         """Logits of the teacher in inference mode, detached from every gradient.
 
@@ -118,7 +183,9 @@ class TeacherStudentModel(Serializable, keras.Model):
 
     def _count_classes(self, inputs: Any) -> int:
         """Number of classes; raise unless student and teacher return logits of the same number."""
-        rows = tree.map_structure(lambda tensor: tensor[:_ROWS], inputs)
+        for teacher in _networks_of(self.teacher):
+            require_same_preprocessing(self.student, teacher)
+        rows = first_rows(inputs, _ROWS)
         student, teacher = (
             checks.classes_of(role, model, outputs)
             for role, model, outputs in (
@@ -167,11 +234,25 @@ class TeacherStudentModel(Serializable, keras.Model):
         return [variable for variable in variables if id(variable) not in ids]
 
     @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        taught = {id(metric) for metric in self.teacher.metrics}
+        return [metric for metric in super().metrics if id(metric) not in taught]
+
+    @property
     def losses(self) -> list[Tensor]:
         return self._losses_override or self.student.losses  # on JAX, those of the forward pass
 
     def summary(self, *args: Any, **kwargs: Any) -> None:
         self.student.summary(*args, **kwargs)
+
+    def save(self, filepath: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
+        """Save student, teacher and the state of the training; see `keras.Model.save`."""
+        if os.fspath(filepath).endswith((".h5", ".hdf5")):
+            raise ValueError(
+                f"`{type(self).__name__}.save` writes `.keras` files. Keras' older format cannot hold a model of two "
+                f"models. Replace the extension with `.keras`, or save `model.student`. Received: filepath={filepath!r}"
+            )
+        super().save(filepath, *args, **kwargs)
 
     def export(self, *args: Any, **kwargs: Any) -> Any:
         return self.student.export(*args, **kwargs)
@@ -202,3 +283,10 @@ class TeacherStudentModel(Serializable, keras.Model):
     # The student's own build configuration is stored with the student.
     def get_build_config(self) -> None:
         return None
+
+
+def _networks_of(teacher: keras.Model) -> list[keras.Model]:
+    """The networks that a teacher consists of."""
+    if isinstance(teacher, Experts):
+        return teacher.experts
+    return [teacher.network if isinstance(teacher, TeacherReference) else teacher]

@@ -11,7 +11,14 @@ from keras_bikd.feed.batches import (
     require_end,
 )
 from keras_bikd.feed.fit_data import FitData, batched, data_of_fit, example_of
-from keras_bikd.feed.labels import check_labels, check_plain_labels, class_weights, label_errors, weighted_by_class
+from keras_bikd.feed.labels import (
+    check_labels,
+    check_plain_labels,
+    class_weights,
+    label_errors,
+    sample_weights,
+    weighted_by_class,
+)
 from keras_bikd.feed.pairs import is_pair, pair, require_pair
 
 __all__ = [
@@ -34,5 +41,6 @@ __all__ = [
     "reads_once",
     "require_end",
     "require_pair",
+    "sample_weights",
     "weighted_by_class",
 ]

@@ -7,6 +7,7 @@ from keras import tree
 
 from keras_bikd.feed.batches import adapter_of, is_tf_dataset
 from keras_bikd.feed.pairs import SHUFFLE_BUFFER
+from keras_bikd.targets import labels_and_logits
 from keras_bikd.types import Batch, Tensor
 
 __all__ = ["as_tf_dataset", "checked", "example", "weighted_by_class", "zipped"]
@@ -64,12 +65,13 @@ def weighted_by_class(train: tf.data.Dataset, class_weight: dict[int, float]) ->
     classes = tf.constant(list(class_weight), "int64")
     surplus = tf.constant([weight - 1.0 for weight in class_weight.values()], "float32")
 
-    def weigh(x: Any, labels: Tensor, sample_weight: Tensor | None = None) -> Batch:
+    def weigh(x: Any, target: Any, sample_weight: Tensor | None = None) -> Batch:
+        labels, _ = labels_and_logits(target)
         are_ids = labels.shape.rank == 1 or labels.shape[-1] == 1
         ids = tf.reshape(labels, [-1]) if are_ids else tf.argmax(labels, axis=-1)
         members = tf.cast(tf.cast(ids, "int64")[:, None] == classes, "float32")
         weight = 1.0 + tf.linalg.matvec(members, surplus)
-        return x, labels, weight if sample_weight is None else weight * tf.cast(sample_weight, weight.dtype)
+        return x, target, weight if sample_weight is None else weight * tf.cast(sample_weight, weight.dtype)
 
     return train.map(weigh)
 
@@ -79,7 +81,9 @@ def checked(data: tf.data.Dataset, num_classes: int, names: tuple[str, ...]) -> 
 
     def check(*parts: Any) -> Any:
         batches = parts if len(names) > 1 else (parts,)
-        assertions = [_assertion(name, batch[1], num_classes) for name, batch in zip(names, batches)]
+        assertions = [
+            _assertion(name, labels_and_logits(batch[1])[0], num_classes) for name, batch in zip(names, batches)
+        ]
         with tf.control_dependencies(assertions):
             identical = tf.nest.map_structure(tf.identity, parts)
         return identical if len(identical) > 1 else identical[0]

@@ -18,10 +18,12 @@ from keras_bikd.feed import (
     is_dataset,
     is_tf_dataset,
     label_errors,
+    sample_weights,
     weighted_by_class,
 )
 from keras_bikd.losses import class_logits
 from keras_bikd.models.teacher_student import TeacherStudentModel
+from keras_bikd.targets import labels_and_logits
 from keras_bikd.types import Teacher, Tensor
 
 __all__ = ["DistillationModel"]
@@ -64,7 +66,9 @@ class DistillationModel(TeacherStudentModel):
     def fit(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> keras.callbacks.History:
         """Train the student; as `keras.Model.fit`, but student, teacher and labels are checked first.
 
-        `x` may also be a list of batches `(x, y)`, and `class_weight` an array with a number per class.
+        `x` may also be a list of batches `(x, y)`, and `class_weight` an array with a number per class. Wherever a
+        batch is `(x, y)`, `y` may be a dict `{"labels": labels, "teacher_logits": logits}`; the teacher then does not
+        run.
         """
         given = inspect.signature(super().fit).bind(x, y, *args, **kwargs).arguments
         weights = given.get("class_weight")
@@ -75,10 +79,13 @@ class DistillationModel(TeacherStudentModel):
             given.update(x=data, class_weight=None, shuffle=False)
         elif isinstance(y, (list, tuple)):
             given["y"] = np.asarray(y)
+        elif weights is not None and isinstance(y, dict):  # Keras takes weights of classes for a single output alone
+            own, others = sample_weights(y, weights), given.get("sample_weight")
+            given.update(sample_weight=own if others is None else own * np.reshape(others, -1), class_weight=None)
         example = example_of(given.get("x"), given.get("y"))
         if example is not None:
             with variable_scope(self):
-                classes = self._count_classes(example[0])
+                classes = self._count_classes(example[0], labels_and_logits(example[1])[1])
             checks.labels_match("training", example[1], classes)
             if is_dataset(x):
                 given["x"] = check_plain_labels("training", given["x"], classes)
@@ -89,7 +96,7 @@ class DistillationModel(TeacherStudentModel):
     def compute_loss(
         self,
         x: Any = None,
-        y: Tensor | None = None,
+        y: Any = None,
         y_pred: Tensor | None = None,
         sample_weight: Tensor | None = None,
         training: bool = True,
@@ -97,7 +104,8 @@ class DistillationModel(TeacherStudentModel):
         """Mean objective of the training; in `evaluate`, the loss of `compile`."""
         if not training:
             return super().compute_loss(x, y, y_pred, sample_weight, training=training)
-        losses = self.objective(y, self.teacher_logits(x), class_logits(y_pred))
+        labels, stored = labels_and_logits(y)
+        losses = self.objective(labels, self.teacher_logits(x, stored), class_logits(y_pred))
         if sample_weight is not None:
             losses = losses * ops.cast(ops.reshape(sample_weight, (-1,)), losses.dtype)
         # The optimizer sums over the replicas.

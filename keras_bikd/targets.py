@@ -2,7 +2,7 @@
 
 from typing import Any
 
-__all__ = ["labels_and_logits"]
+__all__ = ["labels_and_logits", "weights_of_labels"]
 
 
 def labels_and_logits(target: Any) -> tuple[Any, Any]:
@@ -31,3 +31,8 @@ def labels_and_logits(target: Any) -> tuple[Any, Any]:
             f"Received: a dict with the keys {sorted(map(str, target))}"
         )
     return target["labels"], target["teacher_logits"]
+
+
+def weights_of_labels(sample_weight: Any) -> Any:
+    """The sample weights of a batch. Keras gives those of arrays the structure of the target."""
+    return sample_weight["labels"] if isinstance(sample_weight, dict) else sample_weight

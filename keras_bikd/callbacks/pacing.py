@@ -23,8 +23,8 @@ __all__ = ["ExpertPacing"]
 class ExpertPacing(keras.callbacks.Callback):
     """Pace the experts of LFME: an expert that the student has caught up with no longer counts.
 
-    For a `DistillationModel` whose teacher is `Experts` and whose objective is `ExpertsObjective`. With a `StoredTeacher`
-    in the place of the `Experts`, both data sets need the targets that `StoredTeacher` describes. Before the training
+    For a `DistillationModel` whose teacher is `Experts` and whose objective is `ExpertsObjective`. With a
+    `StoredTeacher` in place of the `Experts`, both data sets need targets with `teacher_logits`. Before the training
     the callback measures once how confident the experts are on the training data: samples with a confident expert come
     first. After every epoch it compares the student with each expert on a balanced meta set and logs
     `expert_weight_0`, `expert_weight_1`, ...

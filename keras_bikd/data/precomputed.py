@@ -90,7 +90,7 @@ def precompute_teacher(
     Args:
         teacher: `keras.Model` with one output, the logits; or the path of one.
         data: What `load` returned. The augmentation of the training images must be one of `keras_bikd.data`, or a
-            function or frozen dataclass at the top level of a module that takes NumPy arrays.
+            function or frozen dataclass at the top level of a module, which here gets NumPy arrays.
         path: File to write, such as `"teacher.npy"`.
         views: Number of views of every image, one per epoch in turn. Without augmentation there is one.
         batch_size: Images per forward pass of the teacher.
@@ -279,9 +279,9 @@ def _compute(teacher: keras.Model, samples: Any, path: pathlib.Path, header: Row
 
 def _check_range(logits: np.ndarray, dtype: str) -> None:
     checks.finite_logits(logits)
-    largest = float(np.abs(logits).max())
-    if largest > np.finfo(dtype).max:
+    largest, limit = float(np.abs(logits).max()), float(np.finfo(dtype).max)
+    if largest > limit:
         raise ValueError(
-            f"A logit of the teacher is too large for {dtype}, whose largest number is {np.finfo(dtype).max}. Pass "
+            f"A logit of the teacher is too large for {dtype}, whose largest number is {limit:g}. Pass "
             f'`precompute_teacher(dtype="float32")`. Received: a logit of size {largest:g}'
         )

@@ -10,7 +10,7 @@ from keras.src.trainers.data_adapters import data_adapter_utils
 
 from keras_bikd import checks
 from keras_bikd.feed.batches import ChangedBatches, adapter_of, is_dataset, is_tf_dataset
-from keras_bikd.targets import labels_and_logits
+from keras_bikd.targets import labels_and_logits, weights_of_labels
 from keras_bikd.types import Batch
 
 __all__ = ["check_labels", "check_plain_labels", "class_weights", "label_errors", "sample_weights", "weighted_by_class"]
@@ -73,7 +73,7 @@ def weighted_by_class(data: Any, class_weight: dict[int, float]) -> Any:
     def weigh(batch: Batch) -> Batch:
         x, target, *given = batch
         weight = sample_weights(target, class_weight)
-        return x, target, np.asarray(weight * given[0].reshape(-1) if given else weight, "float32")
+        return x, target, np.asarray(weight * weights_of_labels(given[0]).reshape(-1) if given else weight, "float32")
 
     return ChangedBatches(adapter_of(data), weigh)
 

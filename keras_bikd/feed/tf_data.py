@@ -7,7 +7,7 @@ from keras import tree
 
 from keras_bikd.feed.batches import adapter_of, is_tf_dataset
 from keras_bikd.feed.pairs import SHUFFLE_BUFFER
-from keras_bikd.targets import labels_and_logits
+from keras_bikd.targets import labels_and_logits, weights_of_labels
 from keras_bikd.types import Batch, Tensor
 
 __all__ = ["as_tf_dataset", "checked", "example", "weighted_by_class", "zipped"]
@@ -71,7 +71,8 @@ def weighted_by_class(train: tf.data.Dataset, class_weight: dict[int, float]) ->
         ids = tf.reshape(labels, [-1]) if are_ids else tf.argmax(labels, axis=-1)
         members = tf.cast(tf.cast(ids, "int64")[:, None] == classes, "float32")
         weight = 1.0 + tf.linalg.matvec(members, surplus)
-        return x, target, weight if sample_weight is None else weight * tf.cast(sample_weight, weight.dtype)
+        given = weights_of_labels(sample_weight)
+        return x, target, weight if given is None else weight * tf.cast(given, weight.dtype)
 
     return train.map(weigh)
 

@@ -23,7 +23,7 @@ from keras_bikd.feed import (
 )
 from keras_bikd.losses import class_logits
 from keras_bikd.models.teacher_student import TeacherStudentModel
-from keras_bikd.targets import labels_and_logits
+from keras_bikd.targets import labels_and_logits, weights_of_labels
 from keras_bikd.types import Teacher, Tensor
 
 __all__ = ["DistillationModel"]
@@ -107,6 +107,6 @@ class DistillationModel(TeacherStudentModel):
         labels, stored = labels_and_logits(y)
         losses = self.objective(labels, self.teacher_logits(x, stored), class_logits(y_pred))
         if sample_weight is not None:
-            losses = losses * ops.cast(ops.reshape(sample_weight, (-1,)), losses.dtype)
+            losses = losses * ops.cast(ops.reshape(weights_of_labels(sample_weight), (-1,)), losses.dtype)
         # The optimizer sums over the replicas.
         return (ops.mean(losses) + sum(self.losses)) / num_replicas()

@@ -11,7 +11,7 @@ from keras_bikd.backend import all_reduce_sum, num_replicas, snapshot
 from keras_bikd.bilevel.hypergradient import Difference, VirtualStep
 from keras_bikd.bilevel.optimizer import loss_scale
 from keras_bikd.losses import class_logits, hard_loss, soft_loss
-from keras_bikd.targets import labels_and_logits
+from keras_bikd.targets import labels_and_logits, weights_of_labels
 from keras_bikd.types import Batch, Tensor
 
 __all__ = ["Forward", "LowerLevel", "Problem", "unpacked"]
@@ -151,6 +151,7 @@ def unpacked(batch: Batch) -> tuple[Any, Tensor, Tensor | None, Tensor | None]:
     Logits and weights may be missing (`None`). The weights, which may come in a column, have the shape `(batch,)`.
     """
     x, target, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
+    sample_weight = weights_of_labels(sample_weight)
     return x, *labels_and_logits(target), None if sample_weight is None else ops.reshape(sample_weight, (-1,))
 
 

@@ -13,7 +13,7 @@ from keras_bikd.backend import no_gradients
 from keras_bikd.losses import class_logits, hard_loss
 from keras_bikd.models.teacher_reference import TeacherReference
 from keras_bikd.serialization import Serializable, for_every_backend
-from keras_bikd.targets import labels_and_logits
+from keras_bikd.targets import labels_and_logits, weights_of_labels
 from keras_bikd.types import Logs, Teacher, Tensor
 
 __all__ = ["TeacherStudentModel"]
@@ -101,10 +101,12 @@ class TeacherStudentModel(Serializable, keras.Model):
         sample_weight: Tensor | None = None,
         training: bool = True,
     ) -> Tensor:
-        return super().compute_loss(x, labels_and_logits(y)[0], y_pred, sample_weight, training=training)
+        labels, _ = labels_and_logits(y)
+        return super().compute_loss(x, labels, y_pred, weights_of_labels(sample_weight), training=training)
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Tensor, sample_weight: Tensor | None = None) -> Logs:
-        return super().compute_metrics(x, labels_and_logits(y)[0], y_pred, sample_weight=sample_weight)
+        labels, _ = labels_and_logits(y)
+        return super().compute_metrics(x, labels, y_pred, sample_weight=weights_of_labels(sample_weight))
 
     def teacher_logits(self, inputs: Any, stored: Tensor | None = None) -> Tensor:
         """Logits of the teacher in inference mode, detached from every gradient.

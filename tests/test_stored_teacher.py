@@ -245,8 +245,14 @@ def test_a_teacher_is_known_by_what_it_computes(tmp_path):
         precompute_teacher(other, data, path)
 
 
+def two_outputs():
+    inputs = keras.Input((6,))
+    return keras.Model(inputs, [keras.layers.Dense(4)(inputs), keras.layers.Dense(4)(inputs)])
+
+
 REFUSED = {
-    "softmax": (lambda: (models.perceptron(keras.layers.Dense(4), keras.layers.Softmax()), load()), {}, None),
+    "softmax": (lambda: (keras.Sequential([teacher(), keras.layers.Softmax()]), load()), {}, "are probabilities"),
+    "two outputs": (lambda: (two_outputs(), load()), {}, "one output.*a teacher with 2 outputs"),
     "data": (lambda: (teacher(), META), {}, r"data=.*takes what `keras_bikd.data.load` returns.*Received: tuple"),
     "teacher": (lambda: (3, load()), {}, r"teacher=.*Received: 3"),
     "views": (lambda: (teacher(), load()), {"views": 0}, r"views=0"),
@@ -266,7 +272,7 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("name", [name for name in REFUSED if REFUSED[name][2]])
+@pytest.mark.parametrize("name", REFUSED)
 def test_refused_before_a_file_is_written(name, tmp_path):
     build, kwargs, message = REFUSED[name]
     net, data = build()

@@ -19,7 +19,7 @@ from keras_bikd.data.split import Split
 from keras_bikd.feed.indexed import IndexedBatches
 from keras_bikd.types import Batch
 
-__all__ = ["from_view", "held_out", "of_classes", "own_test", "training", "views", "with_logits"]
+__all__ = ["images_between", "held_out", "of_classes", "own_test", "training", "views", "with_logits"]
 
 
 def training(source: Source, split: Split, batch_size: int, augment: Augmentation | None) -> IndexedBatches:
@@ -60,7 +60,7 @@ def with_logits(
     return _drawn(split, batch_size, shuffled)
 
 
-def from_view(samples: grain.MapDataset, start: int, stop: int, batch_size: int) -> Iterator[np.ndarray]:
+def images_between(samples: grain.MapDataset, start: int, stop: int, batch_size: int) -> Iterator[np.ndarray]:
     """The images of `samples` at the indices from `start` to `stop` in batches; threads make them ahead."""
     images = grain.MapDataset.range(start, stop).map(lambda i: samples[int(i)][0])
     return iter(IndexedBatches(images.batch(batch_size)))

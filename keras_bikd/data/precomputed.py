@@ -140,10 +140,8 @@ def precompute_teacher(
     }
     header = _recorded(path, asked)
     if header is None:
-        outputs = ops.convert_to_numpy(teacher.predict_on_batch(probed))
-        checks.classes_of("teacher", teacher, outputs)
-        header = {"keras_bikd": __version__, **asked, "views_done": 0}
-        header["shape"] = [asked["views"], asked["images"], outputs.shape[-1]]
+        shape = [asked["views"], asked["images"], _outputs(teacher, probed)]
+        header = {"keras_bikd": __version__, **asked, "shape": shape, "views_done": 0}
     _compute(teacher, samples, path, header, batch_size)
     return PrecomputedTeacher(path, data, header)
 
@@ -172,7 +170,7 @@ def _facts(data: LongTailedData, probed: np.ndarray) -> Row:
         "split_ids_sha256": split.ids_sha256,
         "images_sha256": hashlib.sha256(probed.tobytes()).hexdigest(),
         "images": len(split.train),
-        "seed": split.seed,
+        "seed": split.seed,  # of the augmentation too
     }
 
 
@@ -187,6 +185,18 @@ def _loaded(teacher: Teacher, images: np.ndarray) -> keras.Model:
     if not teacher.built:
         teacher(images, training=False)
     return teacher
+
+
+def _outputs(teacher: keras.Model, images: np.ndarray) -> int:
+    """Width of the teacher's logits."""
+    logits = teacher.predict_on_batch(images)
+    if isinstance(logits, (dict, list, tuple)):
+        raise ValueError(
+            "`precompute_teacher(teacher=...)` takes a teacher with one output, the logits. Make one of it: "
+            f"`keras.Model(teacher.inputs, teacher.outputs[0])`. Received: a teacher with {len(logits)} outputs"
+        )
+    checks.classes_of("teacher", teacher, logits)
+    return int(logits.shape[-1])
 
 
 def _description(augment: Any, samples: Any) -> Any:
@@ -266,7 +276,7 @@ def _compute(teacher: keras.Model, samples: Any, path: pathlib.Path, header: Row
     rows = file.reshape(total, -1)
     verbose = int(keras.config.is_interactive_logging_enabled())
     progress = keras.utils.Progbar(total, unit_name="view", verbose=verbose)
-    for images in indexed.from_view(samples, done, total, batch_size):
+    for images in indexed.images_between(samples, done, total, batch_size):
         logits = ops.convert_to_numpy(teacher.predict_on_batch(images))
         _check_range(logits, header["dtype"])
         rows[done : done + len(logits)] = logits

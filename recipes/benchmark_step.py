@@ -8,8 +8,8 @@ JAX, jitted. Every variant runs in its own process, which reports its peak memor
 in turn, so that a machine that slows down affects all of them. The recipe prints the mean seconds per step, and the
 ratios to plain KD.
 
-`difference` is `compile(hypergradient="forward_difference")`; `meta / 4` has a quarter of the meta batch; with `stored
-teacher` the batches bring the teacher's logits, as those of `data.precompute_teacher`, and it does not run. `last layer`
+`difference` is `compile(hypergradient="forward_difference")`; `meta / 4` has a quarter of the meta batch. With `stored
+teacher`, batches bring the teacher's logits, as those of `data.precompute_teacher` do, and it never runs. `last layer`
 and `every 5th` are approximations of the hypergradient. `naive` is BiKD written literally from Algorithm 1, with a
 second forward and backward pass for the real step. This takes twelve minutes on two CPU cores. On JAX, which compiles
 for longer, it takes six with `--batch-size 20`.

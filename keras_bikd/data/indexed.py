@@ -19,7 +19,7 @@ from keras_bikd.data.split import Split
 from keras_bikd.feed.indexed import IndexedBatches
 from keras_bikd.types import Batch
 
-__all__ = ["images_between", "held_out", "of_classes", "own_test", "training", "views", "with_logits"]
+__all__ = ["held_out", "images_between", "of_classes", "own_test", "training", "views", "with_logits"]
 
 
 def training(source: Source, split: Split, batch_size: int, augment: Augmentation | None) -> IndexedBatches:

@@ -410,6 +410,10 @@ BAD = {
         lambda: with_logits(distilled(bikd.StoredTeacher()), np.full((24, 4), 0.25)),
         "its outputs are probabilities",
     ),
+    "class weights and a split": (
+        lambda: with_logits(distilled(bikd.StoredTeacher()), LOGITS, class_weight={0: 2.0}, validation_split=0.5),
+        "not both.*validation_split=0.5",
+    ),
     "names": (
         lambda: distilled(bikd.StoredTeacher()).fit(TRAIN[0], {"y": TRAIN[1], "logits": LOGITS}, verbose=0),
         r"keys \['logits', 'y'\]",

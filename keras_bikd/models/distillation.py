@@ -80,6 +80,11 @@ class DistillationModel(TeacherStudentModel):
         elif isinstance(y, (list, tuple)):
             given["y"] = np.asarray(y)
         elif weights is not None and isinstance(y, dict):  # Keras takes weights of classes for a single output alone
+            if given.get("validation_split"):  # they would weigh the validation loss as well
+                raise ValueError(
+                    "With labels and logits as `y`, `fit` takes `class_weight` or `validation_split`, not both. Pass "
+                    f"`validation_data`. Received: validation_split={given['validation_split']!r}"
+                )
             own, others = sample_weights(y, weights), given.get("sample_weight")
             given.update(sample_weight=own if others is None else own * np.reshape(others, -1), class_weight=None)
         example = example_of(given.get("x"), given.get("y"))

@@ -24,6 +24,7 @@ from keras_bikd.models.experts import Experts
 from keras_bikd.models.rwkd import RWKDModel
 from keras_bikd.models.teacher_reference import TeacherReference
 from keras_bikd.objectives.learned import LearnedWeights
+from keras_bikd.stored_teacher import StoredTeacher
 from keras_bikd.version import __version__
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "LearnedWeights",
     "MetaWeightNet",
     "RWKDModel",
+    "StoredTeacher",
     "TeacherReference",
     "__version__",
     "bilevel",

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 from keras import ops, tree
 
+from keras_bikd.targets import labels_and_logits
 from keras_bikd.types import Tensor
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "between_zero_and_one",
     "class_counts",
     "classes_of",
+    "finite_logits",
     "is_number",
     "labels_match",
     "non_negative_integer",
@@ -147,23 +149,34 @@ def classes_of(role: str, model: keras.Model, outputs: Any) -> int:
     return int(logits.shape[-1])
 
 
-def batched(name: str, labels: Tensor) -> None:
+def finite_logits(logits: Tensor) -> Tensor:
+    """Return the teacher's logits of a batch if all are finite, else raise."""
+    wrong = ~np.isfinite(ops.convert_to_numpy(logits))
+    if wrong.any():
+        raise ValueError(
+            "The `teacher_logits` of a batch must be finite. "
+            f"Received: {wrong.sum()} of {wrong.size} numbers that are NaN or infinite"
+        )
+    return logits
+
+
+def batched(name: str, target: Any) -> None:
     """Raise if the labels of a batch are those of a single sample: the data set is not batched."""
-    if np.ndim(labels) == 0:
+    if np.ndim(labels_and_logits(target)[0]) == 0:
         raise ValueError(f"The {name} data set is not batched: a label has shape (). Call `.batch(...)` on it.")
 
 
-def labels_match(name: str, labels: Tensor, num_classes: int) -> None:
-    """Raise unless `labels` are class ids below `num_classes` or rows of `num_classes` entries that sum to 1.
+def labels_match(name: str, target: Any, num_classes: int) -> None:
+    """Raise unless the labels are class ids below `num_classes` or rows of `num_classes` entries that sum to 1.
 
     Class ids may be whole floats or booleans, as `image_dataset_from_directory(label_mode="binary")` yields them.
 
     Args:
         name: Data set of the labels, for the message.
-        labels: Labels of one batch.
+        target: Labels of one batch, or a dict of labels and logits.
         num_classes: Number of classes.
     """
-    labels = ops.convert_to_numpy(labels)
+    labels = ops.convert_to_numpy(labels_and_logits(target)[0])
     shape = labels.shape
     if labels.ndim == 2 and shape[1] == num_classes and num_classes > 1:
         sums = labels.sum(axis=-1)
@@ -199,14 +212,14 @@ def warn_deprecated(old: str, new: str) -> None:
     warnings.warn(f"`{old}` will be removed in the next release. Use {new}.", DeprecationWarning, stacklevel=4)
 
 
-def warn_of_missing_classes(meta_labels: Any, num_classes: int) -> None:
+def warn_of_missing_classes(meta_target: Any, num_classes: int) -> None:
     """Warn if the meta set, given as arrays, has no sample of some class.
 
     Args:
-        meta_labels: All labels of the meta set.
+        meta_target: All labels of the meta set, or a dict of them and logits.
         num_classes: Number of classes.
     """
-    labels = ops.convert_to_numpy(meta_labels)
+    labels = ops.convert_to_numpy(labels_and_logits(meta_target)[0])
     are_rows = labels.ndim == 2 and labels.shape[1] == num_classes > 1
     present = labels.argmax(axis=1) if are_rows else labels.reshape(-1).astype("int64")
     missing = np.setdiff1d(np.arange(num_classes), present).tolist()

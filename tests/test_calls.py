@@ -171,7 +171,7 @@ REFUSED = {
     "weight network": (lambda: guided(weight_net=bikd.MetaWeightNet()), r"write `Call\(MetaWeightNet, \.\.\.\)`"),
     "lambda": (lambda: distilled(lambda labels, teacher, student: 0.0), "must stand at the top level.*lambda"),
     "inner function": (lambda: distilled(inner(2.0)), "must stand at the top level"),
-    "augmentation that was made": (lambda: setting(augment=data.gaussian_noise(0.7)).config(), "top level.*augment"),
+    "augmentation": (lambda: setting(augment=lambda images, seed: images).config(), "top level.*lambda"),
     "within a dataclass": (lambda: distilled(Lazy(Halved())), r"Call\(Halved, \.\.\.\)"),
     "array": (lambda: distilled(Call(KD, temperature=keras.ops.ones(()))), "is made of data"),
     "no source": (lambda: Call(dict, a=1), "source.*must be readable.*dict"),

@@ -57,8 +57,9 @@ def test_digits_lt(recipe, tmp_path, capsys):
 
 @pytest.mark.slow
 def test_benchmark_step(recipe, capsys, monkeypatch):
-    monkeypatch.setattr(recipe("benchmark_step"), "VARIANTS", ("KD", "BiKD k=5, last layer", "naive k=5"))
-    rows = recipe("benchmark_step").main(rounds=1, batch_size=2)
+    variants = ("KD", "BiKD k=5, last layer", "naive k=5", "BiKD k=5, difference, meta / 4, stored teacher")
+    monkeypatch.setattr(recipe("benchmark_step"), "VARIANTS", variants)
+    rows = recipe("benchmark_step").main(rounds=1, batch_size=4)
     assert rows[0]["ratio"] == rows[0]["memory_ratio"] == 1
     assert all(row["seconds"] > 0 and row["memory"] > 100 for row in rows)
     assert "| naive k=5 |" in capsys.readouterr().out

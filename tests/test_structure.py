@@ -13,9 +13,9 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 LAYERS = [
-    {"version", "serialization", "types"},
+    {"version", "serialization", "targets", "types"},
     {"backend", "checks", "files"},
-    {"losses", "networks", "long_tail", "results", "feed"},
+    {"losses", "networks", "long_tail", "results", "feed", "stored_teacher"},
     {"bilevel", "metrics", "plots"},
     {"objectives", "data"},
     {"models"},

@@ -27,6 +27,7 @@ from keras_bikd.feed import (
 from keras_bikd.long_tail import shot_groups
 from keras_bikd.losses import class_ids, class_logits
 from keras_bikd.models.bikd import BiKDModel, SampleWeights
+from keras_bikd.targets import labels_and_logits
 from keras_bikd.types import Counts, Logs
 
 __all__ = ["HypergradientMonitor", "PerClassReport", "TensorBoard", "WeightHistory", "WeightMap"]
@@ -301,7 +302,7 @@ class PerClassReport(_AtEpochs):
         for raw in as_batches(self.data):
             x, y, *_ = preprocessed_batch(raw, preprocessing_of(self.model))
             outputs = keras.ops.convert_to_numpy(class_logits(self.model(x, training=False)))
-            labels.append(keras.ops.convert_to_numpy(class_ids(y, outputs.shape[-1])))
+            labels.append(keras.ops.convert_to_numpy(class_ids(labels_and_logits(y)[0], outputs.shape[-1])))
             predicted.append(outputs.argmax(axis=-1))
         classes = outputs.shape[-1]
         matrix = confusion_matrix(np.concatenate(labels), np.concatenate(predicted), labels=range(classes))

@@ -1,7 +1,7 @@
 """The pace of LFME: how much each expert still counts, and the progress of the curriculum."""
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import keras
@@ -13,7 +13,9 @@ from keras_bikd.feed import as_batches, check_length, is_dataset, preprocessed_b
 from keras_bikd.losses import class_ids
 from keras_bikd.models.experts import Experts
 from keras_bikd.objectives.experts import ExpertsObjective, expert_weight
-from keras_bikd.types import Batch, Logs
+from keras_bikd.stored_teacher import StoredTeacher
+from keras_bikd.targets import labels_and_logits
+from keras_bikd.types import Batch, Logs, Tensor
 
 __all__ = ["ExpertPacing"]
 
@@ -21,7 +23,8 @@ __all__ = ["ExpertPacing"]
 class ExpertPacing(keras.callbacks.Callback):
     """Pace the experts of LFME: an expert that the student has caught up with no longer counts.
 
-    For a `DistillationModel` whose teacher is `Experts` and whose objective is `ExpertsObjective`. Before the training
+    For a `DistillationModel` whose teacher is `Experts` and whose objective is `ExpertsObjective`. With a
+    `StoredTeacher` in place of the `Experts`, both data sets need targets with `teacher_logits`. Before the training
     the callback measures once how confident the experts are on the training data: samples with a confident expert come
     first. After every epoch it compares the student with each expert on a balanced meta set and logs
     `expert_weight_0`, `expert_weight_1`, ...
@@ -61,12 +64,13 @@ class ExpertPacing(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
         objective, teacher = getattr(self.model, "objective", None), getattr(self.model, "teacher", None)
-        if not isinstance(objective, ExpertsObjective) or not isinstance(teacher, Experts):
+        if not isinstance(objective, ExpertsObjective) or not isinstance(teacher, (Experts, StoredTeacher)):
             raise ValueError(
-                "`ExpertPacing` paces a `DistillationModel` with `Experts` as teacher and an `ExpertsObjective`. "
+                "`ExpertPacing` paces a `DistillationModel` with `Experts` or their `StoredTeacher` as teacher, and an "
+                "`ExpertsObjective`. "
                 f"Received: teacher={teacher!r} and objective={objective!r}"
             )
-        if teacher.groups != objective.groups:
+        if isinstance(teacher, Experts) and teacher.groups != objective.groups:
             raise ValueError(
                 "The `Experts` must have the groups of the `ExpertsObjective`, those of "
                 f"`keras_bikd.long_tail.class_groups`: {objective.groups}. Received: {teacher.groups}"
@@ -74,7 +78,7 @@ class ExpertPacing(keras.callbacks.Callback):
         if is_dataset(self.train):
             check_length(self.train, {"steps_per_epoch": self.params["steps"]})
         self.objective = objective
-        self.expert_accuracies = self._accuracies(teacher, within_group=True)
+        self.expert_accuracies = self._accuracies(self.model.teacher_logits, within_group=True)
         self._set_confidence_range(itertools.islice(as_batches(self.train), self.params["steps"]))
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
@@ -83,7 +87,7 @@ class ExpertPacing(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         weights = [
             expert_weight(student, expert, self.threshold)
-            for student, expert in zip(self._accuracies(self.model.student), self.expert_accuracies)
+            for student, expert in zip(self._accuracies(self._student_logits), self.expert_accuracies)
         ]
         self.objective.expert_weights.assign(weights)
         if logs is not None:
@@ -95,21 +99,26 @@ class ExpertPacing(keras.callbacks.Callback):
         classes = range(len(self.objective.class_counts))
         for raw in samples:
             x, y, *_ = preprocessed_batch(raw, self.model.preprocess_samples)
-            ids = class_ids(y, len(classes))
-            confidences = self.objective.confidences(ids, self.model.teacher(x, training=False))
+            labels, stored = labels_and_logits(y)
+            ids = class_ids(labels, len(classes))
+            confidences = self.objective.confidences(ids, self.model.teacher_logits(x, stored))
             seen.append((ops.convert_to_numpy(ids), ops.convert_to_numpy(confidences)))
         ids, confidences = (np.concatenate(column) for column in zip(*seen))
         bounds = [(own.min(), own.max()) if len(own := confidences[ids == c]) else (0.0, 0.0) for c in classes]
         self.objective.confidence_range.assign(np.array(bounds, "float32").T)
 
-    def _accuracies(self, model: keras.Model, within_group: bool = False) -> list[float]:
+    def _student_logits(self, inputs: Any, _: Tensor | None) -> Tensor:
+        return self.model.student(inputs, training=False)
+
+    def _accuracies(self, model: Callable[..., Tensor], within_group: bool = False) -> list[float]:
         """Mean accuracy of the classes of every group: among all classes, or among those of the group alone."""
         hits: dict[int, list[bool]] = {}
         classes, groups = len(self.objective.class_counts), self.objective.groups
         for raw in self.meta:
             x, y, *_ = preprocessed_batch(raw, self.model.preprocess_samples)
-            logits = ops.convert_to_numpy(model(x, training=False))
-            for row, label in zip(logits, ops.convert_to_numpy(class_ids(y, classes))):
+            labels, stored = labels_and_logits(y)
+            logits = ops.convert_to_numpy(model(x, stored))
+            for row, label in zip(logits, ops.convert_to_numpy(class_ids(labels, classes))):
                 group = groups[self.objective.group_of[label]]
                 predicted = group[int(np.argmax(row[group]))] if within_group else int(np.argmax(row))
                 hits.setdefault(int(label), []).append(predicted == label)

@@ -1,8 +1,6 @@
 """Calls written down before they are made: what a method does, as data that can be compared and stored."""
 
 import dataclasses
-import functools
-import hashlib
 import inspect
 import json
 import operator
@@ -10,6 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+
+from keras_bikd.serialization import described
 
 __all__ = ["Call", "Part", "Parts", "config_of", "make"]
 
@@ -114,7 +114,7 @@ class Call:
 
     def config(self) -> dict[str, Any]:
         """Return the call as data for JSON: name of the function and all its arguments, those left out too."""
-        name, signature = _name(self.function), inspect.signature(self.function)
+        name, signature = described(self.function), inspect.signature(self.function)
         try:
             bound = signature.bind(*self.arguments, **self.keywords)
         except TypeError as error:
@@ -178,37 +178,14 @@ def config_of(value: Any) -> Any:
 
 
 def _described(value: Any) -> Any:
-    kind: Any = type(value)
     if isinstance(value, (Call, Part)):
         return value.config()
-    if isinstance(value, type) or inspect.isfunction(value):
-        return _name(value)
-    if dataclasses.is_dataclass(value):
-        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-        return {"call": _name(kind), "arguments": fields}
-    raise ValueError(
-        "A method of a comparison is made of data: numbers, names, `Part`s, frozen dataclasses such as the objectives, "
-        f"and `Call`s. Received: {value!r} of type {kind.__name__}. Every training needs an object of its own, and "
-        f"every row must say which: write `Call({kind.__name__}, ...)` with the arguments that make it."
-    )
-
-
-@functools.cache  # the source as it was imported, even if the file is edited while a comparison runs
-def _name(function: Any) -> str:
-    if "<" in function.__qualname__:
-        raise ValueError(
-            "A class or function of a comparison must stand at the top level of a module: a row cannot say what a "
-            "lambda or an inner function has taken from its surroundings. Move it there, and pass what it needs as "
-            f"arguments: `Call(function, ...)`. Received: {function!r}"
-        )
-    package = function.__module__.partition(".")[0]
-    if package in ("keras", "keras_bikd"):
-        return f"{package}.{function.__qualname__}"
     try:
-        source = inspect.getsource(function)
-    except (OSError, TypeError):
+        return described(value)
+    except TypeError:
+        kind = type(value).__name__
         raise ValueError(
-            "The source of a class or function of a comparison must be readable: its hash tells an old row from a new "
-            f"one. Define it in a file. Received: {function!r}"
+            "A method of a comparison is made of data: numbers, names, `Part`s, frozen dataclasses such as the "
+            f"objectives, and `Call`s. Received: {value!r} of type {kind}. Every training needs an object of its own, "
+            f"and every row must say which: write `Call({kind}, ...)` with the arguments that make it."
         ) from None
-    return f"{function.__qualname__} {hashlib.sha256(source.encode()).hexdigest()[:12]}"

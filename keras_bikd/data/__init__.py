@@ -15,6 +15,7 @@ if not (has_tensorflow() or has_grain()):
 from keras_bikd.data.augment import gaussian_noise, pad_crop_flip
 from keras_bikd.data.loader import LongTailedData, load, only_classes
 from keras_bikd.data.manifest import check_manifest, load_manifest, save_manifest
+from keras_bikd.data.precomputed import PrecomputedTeacher, precompute_teacher
 from keras_bikd.data.processes import share_of_process
 from keras_bikd.data.resume import resumable
 from keras_bikd.data.sources import Arrays, Folder, Tfds
@@ -26,6 +27,7 @@ __all__ = [
     "Folder",
     "LongTailCut",
     "LongTailedData",
+    "PrecomputedTeacher",
     "Split",
     "Tfds",
     "check_manifest",
@@ -35,6 +37,7 @@ __all__ = [
     "only_classes",
     "pad_crop_flip",
     "pair",
+    "precompute_teacher",
     "resumable",
     "save_manifest",
     "share_of_process",

@@ -3,6 +3,7 @@
 Those here take tensors of TensorFlow, in `tf.data` pipelines, and NumPy arrays, in Grain's. The two draw other numbers.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -36,17 +37,20 @@ def gaussian_noise(stddev: float) -> Augmentation:
         >>> gaussian_noise(0.5)(np.zeros((2, 8, 8, 1), "float32"), seed=(1, 2)).shape
         (2, 8, 8, 1)
     """
-    checks.non_negative_number("gaussian_noise", "stddev", stddev)
+    return _GaussianNoise(checks.non_negative_number("gaussian_noise", "stddev", stddev))
 
-    def augment(images: Tensor, seed: Tensor) -> Tensor:
+
+@dataclasses.dataclass(frozen=True)  # so that a file can say what it is
+class _GaussianNoise:
+    stddev: float
+
+    def __call__(self, images: Tensor, seed: Tensor) -> Tensor:
         if isinstance(images, np.ndarray):
-            noise = np.random.default_rng(seed).normal(0.0, stddev, images.shape)
+            noise = np.random.default_rng(seed).normal(0.0, self.stddev, images.shape)
             return images + np.asarray(noise, images.dtype)
         import tensorflow as tf
 
-        return images + stddev * tf.random.stateless_normal(tf.shape(images), seed, dtype=images.dtype)
-
-    return augment
+        return images + self.stddev * tf.random.stateless_normal(tf.shape(images), seed, dtype=images.dtype)
 
 
 def pad_crop_flip(padding: int = 4, *, flip: bool = True) -> Augmentation:
@@ -65,11 +69,18 @@ def pad_crop_flip(padding: int = 4, *, flip: bool = True) -> Augmentation:
 
     Reference: He et al., arXiv 1512.03385, section 4.2.
     """
-    checks.non_negative_integer("pad_crop_flip", "padding", padding)
+    return _PadCropFlip(checks.non_negative_integer("pad_crop_flip", "padding", padding), flip)
 
-    def augment(images: Tensor, seed: Tensor) -> Tensor:
+
+@dataclasses.dataclass(frozen=True)
+class _PadCropFlip:
+    padding: int
+    flip: bool
+
+    def __call__(self, images: Tensor, seed: Tensor) -> Tensor:
+        padding = self.padding
         if isinstance(images, np.ndarray):
-            return _padded_cropped_flipped(images, np.random.default_rng(seed), padding, flip)
+            return _padded_cropped_flipped(images, np.random.default_rng(seed), padding, self.flip)
         import tensorflow as tf
 
         batch, height, width, _ = tf.unstack(tf.shape(images))
@@ -77,12 +88,10 @@ def pad_crop_flip(padding: int = 4, *, flip: bool = True) -> Augmentation:
         padded = tf.pad(images, [[0, 0], [padding, padding], [padding, padding], [0, 0]])
         rows = tf.gather(padded, offsets[:, :1] + tf.range(height), axis=1, batch_dims=1)
         columns = offsets[:, 1:] + tf.range(width)
-        if flip:
+        if self.flip:
             mirrored = tf.random.stateless_uniform((batch, 1), seed + 1) < 0.5
             columns = tf.where(mirrored, columns[:, ::-1], columns)
         return tf.ensure_shape(tf.gather(rows, columns, axis=2, batch_dims=1), images.shape)
-
-    return augment
 
 
 def _padded_cropped_flipped(images: np.ndarray, random: np.random.Generator, padding: int, flip: bool) -> np.ndarray:

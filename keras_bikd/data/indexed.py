@@ -6,6 +6,7 @@ that a training can continue at any batch, and view `v` of image `i` can be made
 
 import dataclasses
 import functools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import grain
@@ -18,18 +19,59 @@ from keras_bikd.data.split import Split
 from keras_bikd.feed.indexed import IndexedBatches
 from keras_bikd.types import Batch
 
-__all__ = ["held_out", "of_classes", "own_test", "training", "views"]
+__all__ = ["held_out", "images_between", "of_classes", "own_test", "training", "views", "with_logits"]
 
 
 def training(source: Source, split: Split, batch_size: int, augment: Augmentation | None) -> IndexedBatches:
     """The training set in batches, drawn as `split.cut` says, in another order on every pass."""
+    return _drawn(split, batch_size, lambda ids, seed: _shuffled(source, split, ids, seed, augment))
+
+
+def with_logits(
+    source: Source, split: Split, batch_size: int, augment: Augmentation | None, logits: np.ndarray
+) -> IndexedBatches:
+    """As `training`, with the logits of a teacher for the views in turn.
+
+    Args:
+        source: As in `training`.
+        split: As in `training`.
+        batch_size: As in `training`.
+        augment: As in `training`.
+        logits: Of all views of the training images, in the order of `split.train`: `(views, images, outputs)`.
+
+    Returns:
+        Batches of `(images, {"labels": labels, "teacher_logits": logits})`.
+    """
+    rows = np.zeros(len(split.labels), int)
+    rows[split.train] = np.arange(len(split.train))
+
+    def shuffled(ids: np.ndarray, seed: int) -> grain.MapDataset:
+        images = views(source.rows(ids, split.labels), split.seed, augment)
+
+        def sample(index: int, _: int) -> Batch:
+            visit, position = divmod(index, len(ids))
+            view = visit % len(logits)
+            image, label = images[view * len(ids) + position]
+            known = np.asarray(logits[view, rows[ids[position]]], "float32")
+            return image, {"labels": label, "teacher_logits": known}
+
+        return _in_random_order(grain.MapDataset.range(len(ids)).map_with_index(sample), seed)
+
+    return _drawn(split, batch_size, shuffled)
+
+
+def images_between(samples: grain.MapDataset, start: int, stop: int, batch_size: int) -> Iterator[np.ndarray]:
+    """The images of `samples` at the indices from `start` to `stop` in batches; threads make them ahead."""
+    images = grain.MapDataset.range(start, stop).map(lambda i: samples[int(i)][0])
+    return iter(IndexedBatches(images.batch(batch_size)))
+
+
+def _drawn(split: Split, batch_size: int, shuffled: Callable[[np.ndarray, int], grain.MapDataset]) -> IndexedBatches:
+    """Batches as `split.cut` says, from samples of chosen ids in an order that a seed decides."""
     cut, seed = split.cut, split.seed
-    if cut.sampling == "class_balanced":
-        samples = _class_balanced(source, split, augment)
-    else:
-        samples = _shuffled(source, split, split.train, seed, augment)
+    samples = _class_balanced(split, shuffled) if cut.sampling == "class_balanced" else shuffled(split.train, seed)
     if not isinstance(cut.meta_in_train, bool):
-        meta = _shuffled(source, split, split.meta, seed + 2, augment)
+        meta = shuffled(split.meta, seed + 2)
         mixed = grain.MapDataset.mix([samples, meta], [1 - cut.meta_in_train, cut.meta_in_train])
         # As many images as both hold: a `MapDataset` can be read beyond its end.
         length = len(split.train) + len(split.meta)
@@ -113,11 +155,11 @@ def _in_random_order(samples: grain.MapDataset, seed: int) -> grain.MapDataset:
     return grain.MapDataset.range(length).map_with_index(sample)
 
 
-def _class_balanced(source: Source, split: Split, augment: Augmentation | None) -> grain.MapDataset:
+def _class_balanced(split: Split, shuffled: Callable[[np.ndarray, int], grain.MapDataset]) -> grain.MapDataset:
     """As many images as there are, the same number of each class, give or take one."""
     ids, num_classes = split.train, len(split.class_counts)
     per_class = [ids[split.labels[ids] == own] for own in range(num_classes)]
-    streams = [_shuffled(source, split, own, split.seed + label, augment) for label, own in enumerate(per_class)]
+    streams = [shuffled(own, split.seed + label) for label, own in enumerate(per_class)]
     drawn = grain.MapDataset.select_from_datasets(streams, _InTurn(num_classes, len(ids)))
     return _in_random_order(drawn, split.seed)
 

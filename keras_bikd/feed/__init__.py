@@ -19,6 +19,7 @@ from keras_bikd.feed.labels import (
     check_plain_labels,
     class_weights,
     label_errors,
+    sample_weights,
     weighted_by_class,
 )
 from keras_bikd.feed.pairs import is_pair, pair, require_pair
@@ -60,5 +61,6 @@ __all__ = [
     "require_pair",
     "require_same_preprocessing",
     "require_samples",
+    "sample_weights",
     "weighted_by_class",
 ]

@@ -10,6 +10,7 @@ from keras.src.trainers.data_adapters import data_adapter_utils
 
 from keras_bikd import checks
 from keras_bikd.feed.batches import ChangedBatches, adapter_of, is_dataset, is_tf_dataset
+from keras_bikd.targets import labels_and_logits, weights_of_labels
 from keras_bikd.types import Batch
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "check_plain_labels",
     "class_weights",
     "label_errors",
+    "sample_weights",
     "weighted_by_class",
 ]
 
@@ -101,11 +103,16 @@ def weighted_by_class(data: Any, class_weight: dict[int, float]) -> Any:
         return tf_data.weighted_by_class(data, class_weight)
 
     def weigh(batch: Batch) -> Batch:
-        x, labels, *given = batch
-        weight = data_adapter_utils.class_weight_to_sample_weights(labels, class_weight)
-        return x, labels, np.asarray(weight * given[0].reshape(-1) if given else weight, "float32")
+        x, target, *given = batch
+        weight = sample_weights(target, class_weight)
+        return x, target, np.asarray(weight * weights_of_labels(given[0]).reshape(-1) if given else weight, "float32")
 
     return ChangedBatches(adapter_of(data), weigh)
+
+
+def sample_weights(target: Any, class_weight: dict[int, float]) -> np.ndarray:
+    """The weight of the class of every sample, shape `(samples,)`; of a class without one it is 1."""
+    return data_adapter_utils.class_weight_to_sample_weights(labels_and_logits(target)[0], class_weight)
 
 
 _NAMES = "training|meta|validation"

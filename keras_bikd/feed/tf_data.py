@@ -7,6 +7,7 @@ from keras import tree
 
 from keras_bikd.feed.batches import adapter_of, is_tf_dataset
 from keras_bikd.feed.pairs import SHUFFLE_BUFFER
+from keras_bikd.targets import labels_and_logits, weights_of_labels
 from keras_bikd.types import Batch, Tensor
 
 __all__ = ["as_tf_dataset", "checked", "example", "weighted_by_class", "zipped"]
@@ -64,12 +65,14 @@ def weighted_by_class(train: tf.data.Dataset, class_weight: dict[int, float]) ->
     classes = tf.constant(list(class_weight), "int64")
     surplus = tf.constant([weight - 1.0 for weight in class_weight.values()], "float32")
 
-    def weigh(x: Any, labels: Tensor, sample_weight: Tensor | None = None) -> Batch:
+    def weigh(x: Any, target: Any, sample_weight: Tensor | None = None) -> Batch:
+        labels, _ = labels_and_logits(target)
         are_rows = tf.rank(labels) > 1 and tf.shape(labels)[-1] > 1  # the pipeline may leave the shape open
         ids = tf.argmax(labels, axis=-1) if are_rows else tf.cast(labels, "int64")
         members = tf.cast(tf.reshape(ids, [-1, 1]) == classes, "float32")
         weight = 1.0 + tf.linalg.matvec(members, surplus)
-        return x, labels, weight if sample_weight is None else weight * tf.cast(sample_weight, weight.dtype)
+        given = weights_of_labels(sample_weight)
+        return x, target, weight if given is None else weight * tf.cast(given, weight.dtype)
 
     return train.map(weigh)
 
@@ -79,7 +82,9 @@ def checked(data: tf.data.Dataset, num_classes: int, names: tuple[str, ...]) -> 
 
     def check(*parts: Any) -> Any:
         batches = parts if len(names) > 1 else (parts,)
-        assertions = [_assertion(name, batch[1], num_classes) for name, batch in zip(names, batches)]
+        assertions = [
+            _assertion(name, labels_and_logits(batch[1])[0], num_classes) for name, batch in zip(names, batches)
+        ]
         with tf.control_dependencies(assertions):
             identical = tf.nest.map_structure(tf.identity, parts)
         return identical if len(identical) > 1 else identical[0]

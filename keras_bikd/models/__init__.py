@@ -1,4 +1,4 @@
-"""The models to compile and fit, and two special teachers.
+"""The models to compile and fit, and three special teachers.
 
 Each model acts as its student: `predict`, `evaluate` and `export` are the student's.
 """
@@ -8,5 +8,6 @@ from keras_bikd.models.distillation import DistillationModel
 from keras_bikd.models.experts import Experts
 from keras_bikd.models.rwkd import RWKDModel
 from keras_bikd.models.teacher_reference import TeacherReference
+from keras_bikd.stored_teacher import StoredTeacher
 
-__all__ = ["BiKDModel", "DistillationModel", "Experts", "RWKDModel", "TeacherReference"]
+__all__ = ["BiKDModel", "DistillationModel", "Experts", "RWKDModel", "StoredTeacher", "TeacherReference"]

@@ -17,6 +17,7 @@ from keras_bikd.losses import hard_loss
 from keras_bikd.models.guard import WeightGuard
 from keras_bikd.models.meta_guided import MetaGuidedModel
 from keras_bikd.models.problem import Forward
+from keras_bikd.targets import labels_and_logits
 from keras_bikd.types import Batch, Counts, Logs, Teacher, Tensor
 
 __all__ = ["BiKDModel", "SampleWeights"]
@@ -330,13 +331,15 @@ class BiKDModel(MetaGuidedModel):
         for raw in as_batches(data):
             # A ready-paired data set yields ((x, y), (meta_x, meta_y)).
             batch = preprocessed_batch(raw[0] if is_pair(raw) else raw, self.preprocess_samples)
-            x, labels = batch[:2]
-            observed = observe(tree.map_structure(ops.convert_to_tensor, x), ops.convert_to_tensor(labels))
+            x, target = batch[:2]
+            labels, stored = labels_and_logits(target)
+            stored = None if stored is None else ops.convert_to_tensor(stored)
+            observed = observe(tree.map_structure(ops.convert_to_tensor, x), ops.convert_to_tensor(labels), stored)
             rows.append([ops.convert_to_numpy(part) for part in (labels, *observed)])
         return SampleWeights(*(np.concatenate(column) for column in zip(*rows)))
 
-    def _observe_batch(self, x: Any, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        teacher = hard_loss(labels, self.teacher_logits(x))
+    def _observe_batch(self, x: Any, labels: Tensor, stored: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        teacher = hard_loss(labels, self.teacher_logits(x, stored))
         student = hard_loss(labels, self.student(x, training=False))
         return teacher, student, self.weight_net(ops.stack([teacher, student], axis=-1), labels)
 

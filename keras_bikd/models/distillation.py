@@ -21,10 +21,12 @@ from keras_bikd.feed import (
     is_tf_dataset,
     label_errors,
     preprocessed,
+    sample_weights,
     weighted_by_class,
 )
 from keras_bikd.losses import class_logits
 from keras_bikd.models.teacher_student import TeacherStudentModel
+from keras_bikd.targets import labels_and_logits, weights_of_labels
 from keras_bikd.types import Teacher, Tensor
 
 __all__ = ["DistillationModel"]
@@ -67,7 +69,9 @@ class DistillationModel(TeacherStudentModel):
     def fit(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> keras.callbacks.History:
         """Train the student; as `keras.Model.fit`, but student, teacher and labels are checked first.
 
-        `x` may also be a list of batches `(x, y)`, and `class_weight` an array with a number per class.
+        `x` may also be a list of batches `(x, y)`, and `class_weight` an array with a number per class. Wherever a
+        batch is `(x, y)`, `y` may be a dict `{"labels": labels, "teacher_logits": logits}`; the teacher then does not
+        run.
         """
         given = inspect.signature(super().fit).bind(x, y, *args, **kwargs).arguments
         class_weight, batch_size = given.get("class_weight"), given.get("batch_size")
@@ -75,14 +79,12 @@ class DistillationModel(TeacherStudentModel):
             given = arrays_in_fit(given)
         if is_dataset(given.get("x")):
             given = {**given, **self._data_set(given), "shuffle": False, "class_weight": None}
-        elif class_weight is not None:
-            given["class_weight"] = class_weights(class_weight)
-        if isinstance(y, (list, tuple)) and "y" in given:
-            given["y"] = np.asarray(y)
+        else:
+            given.update(_targets(given))
         example = example_of(given.get("x"), given.get("y"))
         if example is not None:
             with variable_scope(self):
-                classes = self._count_classes(example[0])
+                classes = self._count_classes(example[0], labels_and_logits(example[1])[1])
             checks.labels_match("training", example[1], classes)
             if class_weight is not None:
                 check_class_weights(class_weight, classes)
@@ -102,7 +104,7 @@ class DistillationModel(TeacherStudentModel):
     def compute_loss(
         self,
         x: Any = None,
-        y: Tensor | None = None,
+        y: Any = None,
         y_pred: Tensor | None = None,
         sample_weight: Tensor | None = None,
         training: bool = True,
@@ -110,8 +112,27 @@ class DistillationModel(TeacherStudentModel):
         """Mean objective of the training; in `evaluate`, the loss of `compile`."""
         if not training:
             return super().compute_loss(x, y, y_pred, sample_weight, training=training)
-        losses = self.objective(y, self.teacher_logits(x), class_logits(y_pred))
+        labels, stored = labels_and_logits(y)
+        losses = self.objective(labels, self.teacher_logits(x, stored), class_logits(y_pred))
         if sample_weight is not None:
-            losses = losses * ops.cast(ops.reshape(sample_weight, (-1,)), losses.dtype)
+            losses = losses * ops.cast(ops.reshape(weights_of_labels(sample_weight), (-1,)), losses.dtype)
         # The optimizer sums over the replicas.
         return (ops.mean(losses) + sum(self.losses)) / num_replicas()
+
+
+def _targets(arguments: dict[str, Any]) -> dict[str, Any]:
+    """`y`, `class_weight` and `sample_weight` of `fit`, for arrays, as Keras takes them."""
+    y, class_weight = arguments.get("y"), arguments.get("class_weight")
+    own = {} if class_weight is None else {"class_weight": class_weights(class_weight)}
+    if isinstance(y, (list, tuple)):
+        return own | {"y": np.asarray(y)}
+    if not (own and isinstance(y, dict)):
+        return own
+    # Keras takes weights of classes for a single output alone.
+    if arguments.get("validation_split"):  # they would weigh the validation loss as well
+        raise ValueError(
+            "With labels and logits as `y`, `fit` takes `class_weight` or `validation_split`, not both. Pass "
+            f"`validation_data`. Received: validation_split={arguments['validation_split']!r}"
+        )
+    weights, others = sample_weights(y, own["class_weight"]), arguments.get("sample_weight")
+    return {"sample_weight": weights if others is None else weights * np.reshape(others, -1), "class_weight": None}

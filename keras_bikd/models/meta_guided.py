@@ -23,6 +23,7 @@ from keras_bikd.feed import (
 from keras_bikd.models.problem import Problem, unpacked
 from keras_bikd.models.teacher_student import TeacherStudentModel
 from keras_bikd.objectives import BalancedSoftmax, CrossEntropy, SoftTargets
+from keras_bikd.stored_teacher import StoredTeacher
 from keras_bikd.types import Batch, Counts, Logs, Teacher, Tensor
 
 __all__ = ["MetaGuidedModel"]
@@ -116,7 +117,8 @@ class MetaGuidedModel(TeacherStudentModel):
                 batches `(x, y)` or `(x, y, sample_weight)`, such as a `tf.data.Dataset`, a `keras.utils.PyDataset`, a
                 torch `DataLoader`, a Grain data set, a generator or a list. A ready-paired data set of
                 `((x, y), (meta_x, meta_y))`, as from `keras_bikd.data.pair`, needs no `meta_data`.
-            y: Labels, if `x` is an array: integers or one-hot.
+            y: Labels, if `x` is an array: integers or one-hot. Here, and wherever a batch is `(x, y)`, `y` may be a
+                dict `{"labels": labels, "teacher_logits": logits}`; the teacher then does not run.
             batch_size: Batch size for arrays; by default 32.
             epochs: As in `keras.Model.fit`.
             verbose: As in `keras.Model.fit`.
@@ -201,14 +203,18 @@ class MetaGuidedModel(TeacherStudentModel):
         require_pair((batch, meta_batch))
         checks.batched("training", batch[1])
         with variable_scope(self):
-            self.num_classes = classes = self._count_classes(batch[0])
-            checks.same_structure(batch[0], meta_batch[0], lambda inputs: self.student(first_rows(inputs, 1)))
+            x, labels, logits, _ = unpacked(batch)
+            meta_x, _, meta_logits, _ = unpacked(meta_batch)
+            self.num_classes = classes = self._count_classes(x, logits)
+            checks.same_structure(x, meta_x, lambda inputs: self.student(first_rows(inputs, 1)))
+            if meta_logits is not None or (self.meta_loss != "hard" and isinstance(self.teacher, StoredTeacher)):
+                self._count_classes(meta_x, meta_logits)
             checks.labels_match("training", batch[1], classes)
             checks.labels_match("meta", meta_batch[1], classes)
             self.built = True
             self._build_optimizer()
             # Creates the user's metrics. Private, but `fit` under a strategy would do it with the pair, and fail.
-            super()._symbolic_build(data_batch=(batch[0], batch[1][: tree.flatten(batch[0])[0].shape[0]]))
+            super()._symbolic_build(data_batch=(x, labels[: tree.flatten(x)[0].shape[0]]))
         self._prepared = True
 
     def _symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
@@ -229,7 +235,7 @@ class MetaGuidedModel(TeacherStudentModel):
         weights: Tensor,
         has_meta_loss: Tensor | None = None,
     ) -> Logs:
-        x, labels, sample_weight = unpacked(batch)
+        x, labels, _, sample_weight = unpacked(batch)
         losses, penalty = step.outputs
         loss = ops.sum(ops.cast(weights, losses.dtype) * losses, axis=-1)
         loss = loss if sample_weight is None else loss * ops.cast(sample_weight, loss.dtype)
@@ -238,7 +244,7 @@ class MetaGuidedModel(TeacherStudentModel):
             tracker.update_state(weights[:, i])
         self.student_loss_tracker.update_state(step.forward.features[:, 1])
         meta_loss = step.meta_loss * num_replicas()
-        count = ops.cast(ops.shape(meta_batch[1])[0], "float32")
+        count = ops.cast(ops.shape(unpacked(meta_batch)[1])[0], "float32")
         if has_meta_loss is not None:
             count = count * ops.cast(has_meta_loss, "float32")
         self.meta_loss_tracker.update_state(meta_loss, sample_weight=count)

@@ -11,6 +11,7 @@ from keras_bikd.backend import all_reduce_sum, num_replicas, snapshot
 from keras_bikd.bilevel.hypergradient import Difference, VirtualStep
 from keras_bikd.bilevel.optimizer import loss_scale
 from keras_bikd.losses import class_logits, hard_loss, soft_loss
+from keras_bikd.targets import labels_and_logits, weights_of_labels
 from keras_bikd.types import Batch, Tensor
 
 __all__ = ["Forward", "LowerLevel", "Problem", "unpacked"]
@@ -52,7 +53,7 @@ class Problem:
 
     Args:
         student: `keras.Model` that outputs logits.
-        teacher_logits: Maps inputs to logits of the teacher.
+        teacher_logits: Maps inputs, and the logits that a batch brings or `None`, to logits of the teacher.
         candidate_losses: Dict of name to objective: the losses that are weighed.
         meta_loss: `"hard"`, `"soft"` or `"mixed"`.
         temperature: Temperature of the soft meta loss.
@@ -68,8 +69,8 @@ class Problem:
 
     def lower_level(self, batch: Batch) -> "LowerLevel":
         """The losses of every training sample as functions of `theta` (lines 5-7)."""
-        x, labels, sample_weight = unpacked(batch)
-        teacher_logits = self.teacher_logits(x)
+        x, labels, stored, sample_weight = unpacked(batch)
+        teacher_logits = self.teacher_logits(x, stored)
         teacher_losses = hard_loss(labels, teacher_logits)
         state = snapshot(self._state)
 
@@ -95,8 +96,8 @@ class Problem:
 
     def upper_loss(self, meta_batch: Batch, scale: Tensor = 1.0) -> Callable[[list[Tensor]], Tensor]:
         """The (scaled) mean loss on the meta batch, as a function of `theta'` (lines 9-10)."""
-        x, labels, sample_weight = unpacked(meta_batch)
-        teacher_logits = None if self.meta_loss == "hard" else self.teacher_logits(x)
+        x, labels, stored, sample_weight = unpacked(meta_batch)
+        teacher_logits = None if self.meta_loss == "hard" else self.teacher_logits(x, stored)
         state = snapshot(self._state)
 
         def upper_loss(theta: list[Tensor]) -> Tensor:
@@ -149,10 +150,14 @@ class Problem:
         return soft if self.meta_loss == "soft" else hard_loss(labels, logits) + soft
 
 
-def unpacked(batch: Batch) -> tuple[Any, Tensor, Tensor | None]:
-    """Inputs, labels and sample weights of a batch; the weights, which may come in a column, as `(batch,)`."""
-    x, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
-    return x, labels, None if sample_weight is None else ops.reshape(sample_weight, (-1,))
+def unpacked(batch: Batch) -> tuple[Any, Tensor, Tensor | None, Tensor | None]:
+    """Inputs, labels, logits of the teacher and sample weights of a batch.
+
+    Logits and weights may be missing (`None`). The weights, which may come in a column, have the shape `(batch,)`.
+    """
+    x, target, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
+    sample_weight = weights_of_labels(sample_weight)
+    return x, *labels_and_logits(target), None if sample_weight is None else ops.reshape(sample_weight, (-1,))
 
 
 def _mean_weight(losses: Tensor, sample_weight: Tensor | None) -> Tensor:

@@ -10,6 +10,7 @@ from keras_bikd.backend import apply_gradients, snapshot
 from keras_bikd.bilevel.hypergradient import one_step_hypergradient
 from keras_bikd.bilevel.optimizer import loss_scale, with_loss_scale
 from keras_bikd.models.meta_guided import MetaGuidedModel
+from keras_bikd.models.problem import unpacked
 from keras_bikd.types import Batch, Counts, Logs, Teacher, Tensor
 
 __all__ = ["RWKDModel"]
@@ -90,7 +91,7 @@ class RWKDModel(MetaGuidedModel):
             lambda weights, forward: problem.cotangents(weights[0], forward),
             problem.upper_loss(meta_batch, scale),
             theta=theta,
-            phi=[ops.zeros((ops.shape(batch[1])[0], len(self.candidate_losses)), _weight_dtype(theta[0]))],
+            phi=[ops.zeros((ops.shape(unpacked(batch)[1])[0], len(self.candidate_losses)), _weight_dtype(theta[0]))],
             learning_rate=1.0,  # has no effect: the weights are normalised
         )
         # A positive gain is a negative hypergradient. `mean_weight` makes it small, close to the smallest weight.

@@ -25,7 +25,8 @@ from keras_bikd.losses import class_logits, hard_loss
 from keras_bikd.models.experts import Experts
 from keras_bikd.models.teacher_reference import TeacherReference
 from keras_bikd.serialization import Serializable, for_every_backend
-from keras_bikd.types import Teacher, Tensor
+from keras_bikd.targets import labels_and_logits, weights_of_labels
+from keras_bikd.types import Logs, Teacher, Tensor
 
 __all__ = ["TeacherStudentModel"]
 
@@ -40,7 +41,8 @@ class TeacherStudentModel(Serializable, keras.Model):
     Args:
         student: `keras.Model` that outputs logits.
         teacher: `keras.Model` that outputs logits for the same inputs and classes, or the path of one
-            (`TeacherReference`). It runs in inference mode and is never trained.
+            (`TeacherReference`). It runs in inference mode, only for batches without `teacher_logits`, and is never
+            trained. `StoredTeacher` if all batches have them.
         teacher_output: Which output of the teacher holds the logits, if it has several: the name of one, or a function
             of all of them.
         **kwargs: Keras model arguments.
@@ -155,15 +157,34 @@ class TeacherStudentModel(Serializable, keras.Model):
         prepared = preprocessed_batch(batch, self.preprocess_samples)
         return keras.utils.unpack_x_y_sample_weight(prepared)
 
-    def teacher_logits(self, inputs: Any) -> Tensor:
+    # The target may hold logits of the teacher. What `compile` takes sees the labels alone.
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Tensor | None = None,
+        sample_weight: Tensor | None = None,
+        training: bool = True,
+    ) -> Tensor:
+        labels, _ = labels_and_logits(y)
+        return super().compute_loss(x, labels, y_pred, weights_of_labels(sample_weight), training=training)
+
+    def compute_metrics(self, x: Any, y: Any, y_pred: Tensor, sample_weight: Tensor | None = None) -> Logs:
+        labels, _ = labels_and_logits(y)
+        return super().compute_metrics(x, labels, y_pred, sample_weight=weights_of_labels(sample_weight))
+
+    def teacher_logits(self, inputs: Any, stored: Tensor | None = None) -> Tensor:
         """Logits of the teacher in inference mode, detached from every gradient.
 
         Args:
             inputs: A batch, as the teacher takes it.
+            stored: Its logits, if the batch brings them; the teacher then does not run.
 
         Returns:
             Float tensor of shape `(batch, classes)`, at least float32.
         """
+        if stored is not None:
+            return class_logits(ops.cast(stored, keras.backend.result_type(keras.config.floatx(), "float32")))
         with no_gradients():
             return ops.stop_gradient(class_logits(self._teacher_outputs(inputs)))
 
@@ -181,8 +202,8 @@ class TeacherStudentModel(Serializable, keras.Model):
             )
         return outputs[chosen] if isinstance(outputs, dict) else tree.flatten(outputs)[names.index(chosen)]
 
-    def _count_classes(self, inputs: Any) -> int:
-        """Number of classes; raise unless student and teacher return logits of the same number."""
+    def _count_classes(self, inputs: Any, stored: Tensor | None = None) -> int:
+        """Number of classes; raise unless student and teacher, or `stored`, have logits of the same number."""
         for teacher in _networks_of(self.teacher):
             require_same_preprocessing(self.student, teacher)
         rows = first_rows(inputs, _ROWS)
@@ -190,13 +211,18 @@ class TeacherStudentModel(Serializable, keras.Model):
             checks.classes_of(role, model, outputs)
             for role, model, outputs in (
                 ("student", self.student, self.student(rows, training=False)),
-                ("teacher", self.teacher, self._teacher_outputs(rows)),
+                (
+                    "teacher",
+                    self.teacher,
+                    self._teacher_outputs(rows) if stored is None else checks.finite_logits(stored)[:_ROWS],
+                ),
             )
         )
         if student != teacher:
+            source = "a teacher" if stored is None else "`teacher_logits`"
             raise ValueError(
                 "Teacher and student must have the same classes. "
-                f"Received: a teacher with {teacher} outputs and a student with {student}."
+                f"Received: {source} with {teacher} outputs and a student with {student}."
             )
         taught = {id(variable) for variable in self.teacher.variables}
         shared = [variable.path for variable in self.student.trainable_variables if id(variable) in taught]

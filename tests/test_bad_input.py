@@ -209,7 +209,7 @@ CASES = {
     ),
     "LFME with one teacher": (
         lambda: lfme(teacher=models.perceptron()),
-        "`Experts` as teacher and an `ExpertsObjective`. Received: teacher=<Sequential",
+        "`Experts` or their `StoredTeacher` as teacher, and an `ExpertsObjective`. Received: teacher=<Sequential",
     ),
     "LFME in other groups": (lambda: lfme(groups=[[0, 2], [1, 3]]), r"Received: \[\[0, 2\], \[1, 3\]\]"),
     "threshold=1": (lambda: lfme(threshold=1.0), "ExpertPacing.threshold=.*threshold=1.0"),

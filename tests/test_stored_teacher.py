@@ -291,6 +291,14 @@ def test_logits_that_do_not_fit(bias, message, tmp_path):
         precompute_teacher(net, load(), tmp_path / "teacher.npy")
 
 
+def test_a_teacher_with_a_preprocessor_is_refused(tmp_path):
+    net = teacher()
+    net.preprocessor = keras.layers.Rescaling(2.0)
+    net.preprocess_samples = lambda x, y=None, sample_weight=None: (net.preprocessor(x), y)
+    with pytest.raises(ValueError, match=r"has a preprocessor of its own.*preprocessor = None"):
+        precompute_teacher(net, load(), tmp_path / "teacher.npy")
+
+
 def test_a_file_without_a_header_is_left_alone(tmp_path):
     (tmp_path / "teacher.npy").write_text("mine")
     with pytest.raises(ValueError, match="without a header"):

@@ -15,6 +15,7 @@ from keras import ops
 from keras_bikd import checks
 from keras_bikd.data.installed import has_grain
 from keras_bikd.data.loader import LongTailedData
+from keras_bikd.feed import preprocessing_of
 from keras_bikd.results import Row, load_row, save_row
 from keras_bikd.serialization import described
 from keras_bikd.stored_teacher import StoredTeacher
@@ -180,6 +181,12 @@ def _loaded(teacher: Teacher, images: np.ndarray) -> keras.Model:
     if not isinstance(teacher, keras.Model):
         raise ValueError(
             "`precompute_teacher(teacher=...)` takes a `keras.Model` that outputs logits, or the path of one. "
+            f"Received: {teacher!r}"
+        )
+    if preprocessing_of(teacher) is not None:
+        raise ValueError(
+            "`precompute_teacher(teacher=...)` takes a model of the images of `data` themselves, and this one has a "
+            "preprocessor of its own. Make `data` of preprocessed images, and set `teacher.preprocessor = None`. "
             f"Received: {teacher!r}"
         )
     if not teacher.built:

@@ -95,6 +95,7 @@ class ExpertPacing(keras.callbacks.Callback):
         classes = range(len(self.objective.class_counts))
         for raw in samples:
             x, y, *_ = preprocessed_batch(raw, self.model.preprocess_samples)
+            checks.labels_match("training", y, len(classes))
             ids = class_ids(y, len(classes))
             confidences = self.objective.confidences(ids, self.model.teacher(x, training=False))
             seen.append((ops.convert_to_numpy(ids), ops.convert_to_numpy(confidences)))
@@ -108,6 +109,7 @@ class ExpertPacing(keras.callbacks.Callback):
         classes, groups = len(self.objective.class_counts), self.objective.groups
         for raw in self.meta:
             x, y, *_ = preprocessed_batch(raw, self.model.preprocess_samples)
+            checks.labels_match("meta", y, classes)
             logits = ops.convert_to_numpy(model(x, training=False))
             for row, label in zip(logits, ops.convert_to_numpy(class_ids(y, classes))):
                 group = groups[self.objective.group_of[label]]

@@ -49,8 +49,8 @@ def data_of_fit(
     *,
     batch_size: int | None,
     shuffle: bool,
-    preprocessing: Preprocessing,
-    fit_arguments: dict[str, Any],
+    prepare: Preprocessing,
+    arguments: dict[str, Any],
 ) -> FitData:
     """Turn the arguments of `fit` into pairs of batches. At most the first batches are looked at.
 
@@ -60,8 +60,8 @@ def data_of_fit(
         meta_data: As in `BiKDModel.fit`.
         batch_size: Batch size for arrays, or `None`.
         shuffle: Whether to shuffle arrays.
-        preprocessing: That of the student.
-        fit_arguments: The remaining keyword arguments of `fit`. Those that Keras does not take for pairs
+        prepare: The preprocessing of the student.
+        arguments: The remaining keyword arguments of `fit`. Those that Keras does not take for pairs
             (`sample_weight`, `class_weight`, `validation_split`) are applied here and removed.
 
     Returns:
@@ -70,18 +70,18 @@ def data_of_fit(
     Raises:
         ValueError: If the arguments do not fit together, or a data set is empty or never ends.
     """
-    class_weight = fit_arguments.pop("class_weight", None)
-    own = {name: fit_arguments.pop(name, None) for name in ("sample_weight", "validation_split")}
+    class_weight = arguments.pop("class_weight", None)
+    own = {name: arguments.pop(name, None) for name in ("sample_weight", "validation_split")}
     if is_dataset(x):
         _refuse_with_dataset({"y": y, "batch_size": batch_size, **own})
         train = samples = x if is_tf_dataset(x) else adapter_of(x)
         labels = None
     else:
-        arrays = _train_arrays(x, y, **own, fit_arguments=fit_arguments)
+        arrays = _train_arrays(x, y, **own, fit_arguments=arguments)
         samples, labels = arrays_in_batches(arrays, batch_size, shuffle=False), arrays[1]
         train = batched(arrays, batch_size, shuffle)
-    check_length(train, fit_arguments)
-    train = preprocessed(train, preprocessing)
+    check_length(train, arguments)
+    train = preprocessed(train, prepare)
     example, meta_labels = _example(train), None
     if class_weight is not None:
         require_unpaired("class_weight", example)
@@ -89,7 +89,7 @@ def data_of_fit(
     pairs = train
     if meta_data is not None:
         meta, meta_labels = _meta_batches(meta_data, batch_size, shuffle)
-        meta = preprocessed(meta, preprocessing)
+        meta = preprocessed(meta, prepare)
         pairs, meta_example = pair(train, meta), _example(meta)
         require_pair((example, meta_example))
         example = example, meta_example

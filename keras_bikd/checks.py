@@ -31,7 +31,7 @@ __all__ = [
     "positive_number",
     "same_structure",
     "warn_deprecated",
-    "warn_of_missing_classes",
+    "warn_of_unbalanced_classes",
 ]
 
 
@@ -212,8 +212,11 @@ def warn_deprecated(old: str, new: str) -> None:
     warnings.warn(f"`{old}` will be removed in the next release. Use {new}.", DeprecationWarning, stacklevel=4)
 
 
-def warn_of_missing_classes(meta_target: Any, num_classes: int) -> None:
-    """Warn if the meta set, given as arrays, has no sample of some class.
+_UNBALANCED = 10  # times as many samples of one class of the meta set as of another
+
+
+def warn_of_unbalanced_classes(meta_target: Any, num_classes: int) -> None:
+    """Warn if the meta set, given as arrays, has no sample of some class, or few in comparison with another.
 
     Args:
         meta_target: All labels of the meta set, or a dict of them and logits.
@@ -222,12 +225,19 @@ def warn_of_missing_classes(meta_target: Any, num_classes: int) -> None:
     labels = ops.convert_to_numpy(labels_and_logits(meta_target)[0])
     are_rows = labels.ndim == 2 and labels.shape[1] == num_classes > 1
     present = labels.argmax(axis=1) if are_rows else labels.reshape(-1).astype("int64")
-    missing = np.setdiff1d(np.arange(num_classes), present).tolist()
+    counts = np.bincount(present, minlength=num_classes)
+    missing = np.flatnonzero(counts == 0).tolist()
     if missing:
         warnings.warn(
             f"The meta set has no sample of {len(missing)} of {num_classes} classes, so the weights will not help "
             f"them. It should hold as many samples of each class. Received: no label {str(missing[:5])[1:-1]}"
             f"{', ...' if len(missing) > 5 else ''}",
+            stacklevel=3,
+        )
+    elif counts.max() >= _UNBALANCED * counts.min():
+        warnings.warn(
+            "The meta set is far from balanced, so the weights serve its largest classes. It should hold as many "
+            f"samples of each class. Received: between {counts.min()} and {counts.max()} samples per class",
             stacklevel=3,
         )
 

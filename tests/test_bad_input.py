@@ -246,6 +246,11 @@ CASES = {
         ),
         "pairs of training and meta batches.*no `class_weight`",
     ),
+    "LFME, labels out of range in a data set": (
+        lambda: lfme(train=models.dataset((X, Y + 1))),
+        r"training labels must lie in 0\.\.3",
+    ),
+    "LFME, meta labels out of range": (lambda: lfme(meta=(META_X, META_Y + 1)), r"meta labels must lie in 0\.\.3"),
     "endless meta set of LFME": (
         lambda: lfme(meta=models.dataset((META_X, META_Y)).repeat()),
         r"ExpertPacing.meta=.*never ends.*repeat",

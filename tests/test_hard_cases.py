@@ -166,6 +166,12 @@ def test_a_meta_set_without_some_class_is_reported():
         run(meta=(x, y % 2))
 
 
+def test_a_meta_set_that_is_far_from_balanced_is_reported():
+    x, _ = models.arrays(24, seed=1)
+    with pytest.warns(UserWarning, match="far from balanced.*Received: between 1 and 21 samples per class"):
+        run(meta=(x, np.maximum(np.arange(24) - 20, 0)))
+
+
 def test_weights_that_were_never_updated_are_reported():
     model = models.compiled(inner_steps=7)
     with pytest.warns(UserWarning, match="never updated.*inner_steps=7 steps.*has taken 6"):
@@ -176,3 +182,7 @@ def test_a_meta_loss_that_is_no_number_is_reported():
     x, y = models.arrays(8, seed=1)
     with pytest.warns(UserWarning, match="The meta loss is nan in epoch 1"):
         run(meta=(np.full_like(x, np.nan), y))
+    model = bikd.RWKDModel(models.perceptron(), models.perceptron())
+    model.compile("sgd", run_eagerly=models.EAGERLY)
+    with pytest.warns(UserWarning, match="The meta loss is nan in epoch 1"):
+        model.fit(*models.arrays(24), meta_data=(np.full_like(x, np.nan), y), verbose=0)

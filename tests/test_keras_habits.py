@@ -78,16 +78,20 @@ class EndlessBatches(keras.utils.PyDataset):
         return models.arrays(4)
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("batch_size", [0, -1, 16.0])
-def test_a_batch_size_that_is_none(batch_size):
-    model = models.compiled()
+def test_a_batch_size_that_is_none(batch_size, kind):
+    model = build(kind)
+    model.compile("sgd")
     with pytest.raises(ValueError, match=rf"fit\(batch_size=.*at least 1. Received: batch_size={batch_size}"):
-        model.fit(*models.arrays(), batch_size=batch_size, **guide("BiKDModel"))
+        model.fit(*models.arrays(), batch_size=batch_size, **guide(kind))
 
 
 def test_endless_py_datasets():
     with pytest.raises(ValueError, match=r"never ends. Pass `fit\(steps_per_epoch"):
         models.compiled().fit(EndlessBatches(), **guide("BiKDModel"))
+    with pytest.raises(ValueError, match=r"never ends. Pass `fit\(steps_per_epoch"):
+        models.distilled().fit(EndlessBatches())
     with pytest.raises(ValueError, match=r"pair\(meta=\.\.\.\)` received a data set that never ends"):
         models.compiled().fit(models.Batches(models.arrays()), meta_data=EndlessBatches())
     model = models.compiled()
@@ -131,8 +135,44 @@ def test_inner_steps_may_change_between_two_trainings_and_the_temperature_may_no
         model.fit(*models.arrays(24), 4, 1, 0, **guide("BiKDModel"))
         assert int(model.meta_optimizer.iterations) == updates
         assert model.get_config()["inner_steps"] == inner_steps
-    with pytest.raises(AttributeError, match="temperature"):
-        model.temperature = 1.0
+    for name, value in (("temperature", 1.0), ("meta_loss", "soft")):
+        with pytest.raises(AttributeError, match=name):
+            setattr(model, name, value)
+
+
+@pytest.mark.parametrize("kind", ["DistillationModel", "BiKDModel"])
+def test_losses_may_change_between_two_trainings(kind):
+    """A loss of zero trains nothing, also where the step was compiled for another."""
+
+    def nothing(labels, teacher_logits, student_logits):
+        return 0.0 * student_logits[:, 0]
+
+    model = build(kind)
+    model.compile("sgd")
+    model.fit(*models.arrays(24), 8, 1, 0, **guide(kind))
+    if kind == "DistillationModel":
+        model.objective = nothing
+    else:
+        model.candidate_losses = {"hard": nothing, "soft": nothing}
+    before = model.student.get_weights()
+    assert model.fit(*models.arrays(24), 8, 1, 0, **guide(kind)).history["loss"] == [0.0]
+    for a, b in zip(before, model.student.get_weights()):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_metrics_of_several_entries_need_two_names(kind):
+    metrics = [bikd.metrics.ShotAccuracy([200, 50, 50, 5]), bikd.metrics.ShotAccuracy([300, 50, 50, 5])]
+    with pytest.raises(ValueError, match=r"Give each its own `name=...`. Received: metrics named"):
+        build(kind).compile("sgd", metrics=metrics)
+
+
+def test_labels_in_a_frame():
+    pandas = pytest.importorskip("pandas")
+    x, y = models.arrays(24)
+    model = models.compiled(compile_arguments={"metrics": ["accuracy"]})
+    frames = pandas.DataFrame(x), pandas.DataFrame({"label": y})
+    assert "accuracy" in model.fit(*frames, meta_data=frames, verbose=0).history
 
 
 @pytest.mark.parametrize("kind", ["BiKDModel", "RWKDModel"])

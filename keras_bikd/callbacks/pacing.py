@@ -99,6 +99,7 @@ class ExpertPacing(keras.callbacks.Callback):
         classes = range(len(self.objective.class_counts))
         for raw in samples:
             x, y, *_ = preprocessed_batch(raw, self.model.preprocess_samples)
+            checks.labels_match("training", y, len(classes))
             labels, stored = labels_and_logits(y)
             ids = class_ids(labels, len(classes))
             confidences = self.objective.confidences(ids, self.model.teacher_logits(x, stored))
@@ -116,6 +117,7 @@ class ExpertPacing(keras.callbacks.Callback):
         classes, groups = len(self.objective.class_counts), self.objective.groups
         for raw in self.meta:
             x, y, *_ = preprocessed_batch(raw, self.model.preprocess_samples)
+            checks.labels_match("meta", y, classes)
             labels, stored = labels_and_logits(y)
             logits = ops.convert_to_numpy(model(x, stored))
             for row, label in zip(logits, ops.convert_to_numpy(class_ids(labels, classes))):

@@ -8,6 +8,7 @@ from keras import tree
 # Keras has no public name for what splits its arrays.
 from keras.src.trainers.data_adapters import array_slicing
 
+from keras_bikd import checks
 from keras_bikd.feed.batches import (
     adapter_of,
     arrays_in_batches,
@@ -49,8 +50,8 @@ def data_of_fit(
     *,
     batch_sizes: tuple[int | None, int | None],
     shuffle: bool,
-    preprocessing: Preprocessing,
-    fit_arguments: dict[str, Any],
+    prepare: Preprocessing,
+    arguments: dict[str, Any],
 ) -> FitData:
     """Turn the arguments of `fit` into pairs of batches. At most the first batches are looked at.
 
@@ -60,8 +61,8 @@ def data_of_fit(
         meta_data: As in `BiKDModel.fit`.
         batch_sizes: Batch sizes for arrays, of the training and of the meta set, or `None`.
         shuffle: Whether to shuffle arrays.
-        preprocessing: That of the student.
-        fit_arguments: The remaining keyword arguments of `fit`. Those that Keras does not take for pairs
+        prepare: The preprocessing of the student.
+        arguments: The remaining keyword arguments of `fit`. Those that Keras does not take for pairs
             (`sample_weight`, `class_weight`, `validation_split`) are applied here and removed.
 
     Returns:
@@ -71,18 +72,18 @@ def data_of_fit(
         ValueError: If the arguments do not fit together, or a data set is empty or never ends.
     """
     batch_size, meta_batch_size = batch_sizes
-    class_weight = fit_arguments.pop("class_weight", None)
-    own = {name: fit_arguments.pop(name, None) for name in ("sample_weight", "validation_split")}
+    class_weight = arguments.pop("class_weight", None)
+    own = {name: arguments.pop(name, None) for name in ("sample_weight", "validation_split")}
     if is_dataset(x):
         _refuse_with_dataset({"y": y, "batch_size": batch_size, **own})
         train = samples = x if is_tf_dataset(x) else adapter_of(x)
         labels = None
     else:
-        arrays = _train_arrays(x, y, **own, fit_arguments=fit_arguments)
+        arrays = _train_arrays(x, y, **own, fit_arguments=arguments)
         samples, labels = arrays_in_batches(arrays, batch_size, shuffle=False), arrays[1]
         train = batched(arrays, batch_size, shuffle)
-    check_length(train, fit_arguments)
-    train = preprocessed(train, preprocessing)
+    check_length(train, arguments)
+    train = preprocessed(train, prepare)
     example, meta_labels = _example(train), None
     if class_weight is not None:
         require_unpaired("class_weight", example)
@@ -90,7 +91,7 @@ def data_of_fit(
     pairs = train
     if meta_data is not None:
         meta, meta_labels = _meta_batches(meta_data, batch_size, meta_batch_size, shuffle)
-        meta = preprocessed(meta, preprocessing)
+        meta = preprocessed(meta, prepare)
         pairs, meta_example = pair(train, meta), _example(meta)
         require_pair((example, meta_example))
         example = example, meta_example
@@ -158,6 +159,8 @@ def _meta_batches(
             )
         return meta_data if is_tf_dataset(meta_data) else adapter_of(meta_data), None
     require_samples("fit(meta_data=...)", meta_data)
+    if meta_batch_size is not None:
+        checks.positive_integer("fit", "meta_batch_size", meta_batch_size)
     arrays = check_arrays("fit(meta_data=...)", tuple(meta_data))
     return batched(arrays, meta_batch_size or batch_size, shuffle), arrays[1]
 

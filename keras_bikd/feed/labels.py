@@ -87,6 +87,8 @@ def _is_class(label: Any) -> bool:
 
 def check_class_weights(value: Any, num_classes: int) -> None:
     """Raise if `fit(class_weight=...)` names a class that does not exist, or is an array of another length."""
+    if value is None:
+        return
     unknown = [label for label in class_weights(value) if label >= num_classes]
     if unknown or (not isinstance(value, dict) and len(value) != num_classes):
         raise ValueError(

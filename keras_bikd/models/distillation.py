@@ -14,6 +14,7 @@ from keras_bikd.feed import (
     adapter_of,
     arrays_in_fit,
     check_class_weights,
+    check_length,
     check_plain_labels,
     class_weights,
     example_of,
@@ -75,10 +76,11 @@ class DistillationModel(TeacherStudentModel):
         """
         given = inspect.signature(super().fit).bind(x, y, *args, **kwargs).arguments
         class_weight, batch_size = given.get("class_weight"), given.get("batch_size")
+        self._begin_fit(batch_size, self.objective)
         if self.preprocess_samples is not None and not is_dataset(x):
             given = arrays_in_fit(given)
         if is_dataset(given.get("x")):
-            given = {**given, **self._data_set(given), "shuffle": False, "class_weight": None}
+            given.update(x=self._data_set(given), shuffle=False, class_weight=None)
         else:
             given.update(_targets(given))
         example = example_of(given.get("x"), given.get("y"))
@@ -86,20 +88,20 @@ class DistillationModel(TeacherStudentModel):
             with variable_scope(self):
                 classes = self._count_classes(example[0], labels_and_logits(example[1])[1])
             checks.labels_match("training", example[1], classes)
-            if class_weight is not None:
-                check_class_weights(class_weight, classes)
+            check_class_weights(class_weight, classes)
             if is_dataset(given["x"]):
                 given["x"] = check_plain_labels("training", given["x"], classes)
             given["validation_data"] = self._validation_data(given, batch_size, classes)
         with label_errors():
             return super().fit(**given)
 
-    def _data_set(self, arguments: dict[str, Any]) -> dict[str, Any]:
+    def _data_set(self, arguments: dict[str, Any]) -> Any:
         """`x` of `fit` as a data set of batches that the student takes, weighted by class."""
         x, class_weight = arguments["x"], arguments.get("class_weight")
         data = x if is_tf_dataset(x) else adapter_of(x, shuffle=bool(arguments.get("shuffle", True)))
+        check_length(data, arguments)
         data = preprocessed(data, self.preprocess_samples)
-        return {"x": data if class_weight is None else weighted_by_class(data, class_weights(class_weight))}
+        return data if class_weight is None else weighted_by_class(data, class_weights(class_weight))
 
     def compute_loss(
         self,

@@ -1,4 +1,4 @@
-"""`WeightGuard`: a warning when the learned weights no longer have an effect."""
+"""Warnings when the meta loss is no number, and when the learned weights no longer have an effect."""
 
 import math
 import warnings
@@ -8,18 +8,38 @@ from keras import ops
 
 from keras_bikd.types import Logs
 
-__all__ = ["WeightGuard"]
+__all__ = ["MetaLossGuard", "WeightGuard"]
 
 
-class WeightGuard(keras.callbacks.Callback):
-    """Warns, once per training, when the weights no longer have an effect, and says what to do."""
-
-    COLLAPSED, FITTED = 0.1, 0.02
+class MetaLossGuard(keras.callbacks.Callback):
+    """Warns, once per training, when the meta loss is no number."""
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
         self._warned: set[str] = set()
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        meta_loss = (logs or {}).get("meta_loss", 0.0)
+        if not math.isfinite(meta_loss):
+            self._warn_once(
+                "meta",
+                f"The meta loss is {meta_loss} in epoch {epoch + 1}. Its gradients are left out where they are not "
+                "finite, so the weights learn nothing from these batches. Look for NaN in the meta set, or lower the "
+                "learning rate.",
+            )
+
+    def _warn_once(self, problem: str, message: str) -> None:
+        if problem not in self._warned:
+            self._warned.add(problem)
+            warnings.warn(message, stacklevel=2)
+
+
+class WeightGuard(MetaLossGuard):
+    """Warns, once per training, when the weights no longer have an effect, and says what to do."""
+
+    COLLAPSED, FITTED = 0.1, 0.02
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        super().on_epoch_end(epoch, logs)
         logs = logs or {}
         means = [logs.get(tracker.name, float("inf")) for tracker in self.model.weight_trackers]
         if sum(means) < self.COLLAPSED:
@@ -28,12 +48,6 @@ class WeightGuard(keras.callbacks.Callback):
                 f"The weights have collapsed: their sum is {sum(means):.3f} on average after epoch {epoch + 1}. This "
                 "lowers the learning rate of the student by the same factor. If the student should still learn, lower "
                 "the meta learning rate or raise `inner_steps`.",
-            )
-        if not math.isfinite(logs.get("meta_loss", 0.0)):
-            self._warn_once(
-                "meta",
-                f"The meta loss is {logs['meta_loss']} in epoch {epoch + 1}. Hypergradients that are not finite are "
-                "left out, so the weights do not move. Look for NaN in the meta set, or lower the learning rate.",
             )
         if logs.get("student_loss", 1.0) < self.FITTED:
             self._warn_once(
@@ -52,8 +66,3 @@ class WeightGuard(keras.callbacks.Callback):
                 f"The weights were never updated: that happens every inner_steps={inner_steps} steps, and the training "
                 f"has taken {steps}. Train longer, or lower `inner_steps`.",
             )
-
-    def _warn_once(self, problem: str, message: str) -> None:
-        if problem not in self._warned:
-            self._warned.add(problem)
-            warnings.warn(message, stacklevel=2)

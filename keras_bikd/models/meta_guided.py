@@ -20,6 +20,7 @@ from keras_bikd.feed import (
     preprocessed_batch,
     require_pair,
 )
+from keras_bikd.models.guard import MetaLossGuard
 from keras_bikd.models.problem import Problem, unpacked
 from keras_bikd.models.teacher_student import TeacherStudentModel
 from keras_bikd.objectives import BalancedSoftmax, CrossEntropy, SoftTargets
@@ -60,7 +61,7 @@ class MetaGuidedModel(TeacherStudentModel):
         super().__init__(student, teacher, **kwargs)
         owner = type(self).__name__
         self._temperature = checks.positive_number(owner, "temperature", temperature)
-        self.meta_loss = checks.one_of(owner, "meta_loss", meta_loss, ("hard", "soft", "mixed"))
+        self._meta_loss = checks.one_of(owner, "meta_loss", meta_loss, ("hard", "soft", "mixed"))
         self.candidate_losses = _candidates(owner, candidate_losses, class_counts, temperature)
         self.meta_loss_tracker = keras.metrics.Mean(name="meta_loss")
         self.student_loss_tracker = keras.metrics.Mean(name="student_loss")
@@ -73,6 +74,11 @@ class MetaGuidedModel(TeacherStudentModel):
     def temperature(self) -> float:
         """Temperature of the soft losses, which are made with the model: for another one make another model."""
         return self._temperature
+
+    @property
+    def meta_loss(self) -> str:
+        """What the virtual student is judged by; for another loss make another model."""
+        return self._meta_loss
 
     @property
     def problem(self) -> Problem:
@@ -136,25 +142,15 @@ class MetaGuidedModel(TeacherStudentModel):
         Raises:
             ValueError: If the data do not fit the model; before the first step.
         """
-        self._assert_compile_called("fit")
-        for name, size in (("batch_size", batch_size), ("meta_batch_size", meta_batch_size)):
-            if size is not None:
-                checks.positive_integer("fit", name, size)
-        class_weight = kwargs.get("class_weight")
+        self._begin_fit(batch_size, *self.candidate_losses.values())
+        class_weight, sizes = kwargs.get("class_weight"), (batch_size, meta_batch_size)
         data = data_of_fit(
-            x,
-            y,
-            meta_data,
-            batch_sizes=(batch_size, meta_batch_size),
-            shuffle=shuffle,
-            preprocessing=self.preprocess_samples,
-            fit_arguments=kwargs,
+            x, y, meta_data, batch_sizes=sizes, shuffle=shuffle, prepare=self.preprocess_samples, arguments=kwargs
         )
         self._prepare(*data.example)
-        if class_weight is not None:
-            check_class_weights(class_weight, self.num_classes)
+        check_class_weights(class_weight, self.num_classes)
         if meta_data is not None and not is_dataset(meta_data):
-            checks.warn_of_missing_classes(meta_data[1], self.num_classes)
+            checks.warn_of_unbalanced_classes(meta_data[1], self.num_classes)
         kwargs["validation_data"] = self._validation_data(kwargs, batch_size, self.num_classes)
         callbacks = callbacks if isinstance(callbacks, (list, tuple)) else [callbacks] if callbacks else []
         self.training_samples = data.samples
@@ -214,6 +210,7 @@ class MetaGuidedModel(TeacherStudentModel):
             self.built = True
             self._build_optimizer()
             # Creates the user's metrics. Private, but `fit` under a strategy would do it with the pair, and fail.
+            labels = ops.convert_to_numpy(labels)
             super()._symbolic_build(data_batch=(x, labels[: tree.flatten(x)[0].shape[0]]))
         self._prepared = True
 
@@ -225,7 +222,7 @@ class MetaGuidedModel(TeacherStudentModel):
         self.optimizer.build(self.student.trainable_variables)
 
     def _own_callbacks(self) -> list[keras.callbacks.Callback]:
-        return []
+        return [MetaLossGuard()]
 
     def _logs(
         self,

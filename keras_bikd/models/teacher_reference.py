@@ -72,13 +72,12 @@ class TeacherReference(keras.Model):
                 f"Received: teacher={teacher!r}{', where there is no file' if is_path else ''}"
             )
 
-    @property
     def network(self) -> keras.Model:
-        """The teacher itself."""
+        """The teacher itself. A property would be saved with its owner."""
         return self._teacher()
 
     def call(self, inputs: Any, training: bool | None = None) -> Tensor:
-        return self.network(inputs, training=training)
+        return self.network()(inputs, training=training)
 
     def get_config(self) -> dict[str, Any]:
         if self.file is None:

@@ -22,6 +22,7 @@ from keras_bikd.feed import (
     require_same_preprocessing,
 )
 from keras_bikd.losses import class_logits, hard_loss
+from keras_bikd.metrics import PerClassAccuracy, ShotAccuracy
 from keras_bikd.models.experts import Experts
 from keras_bikd.models.teacher_reference import TeacherReference
 from keras_bikd.serialization import Serializable, for_every_backend
@@ -70,6 +71,7 @@ class TeacherStudentModel(Serializable, keras.Model):
         self.student = student
         self.teacher = teacher
         self.teacher_output = teacher_output
+        self._traced: Callable[[], tuple[Any, ...] | None] = lambda: None  # Keras tracks what is no function
         if student.built:
             self.built = True
 
@@ -89,6 +91,14 @@ class TeacherStudentModel(Serializable, keras.Model):
             metrics: Keras metrics of labels and logits, such as `["accuracy"]`.
             **kwargs: Further arguments of `keras.Model.compile` (`jit_compile`, `steps_per_execution`, ...).
         """
+        several = [
+            metric.name for metric in tree.flatten(metrics) if isinstance(metric, (PerClassAccuracy, ShotAccuracy))
+        ]
+        if len(set(several)) < len(several):
+            raise ValueError(
+                "`compile(metrics=...)` received metrics with several log entries under the same name, which would "
+                f"overwrite each other. Give each its own `name=...`. Received: metrics named {', '.join(several)}"
+            )
         super().compile(optimizer=optimizer, loss=loss or hard_loss, metrics=metrics, **kwargs)
         # Keras stores the resolved flag: a model saved on a CPU would not use XLA on a GPU.
         self._compile_config.config["jit_compile"] = kwargs.get("jit_compile", "auto")
@@ -103,6 +113,16 @@ class TeacherStudentModel(Serializable, keras.Model):
 
     def _build_optimizer(self) -> None:
         self.optimizer.build(self.trainable_variables)
+
+    def _begin_fit(self, batch_size: int | None, *settings: Any) -> None:
+        """Check what needs no data, and compile the step again if `settings` are not those of the last `fit`."""
+        self._assert_compile_called("fit")
+        if batch_size is not None:
+            checks.positive_integer("fit", "batch_size", batch_size)
+        before = self._traced()
+        if before is not None and [id(part) for part in before] != [id(part) for part in settings]:
+            self.train_function = None
+        self._traced = lambda: settings
 
     @property
     def preprocess_samples(self) -> Preprocessing:
@@ -315,4 +335,4 @@ def _networks_of(teacher: keras.Model) -> list[keras.Model]:
     """The networks that a teacher consists of."""
     if isinstance(teacher, Experts):
         return teacher.experts
-    return [teacher.network if isinstance(teacher, TeacherReference) else teacher]
+    return [teacher.network() if isinstance(teacher, TeacherReference) else teacher]

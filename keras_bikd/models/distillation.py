@@ -83,6 +83,7 @@ class DistillationModel(TeacherStudentModel):
             given["y"] = np.asarray(y)
         example = example_of(given.get("x"), given.get("y"))
         if example is not None:
+            checks.batched("training", example[1])
             with variable_scope(self):
                 classes = self._count_classes(example[0])
             checks.labels_match("training", example[1], classes)

@@ -111,6 +111,10 @@ CASES = {
         lambda: distil(models.dataset((X, Y)), teacher=softmax_at_the_end()),
         "teacher must return logits.*softmax",
     ),
+    "plain distillation, not batched": (
+        lambda: distil(tf.data.Dataset.from_tensor_slices((X, Y))),
+        "training data set is not batched",
+    ),
     "plain distillation, teacher of other classes": (
         lambda: distil(models.Batches((X, Y)), teacher=models.perceptron(classes=7)),
         "7 outputs.*student with 4",

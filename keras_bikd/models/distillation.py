@@ -85,6 +85,7 @@ class DistillationModel(TeacherStudentModel):
             given.update(_targets(given))
         example = example_of(given.get("x"), given.get("y"))
         if example is not None:
+            checks.batched("training", example[1])
             with variable_scope(self):
                 classes = self._count_classes(example[0], labels_and_logits(example[1])[1])
             checks.labels_match("training", example[1], classes)

@@ -145,11 +145,14 @@ def one_step_hypergradient(
     if moved is not None or is_due is not None:
         gradient = None
 
-    def pullback_later(cotangents: Sequence[Tensor | None]) -> list[Tensor]:
-        _, _, pullback_again = (outputs, forward, pullback) if difference is None else vjp(lower_level, theta)
-        return pullback_again(cotangents)
+    later = pullback if difference is None else functools.partial(_pullback_again, difference, theta)
+    return VirtualStep(meta_loss, hypergradient, gradient, outputs, forward, pullback, later)
 
-    return VirtualStep(meta_loss, hypergradient, gradient, outputs, forward, pullback, pullback_later)
+
+def _pullback_again(difference: Difference, theta: list[Tensor], cotangents: Sequence[Tensor | None]) -> list[Tensor]:
+    """Repeat the forward pass for a pullback, without the sums over replicas, which no condition may hold."""
+    _, _, pullback = vjp(lambda theta: (difference.losses_of(difference.network(theta)), None), theta)
+    return pullback(cotangents)
 
 
 def _after_step(

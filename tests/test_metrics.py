@@ -149,7 +149,8 @@ def test_callbacks_know_which_way_a_metric_is_better(name, tmp_path):
     metrics = [metric for make in METRICS.values() if (metric := make()).name == name]
     model.compile("sgd", metrics=metrics)
     stop = keras.callbacks.EarlyStopping(monitor)
-    keep = keras.callbacks.ModelCheckpoint(tmp_path / "{epoch}.weights.h5", monitor, save_best_only=True)
+    how = {"save_best_only": True, "save_weights_only": True}
+    keep = keras.callbacks.ModelCheckpoint(tmp_path / "{epoch}.weights.h5", monitor, **how)
     data = {"meta_data": models.arrays(8), "validation_data": models.arrays(8, seed=2)}
     history = model.fit(*models.arrays(), epochs=4, verbose=0, callbacks=[Script(monitor, scores), stop, keep], **data)
     assert len(history.epoch) == 3

@@ -339,6 +339,7 @@ def test_a_seed_gives_the_split_and_the_order_that_it_gave_in_the_first_version(
         "arrays": lambda: bikd.data.load(Arrays(*arrays()), 10, meta_size=30, test_size=60),
         "folder": lambda: bikd.data.load(Folder(tmp_path / "images", (10, 8)), meta_size=9, test_size=9),
     }
+    keras.utils.set_random_seed(0)
     data = loads[name]()
     labels = np.concatenate([images_and_labels(data.train)[1] for _ in range(2)])
     order = hashlib.sha256(labels.astype("<i8").tobytes()).hexdigest()

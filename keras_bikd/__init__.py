@@ -52,6 +52,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("data", "tuner"):  # They need TensorFlow and Keras Tuner, which are optional and slow to import.
+    if name in ("advisor", "data", "tuner"):  # They need TensorFlow and Keras Tuner, optional and slow to import.
         return importlib.import_module(f"keras_bikd.{name}")
+    if name in ("Protocol", "compare"):
+        return getattr(importlib.import_module("keras_bikd.advisor"), name)
     return deprecated.attribute(name)

@@ -23,6 +23,7 @@ LAYERS = [
     {"callbacks", "tuner"},
     {"deprecated"},
     {"comparison"},
+    {"advisor"},
     {"keras_bikd"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -1,0 +1,106 @@
+"""How long a comparison trains, and how."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+
+from keras_bikd import checks
+from keras_bikd.advisor.candidates import METHODS
+from keras_bikd.advisor.samples import Augmentation
+from keras_bikd.comparison import Method, config_of
+
+__all__ = ["Protocol", "adam"]
+
+
+def adam(steps: int) -> keras.optimizers.Optimizer:
+    """Adam with a learning rate that falls from 2e-3 to zero along a cosine."""
+    return keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(2e-3, steps))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """How the methods are compared; the same for all of them.
+
+    Args:
+        methods: What to compare, from the cheapest to the dearest: names of the default methods, or a dict of name to
+            `keras_bikd.comparison.Method`. By default all of `METHODS`; and, where checked meta data are given and many
+            labels look wrong, BiKD in two runs.
+        seeds: One round of trainings for each. If no validation data are given, every round holds out other samples.
+        steps: Steps of every training. By default thirty passes over the training data, at least 500 steps and at most
+            5,000.
+        minutes: Time for the whole comparison, in place of `steps`: the methods are timed first.
+        batch_size: Samples per step.
+        optimizer: Function from a number of steps to an optimizer for teacher and student.
+        augment: Function `(inputs, seed) -> inputs` of a batch, such as `keras_bikd.data.pad_crop_flip()`.
+        validation_share: Share of every class that a round holds out, if no validation data are given.
+
+    Raises:
+        ValueError: If an argument is out of range.
+
+    Examples:
+        >>> list(Protocol(methods=("cross-entropy", "KD"), seeds=(0,), steps=200).chosen_methods)
+        ['cross-entropy', 'KD']
+    """
+
+    methods: tuple[str, ...] | Mapping[str, Method] | None = None
+    seeds: tuple[int, ...] = (0, 1, 2)
+    steps: int | None = None
+    minutes: float | None = None
+    batch_size: int = 64
+    optimizer: Callable[[int], keras.optimizers.Optimizer] = adam
+    augment: Augmentation | None = None
+    validation_share: float = 0.2
+
+    def __post_init__(self) -> None:
+        owner = "Protocol"
+        if not self.seeds:
+            raise ValueError(f"`Protocol(seeds=...)` takes at least one seed. Received: seeds={self.seeds!r}")
+        for seed in self.seeds:
+            checks.non_negative_integer(owner, "seeds", seed)
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"`Protocol(seeds=...)` takes every seed once. Received: seeds={self.seeds!r}")
+        checks.positive_integer(owner, "batch_size", self.batch_size)
+        checks.between_zero_and_one(owner, "validation_share", self.validation_share)
+        if self.steps is not None:
+            checks.positive_integer(owner, "steps", self.steps)
+        if self.minutes is not None:
+            checks.positive_number(owner, "minutes", self.minutes)
+        if self.steps is not None and self.minutes is not None:
+            raise ValueError(
+                "`Protocol` takes `steps` or `minutes`, one of the two. "
+                f"Received: steps={self.steps!r} and minutes={self.minutes!r}"
+            )
+        self.chosen_methods  # noqa: B018 (complains about unknown names)
+
+    @property
+    def chosen_methods(self) -> dict[str, Method]:
+        """Name to `Method`, in their order."""
+        if self.methods is None:
+            return dict(METHODS)
+        if isinstance(self.methods, Mapping):
+            return dict(self.methods)
+        for name in self.methods:
+            checks.one_of("Protocol", "methods", name, tuple(METHODS))
+        return {name: METHODS[name] for name in METHODS if name in self.methods}
+
+    def config(self) -> dict[str, Any]:
+        """What the results depend on, for the plan on disk."""
+        return {
+            "seeds": list(self.seeds),
+            "budget": {"steps": self.steps, "minutes": self.minutes},
+            "batch_size": self.batch_size,
+            "optimizer": keras.optimizers.serialize(self.optimizer(1000)),
+            "augment": _described(self.augment),
+            "validation_share": self.validation_share,
+            "methods": config_of(self.chosen_methods),
+        }
+
+
+def _described(function: Any) -> str | None:
+    """A function and what it has taken from its surroundings."""
+    if function is None:
+        return None
+    taken = [repr(cell.cell_contents) for cell in getattr(function, "__closure__", None) or ()]
+    return f"{getattr(function, '__qualname__', type(function).__name__)}({', '.join(taken)})"

@@ -1,0 +1,79 @@
+"""Training samples whose labels look wrong."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+__all__ = ["Suspect", "Suspects", "suspects_of"]
+
+
+class Suspect(NamedTuple):
+    """A sample whose label looks wrong.
+
+    Attributes:
+        position: Its position in the training data.
+        label: Its class, as it is labelled.
+        suggested: The class that the students see in it.
+        margin: How much more probable the suggested class is, from 0 to 1; the list is sorted by it.
+        held_out: Whether the students that were asked had not been trained on it.
+    """
+
+    position: int
+    label: int
+    suggested: int
+    margin: float
+    held_out: bool
+
+
+class Suspects(NamedTuple):
+    """All of them, most suspect first.
+
+    Attributes:
+        samples: The `Suspect`s.
+        looked_at: Number of samples that were looked at.
+        share: Share of suspects among those looked at.
+    """
+
+    samples: list[Suspect]
+    looked_at: int
+    share: float
+
+
+def suspects_of(positions: np.ndarray, labels: np.ndarray, probabilities: np.ndarray, held_out: np.ndarray) -> Suspects:
+    """Find the samples that belong to another class with confidence.
+
+    A class is seen with confidence in a sample if its probability is at least what samples with that label have on
+    average. So a class that is predicted timidly, as rare ones are, has a lower bar.
+
+    Args:
+        positions: Positions of the samples in the training data, integer array of shape `(samples,)`.
+        labels: Their labels, shape `(samples,)`.
+        probabilities: Class probabilities of students, mean over those that were asked, shape `(samples, classes)`.
+        held_out: Whether those students had not been trained on a sample, boolean array of shape `(samples,)`.
+
+    Returns:
+        The `Suspects`.
+
+    Examples:
+        >>> probabilities = np.array([[0.9, 0.1], [0.8, 0.2], [0.95, 0.05], [0.1, 0.9]])
+        >>> suspects = suspects_of(np.arange(4), np.array([0, 0, 1, 1]), probabilities, np.ones(4, bool))
+        >>> [(suspect.position, suspect.suggested) for suspect in suspects.samples]
+        [(2, 0)]
+
+    Reference: Northcutt et al., arXiv 1911.00068, Eq. (1) and (2).
+    """
+    if not len(labels):
+        return Suspects([], 0, 0.0)
+    classes = np.arange(probabilities.shape[1])
+    own = probabilities[np.arange(len(labels)), labels]
+    bars = np.array([own[labels == label].mean() if (labels == label).any() else np.inf for label in classes])
+    confident = np.where(probabilities >= bars, probabilities, -1.0)
+    suggested = confident.argmax(axis=1)
+    margin = probabilities[np.arange(len(labels)), suggested] - own
+    found = np.flatnonzero((confident.max(axis=1) >= 0) & (suggested != labels) & (margin > 0))
+    found = found[np.argsort(-margin[found], kind="stable")]
+    samples = [
+        Suspect(int(positions[i]), int(labels[i]), int(suggested[i]), float(margin[i]), bool(held_out[i]))
+        for i in found
+    ]
+    return Suspects(samples, len(labels), len(found) / len(labels))

@@ -68,7 +68,7 @@ SETTINGS = {
         meta_size=350,
         batch_size=128,
         steps=1500,
-        student=ByteConvNet(8, (16, 16)),
+        student=ByteConvNet(16, (16, 16)),
         teacher=ByteConvNet(16, (64, 64), dropout=0.1),
     ),
 }

@@ -10,7 +10,8 @@ import pytest
 from test_indexed import content, load
 
 import keras_bikd as bikd
-from keras_bikd.comparison import ByteConvNet
+from keras_bikd import comparison
+from keras_bikd.comparison import ByteConvNet, Call, Method, Part
 from keras_bikd.data import Arrays, Tfds
 from keras_bikd.data.sets import keywords
 from keras_bikd.data.sets.keywords import place_of, samples_of
@@ -192,19 +193,46 @@ def test_tokens_in_arrays_stay_integers():
         assert {row.tobytes() for row in x} <= {row.tobytes() for row in tokens}
 
 
-@pytest.mark.parametrize("in_grain", [False, True])
-def test_students_of_text_learn(source, in_grain):
-    """Both networks read the file names' context, and the hypergradient goes through the embedding."""
-    data = load(source, None, meta_size=70, batch_size=(128, 35), in_grain=in_grain)
-    student, teacher = (
-        net(data.image_shape, data.num_classes) for net in (ByteConvNet(4, (8,)), ByteConvNet(4, (8,), (16,), 0.1))
-    )
+def test_students_of_text_learn(source):
+    """The hypergradient goes through the embedding."""
+    data = load(source, None, meta_size=70, batch_size=(128, 35))
+    student, teacher = (ByteConvNet(12, (16,), *more)((65,), 35) for more in ((), ((16,), 0.1)))
     model = bikd.BiKDModel(student, teacher, class_counts=data.class_counts.tolist())
     model.compile(keras.optimizers.Adam(1e-2), metrics=[bikd.metrics.BalancedAccuracy(35)])
-    before = model.weight_net.get_weights()[0], student.get_weights()[0]
+    weights = lambda: [model.weight_net.get_weights()[0], student.get_weights()[0]]
+    before = weights()
     history = model.fit(data.train, meta_data=data.meta, validation_data=data.test, verbose=0).history
     assert np.isfinite(history["loss"][0])
-    assert all(
-        (own != old).any() for own, old in zip((model.weight_net.get_weights()[0], student.get_weights()[0]), before)
+    assert all((own != old).any() for own, old in zip(weights(), before))
+    assert (student.count_params(), student.input_dtype) == (256 * 12 + (5 * 12 + 1) * 16 + (32 * 16 + 1) * 35, "int32")
+
+
+def test_a_cell_of_a_comparison_with_natural_counts(source, tmp_path, monkeypatch):
+    load_any = bikd.data.load
+    monkeypatch.setattr(bikd.data, "load", lambda _, *sizes, **kwargs: load_any(source, *sizes, **kwargs))
+    net = ByteConvNet(12, (16,))
+    setting = comparison.Setting(
+        name="python_keywords", imbalance_factors=(None,), seeds=(0,), meta_size=70, steps=20, student=net, teacher=net
     )
-    assert (student.count_params(), student.input_dtype) == (256 * 4 + 5 * 4 * 8 + 8 + 32 * 8 * 35 + 35, "int32")
+    objective = bikd.objectives.KnowledgeDistillation()
+    method = Method(model=Call(bikd.DistillationModel, Part("student"), Part("teacher"), objective))
+    cell = comparison.Cell("keywords", None, "KD", 0)
+    row = comparison.train(cell, setting, method, tmp_path)
+    assert cell.path("runs").as_posix() == "runs/keywords_natural/KD_0.json"
+    assert row["imbalance_factor"] is None
+    assert row["overall"] == pytest.approx((10 * row["many"] + 15 * row["medium"] + 10 * row["few"]) / 35)
+
+
+def test_groups_are_those_of_the_right_labels():
+    """The classes in the order of their size, not of their numbers."""
+    y = np.repeat([0, 1, 2], [30, 90, 60])
+    cut = bikd.data.LongTailCut(wrong_labels=0.5)
+    data = load(Arrays(np.zeros((180, 2)), y), None, meta_size=6, test_size=30, cut=cut)
+    assert comparison.protocol._largest_first(data).tolist() == [1, 2, 0]
+
+
+def test_shifts_of_images_refuse_text():
+    with pytest.raises(ValueError, match=r"shift='darker'.*for images.*\(65,\)"):
+        comparison.altered_meta(
+            [(np.zeros((4, 65), "int32"), np.arange(4))], num_classes=4, batch_size=2, seed=0, shift="darker"
+        )

@@ -165,17 +165,15 @@ def make_split(
     """
     generator = np.random.default_rng(seed)
     pool, trainable = _pools(source, _shuffled_ids(source, generator))
-    test, validation = None, None
-    if source.test_size is None:
+    num_test, test, validation = source.test_size, None, None
+    if num_test is None:
         test, pool = _take_balanced(pool, test_size, "test_size")
+        num_test = len(test)
     if validation_size is not None:
         validation, pool = _take_balanced(pool, validation_size, "validation_size")
     before_meta = min(len(ids) for ids in trainable or pool)
     meta, pool = _take_balanced(pool, meta_size, "meta_size")
-    rest = trainable or pool
-    sizes = np.array([len(ids) for ids in rest])
-    counts = sizes if imbalance_factor is None else _long_tail(sizes, before_meta, imbalance_factor, cut, generator)
-    train = np.concatenate([ids[:count] for ids, count in zip(rest, counts)])
+    train = _trained_on(trainable or pool, before_meta, imbalance_factor, cut, generator)
     labels = _partly_wrong(source, train, cut.wrong_labels, generator)
     train, counts = _with_meta(train, meta, np.bincount(labels[train], minlength=source.num_classes), cut.meta_in_train)
     return Split(
@@ -190,7 +188,7 @@ def make_split(
         meta=meta,
         validation=validation,
         test=test,
-        test_size=source.test_size if test is None else len(test),
+        test_size=num_test,
         class_counts=counts,
     )
 
@@ -228,6 +226,15 @@ def _take_balanced(
         )
     taken = np.concatenate([ids[:per_class] for ids in ids_by_class])
     return taken, [ids[per_class:] for ids in ids_by_class]
+
+
+def _trained_on(
+    rest: list[np.ndarray], before_meta: int, imbalance_factor: float | None, cut: LongTailCut, generator: Generator
+) -> np.ndarray:
+    """The ids of a long tail of what is left of every class."""
+    sizes = np.array([len(ids) for ids in rest])
+    counts = sizes if imbalance_factor is None else _long_tail(sizes, before_meta, imbalance_factor, cut, generator)
+    return np.concatenate([ids[:count] for ids, count in zip(rest, counts)])
 
 
 def _long_tail(

@@ -150,7 +150,7 @@ def class_accuracy_bars(
 
     Args:
         accuracies: Dict of method to accuracies per class, in 0..1.
-        class_counts: Training images per class.
+        class_counts: Training samples per class.
         class_names: Names of the classes; by default their ids.
 
     Returns:
@@ -173,7 +173,7 @@ def class_accuracy_bars(
     figure.legend(loc="outside upper center", ncols=len(accuracies))
     counts.bar(range(len(order)), np.asarray(class_counts)[order], color="0.6")
     counts.set_yscale("log")
-    counts.set_ylabel("images")
+    counts.set_ylabel("samples")
     counts.set_xlabel("class, largest first")
     if len(order) <= _MANY_CLASSES:
         counts.set_xticks(range(len(order)), names[order])

@@ -1,6 +1,8 @@
 """`compare`: train every method on the user's data under one protocol, and say which to use."""
 
 import contextlib
+import hashlib
+import logging
 import os
 import time
 import traceback
@@ -277,10 +279,13 @@ class Comparison:
         """Report what fails, and let the others go on."""
         try:
             yield
-        except Exception:
-            error = traceback.format_exc()
-            self.failures.append(Failure(name, seed, error))
-            warnings.warn(f"{name}, seed {seed}, failed and is left out:\n{error}", stacklevel=4)
+        except Exception as error:
+            self.failures.append(Failure(name, seed, traceback.format_exc()))
+            warnings.warn(
+                f"{name}, seed {seed}, failed and is left out: {type(error).__name__}: {error}. The report has the "
+                "whole traceback.",
+                stacklevel=4,
+            )
 
     def _check_networks(self) -> None:
         """Raise unless student and teacher have an output for each class."""
@@ -358,11 +363,17 @@ def _check_classes(train: Samples, held: dict[str, Subset | None]) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the advice of single trainings to itself: the comparison says what came out."""
+    """Keep the advice of single trainings to themselves: the comparison says what came out."""
+    retracing = logging.getLogger("tensorflow")  # it counts the models of all trainings as one
+    level = retracing.level
     with warnings.catch_warnings():
         for message in (r"The weights have collapsed", r"The weight network can no longer tell", r"The meta loss is"):
             warnings.filterwarnings("ignore", message=message)
-        yield
+        retracing.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            retracing.setLevel(level)
 
 
 class _Stopwatch(keras.callbacks.Callback):
@@ -396,8 +407,6 @@ def _hash(subset: Subset) -> str:
 
 def _architecture(model: keras.Model) -> str:
     """A hash of what a network is made of; its weights are not part of it."""
-    import hashlib
-
     try:
         text = model.to_json()
     except NotImplementedError:  # a subclassed model without `get_config`

@@ -74,11 +74,11 @@ class Trained(NamedTuple):
     arrays: dict[str, np.ndarray]
 
 
-class _Absent(keras.Model):
+class _NoTeacher(keras.Model):
     """Stands where a method without a teacher has none."""
 
     def __init__(self, num_classes: int) -> None:
-        super().__init__()
+        super().__init__(name="no_teacher")
         self.num_classes = num_classes
 
     def call(self, inputs: Any) -> Tensor:
@@ -153,7 +153,7 @@ def _run(
     train = division.trained_on(method.meta_in_train)
     counts = train.class_counts.tolist()
     if teacher is None or not needs_teacher(method):
-        teacher = _Absent(len(counts)), counts
+        teacher = _NoTeacher(len(counts)), counts
     meta = Batches(division.meta, min(task.batch_size, len(division.meta.ids)), augment=task.augment)
     parts = Parts(
         student=task.student(),

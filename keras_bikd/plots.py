@@ -2,6 +2,7 @@
 
 import importlib.util
 import itertools
+import textwrap
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -330,7 +331,8 @@ def score_intervals(
         >>> [text.get_text() for text in figure.axes[0].get_yticklabels()]
         ['KD', 'BiKD']
     """
-    figure = _figure(5.6, 0.36 * len(intervals) + 0.8)
+    names = [textwrap.fill(method, 24) for method in intervals]
+    figure = _figure(5.6, sum(0.34 if "\n" not in name else 0.5 for name in names) + 0.8)
     axis = figure.subplots()
     for place, (method, (score, low, high)) in enumerate(intervals.items()):
         colour = _COLOURS[3] if method == marked else _COLOURS[0]
@@ -338,7 +340,7 @@ def score_intervals(
         singles = [] if rounds is None else rounds[method]
         axis.scatter(singles, [place] * len(singles), s=14, facecolors="white", edgecolors=colour, zorder=3)
         axis.scatter([score], [place], s=44, color=colour, zorder=4)
-    _name_rows(axis, list(intervals))
+    _name_rows(axis, names)
     axis.set_xlabel("balanced accuracy (%)")
     return figure
 
@@ -407,13 +409,15 @@ def class_count_bars(
     names = [str(label) for label in range(len(order))] if class_names is None else class_names
     figure = _figure(5.6, 2.9)
     axis = figure.subplots()
-    for i, (group, classes) in enumerate((groups or {"": order}).items()):
+    parts = groups or {"": order}
+    for i, (group, classes) in enumerate(parts.items()):
         places = np.flatnonzero(np.isin(order, classes))
-        bars = axis.bar(places, counts[order[places]], 0.8, label=group, color=_COLOURS[(0, 5, 3)[i % 3]])
+        colour = _COLOURS[3 if 0 < i == len(parts) - 1 else (0, 5, 2, 4)[i % 4]]
+        bars = axis.bar(places, counts[order[places]], 0.8, label=group, color=colour)
         if len(order) <= _MANY_CLASSES:
             axis.bar_label(bars, fontsize="small", padding=1)
     axis.set_yscale("log")
-    axis.margins(y=0.15)
+    axis.set_ylim(0.7, 2.5 * counts.max())
     axis.set_ylabel("samples")
     axis.set_xlabel("class, largest first")
     if len(order) <= _MANY_CLASSES:

@@ -37,8 +37,8 @@ class Evidence:
         draws: Balanced accuracy of every method in every draw, float array of shape `(draws, methods)`.
         recalls: Method to accuracy per class over all rounds, shape `(classes,)`; NaN where there is no sample.
         counts: Different validation samples per class, integer array of shape `(classes,)`.
-        groups: Name to class ids: `"frequent"`, `"medium"` and `"rare"`, a third of the classes each; of two classes one
-            is frequent and one rare.
+        groups: Name to class ids: `"frequent"`, `"medium"` and `"rare"`, a third of the classes each; of two classes
+            one is frequent and one rare.
         group_draws: Name to draws as in `draws`, over the classes of the group alone.
     """
 

@@ -25,11 +25,12 @@ _STYLE = {
 }
 
 
-def figure_uri(draw: Callable[[], "Figure"]) -> str:
+def figure_uri(draw: Callable[[], "Figure"], width: float | None = None) -> str:
     """Draw a figure as SVG.
 
     Args:
         draw: Function that returns the figure; called here, so that it is drawn in the style of reports.
+        width: Another width than its own, in inches.
 
     Returns:
         A data URI.
@@ -41,7 +42,10 @@ def figure_uri(draw: Callable[[], "Figure"]) -> str:
         with matplotlib.rc_context({**_STYLE, "svg.fonttype": letters}), warnings.catch_warnings(record=True) as caught:
             warnings.filterwarnings("always", message="Glyph")
             file = io.BytesIO()
-            draw().savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+            figure = draw()
+            if width is not None:
+                figure.set_figwidth(width)
+            figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
         if not any("Glyph" in str(warning.message) for warning in caught):
             break
     return _uri("svg+xml", file.getvalue())

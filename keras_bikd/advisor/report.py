@@ -6,6 +6,7 @@ import importlib.util
 import math
 import os
 import pathlib
+import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,6 +23,7 @@ from keras_bikd.files import atomic_write
 
 if TYPE_CHECKING:  # optional dependencies
     from jinja2 import Environment
+    from markupsafe import Markup
     from matplotlib.figure import Figure
 
 __all__ = ["SUSPECTS_FILE", "template_environment", "write_report"]
@@ -30,15 +32,20 @@ SUSPECTS_FILE = "suspected_labels.csv"
 """Name of the file of all suspected labels, next to the report."""
 
 _CLASSES_DRAWN, _LARGEST_CHANGES = 40, 20
+_NARROW = 3.9  # inches of a figure whose letters can be read on a phone
 _SUSPECTS_SHOWN, _IMAGES_PER_PAIR = 20, 4
 
 
 class _Picture(NamedTuple):
-    """A figure of the report, perhaps with another one for narrow screens."""
+    """A figure of the report, and the same for narrow screens."""
 
     uri: str
     alt: str
-    narrow: str | None = None
+    narrow: str
+
+
+def _picture(draw: Callable[[], "Figure"], alt: str) -> _Picture:
+    return _picture(draw, alt, figure_uri(draw, _NARROW))
 
 
 def write_report(
@@ -80,6 +87,7 @@ def template_environment() -> "Environment":
         "percent": lambda value: _text(100 * value, ".0f"),
         "points": lambda value: _text(value, "+.1f").replace("-", "−"),
         "markdown": _markdown,
+        "prose": _prose,
     }
     return environment
 
@@ -92,6 +100,14 @@ def _duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _prose(text: str) -> "Markup":
+    """Text as HTML: minus signs, no line break before a unit, and what stands in backticks as code."""
+    from markupsafe import Markup, escape  # which Jinja2 requires
+
+    typeset = re.sub(r"(?<= )-(?=\d)", "−", str(escape(text))).replace(" %", "\N{NO-BREAK SPACE}%")
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", typeset))  # noqa: S704 (escaped above)
 
 
 def _markdown(text: object) -> str:
@@ -136,7 +152,7 @@ def _methods(findings: Findings) -> dict[str, Any]:
         "lines": lines,
         "groups": groups,
         "compared": any(line.difference for line in lines),
-        "figure": _Picture(figure_uri(draw), f"Balanced accuracy in per cent: {listed}."),
+        "figure": _picture(draw, f"Balanced accuracy in per cent: {listed}."),
     }
 
 
@@ -157,7 +173,7 @@ def _classes(findings: Findings) -> dict[str, Any]:
         "lines": lines,
         "drawn": len(shown),
         "unjudged": [line.name for line in lines if not line.recommended.count],
-        "figure": _Picture(figure_uri(draw), alt) if shown else None,
+        "figure": _picture(draw, alt) if shown else None,
     }
 
 
@@ -166,7 +182,7 @@ def _tail(findings: Findings) -> _Picture:
     filled = {name: classes for name, classes in groups.items() if len(classes)}
     draw = functools.partial(plots.class_count_bars, counts, findings.class_names, filled)
     alt = f"Bars of the samples of {len(counts)} classes, from {counts.max()} to {counts.min()}, on a logarithmic axis."
-    return _Picture(figure_uri(draw), alt)
+    return _picture(draw, alt)
 
 
 def _confusion(findings: Findings) -> dict[str, Any] | None:
@@ -178,7 +194,7 @@ def _confusion(findings: Findings) -> dict[str, Any] | None:
     for name in (method,) if baseline is None else (baseline, method):
         draw = functools.partial(plots.confusion_matrices, {name: findings.confusion(name)}, _short(findings))
         alt = f"Confusion matrix of {name}: true class by predicted class, as shares of the true class."
-        figures.append(_Picture(figure_uri(draw), alt))
+        figures.append(_picture(draw, alt))
     lines = [_pair(findings, pair) for pair in pairs]
     return {"figures": figures, "pairs": lines, "images": any(line["images"] for line in lines)}
 
@@ -219,7 +235,7 @@ def _calibration(findings: Findings) -> dict[str, Any]:
     )
     listed = ", ".join(f"{name} {error.error:.1f}" for name, error in errors.items())
     alt = f"Share of right predictions over confidence; expected calibration error in points: {listed}."
-    return {"errors": errors, "figure": _Picture(figure_uri(draw), alt)}
+    return {"errors": errors, "figure": _picture(draw, alt)}
 
 
 def _weights(findings: Findings) -> dict[str, _Picture]:
@@ -246,7 +262,7 @@ def _curves(findings: Findings) -> _Picture | None:
     if not histories:
         return None
     alt = "Balanced accuracy on validation samples after each tenth of the training, one line per method."
-    return _Picture(figure_uri(lambda: _legend_below(plots.training_curves(histories, key))), alt)
+    return _picture(lambda: _legend_below(plots.training_curves(histories, key)), alt)
 
 
 def _legend_below(figure: "Figure") -> "Figure":

@@ -1,7 +1,7 @@
 """Which method for my data: all of them trained under one protocol, a recommendation, and a report."""
 
 from keras_bikd.advisor.candidates import METHODS
-from keras_bikd.advisor.compare import Comparison, compare
+from keras_bikd.advisor.comparing import Comparison, compare
 from keras_bikd.advisor.evidence import Evidence
 from keras_bikd.advisor.findings import ClassAccuracy, Failure, Findings
 from keras_bikd.advisor.protocol import Protocol

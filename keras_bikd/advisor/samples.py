@@ -187,6 +187,11 @@ def samples_of(argument: str, data: Any, class_names: Sequence[str] | None = Non
     num_classes = y.shape[-1] if y.ndim == 2 and y.shape[-1] > 1 else int(np.max(y)) + 1
     labels = keras.ops.convert_to_numpy(class_ids(y, num_classes)).astype(int)
     names = class_names or [str(label) for label in range(num_classes)]
+    if num_classes > len(names):
+        raise ValueError(
+            f"`compare({argument}=...)` must have the classes of the training data, {len(names)}. "
+            f"Received: labels up to {num_classes - 1}"
+        )
     content = b"".join(np.ascontiguousarray(part).tobytes() for part in map(_plain, tree.flatten(x)))
     return Samples(lambda ids: tree.map_structure(lambda part: part[ids], x), labels, names, content=content)
 

@@ -347,7 +347,7 @@ def _check_classes(train: Samples, held: dict[str, Subset | None]) -> None:
         empty = [name for name, count in zip(train.class_names, counts) if not count]
         raise ValueError(f"`compare(data=...)` has no sample of {', '.join(empty[:10])}. Leave these classes out.")
     for argument, subset in held.items():
-        if subset is not None and len(subset.samples.class_names) != len(counts):
+        if subset is not None and subset.samples.class_names != train.class_names:
             raise ValueError(
                 f"`compare({argument}=...)` must have the classes of the training data, {train.class_names}. "
                 f"Received: {subset.samples.class_names}"

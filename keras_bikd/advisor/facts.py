@@ -93,14 +93,14 @@ class ConfusedPair(NamedTuple):
     Attributes:
         label: Id of the true class.
         predicted: Id of the predicted class.
-        count: How often, over all rounds.
+        times: How often, over all rounds.
         total: Validation samples of the true class, over all rounds.
         baseline: How often the baseline does it.
     """
 
     label: int
     predicted: int
-    count: int
+    times: int
     total: int
     baseline: int | None
 
@@ -185,7 +185,7 @@ def confused_pairs(findings: Findings, most: int = 8) -> list[ConfusedPair]:
         for i, j in np.argwhere(confusion)
         if i != j
     ]
-    pairs.sort(key=lambda pair: -wilson(pair.count / pair.total, pair.total)[0])
+    pairs.sort(key=lambda pair: -wilson(pair.times / pair.total, pair.total)[0])
     return pairs[:most]
 
 
@@ -246,5 +246,6 @@ def _optimizer(config: dict[str, Any] | None) -> str | None:
         return None
     rate = config["config"].get("learning_rate")
     if isinstance(rate, dict):
-        rate = f"{rate['class_name']} from {rate['config'].get('initial_learning_rate', '?')}"
+        first = rate["config"].get("initial_learning_rate")
+        rate = rate["class_name"] if first is None else f"{rate['class_name']} from {first:g}"
     return f"{config['class_name']}, learning rate {rate}"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # an optional dependency
 __all__ = ["figure_uri", "thumbnails"]
 
 _SIDE = 96  # pixels of a shrunk sample image
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "axes.spines.right": False,
     "axes.spines.top": False,
     "font.size": 11,
@@ -39,7 +39,7 @@ def figure_uri(draw: Callable[[], "Figure"], width: float | None = None) -> str:
 
     # Letters become shapes, which look the same everywhere, unless the font of matplotlib lacks them.
     for letters in ("path", "none"):
-        with matplotlib.rc_context({**_STYLE, "svg.fonttype": letters}), warnings.catch_warnings(record=True) as caught:
+        with matplotlib.rc_context(_STYLE | {"svg.fonttype": letters}), warnings.catch_warnings(record=True) as caught:
             warnings.filterwarnings("always", message="Glyph")
             file = io.BytesIO()
             figure = draw()
@@ -69,7 +69,7 @@ def thumbnails(samples: Samples, ids: Sequence[int]) -> list[str] | None:
         return None
     if inputs.dtype.kind != "f" or not (inputs.min() >= 0 and inputs.max() <= 1):
         return None
-    return [_thumbnail(image) for image in np.uint8(np.round(255 * inputs))]
+    return [_thumbnail(image) for image in np.round(255 * inputs).astype("uint8")]
 
 
 def _thumbnail(image: np.ndarray) -> str:

@@ -15,7 +15,6 @@ import numpy as np
 from keras_bikd import plots
 from keras_bikd.advisor import facts
 from keras_bikd.advisor.candidates import BASELINE
-from keras_bikd.advisor.evidence import wilson
 from keras_bikd.advisor.findings import Findings
 from keras_bikd.advisor.pictures import figure_uri, thumbnails
 from keras_bikd.advisor.suspects import Suspect
@@ -45,7 +44,7 @@ class _Picture(NamedTuple):
 
 
 def _picture(draw: Callable[[], "Figure"], alt: str) -> _Picture:
-    return _picture(draw, alt, figure_uri(draw, _NARROW))
+    return _Picture(figure_uri(draw), alt, figure_uri(draw, _NARROW))
 
 
 def write_report(
@@ -81,7 +80,7 @@ def template_environment() -> "Environment":
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {
+    filters: dict[str, Callable[..., str]] = {
         "duration": _duration,
         "number": lambda value: _text(value, ".1f"),
         "percent": lambda value: _text(100 * value, ".0f"),
@@ -89,6 +88,7 @@ def template_environment() -> "Environment":
         "markdown": _markdown,
         "prose": _prose,
     }
+    environment.filters.update(filters)
     return environment
 
 
@@ -220,7 +220,6 @@ def _pair(findings: Findings, pair: facts.ConfusedPair) -> dict[str, Any]:
         "label": findings.class_names[pair.label],
         "predicted": findings.class_names[pair.predicted],
         "pair": pair,
-        "bounds": wilson(pair.count / pair.total, pair.total),
         "names": names,
         "images": list(zip(names, thumbnails(samples, ids) or [])),
     }
@@ -242,10 +241,11 @@ def _weights(findings: Findings) -> dict[str, _Picture]:
     drawn = {}
     for method in findings.methods:
         if weights := findings.weights(method):
-            parts = weights["teacher_losses"], weights["student_losses"], weights["weights"], weights["names"]
+            losses, names = (weights["teacher_losses"], weights["student_losses"]), [*map(str, weights["names"])]
             alt = f"Samples over teacher and student cross-entropy, coloured by the weights of {method}."
             wide, narrow = (
-                figure_uri(functools.partial(plots.weight_map, *parts, stacked=stacked)) for stacked in (False, True)
+                figure_uri(functools.partial(plots.weight_map, *losses, weights["weights"], names, stacked=stacked))
+                for stacked in (False, True)
             )
             drawn[method] = _Picture(wide, alt, narrow)
     return drawn
@@ -284,7 +284,7 @@ def _suspects(findings: Findings) -> dict[str, Any] | None:
     images = thumbnails(findings.train, [suspect.position for suspect in shown])
     lines = [{"suspect": suspect, **_suspect(findings, suspect)} for suspect in shown]
     return {
-        "lines": [line | {"image": image} for line, image in zip(lines, images or [None] * len(lines))],
+        "lines": [line | {"image": image} for line, image in zip(lines, images or [""] * len(lines))],
         "images": images is not None,
         "total": len(suspects.samples),
         "looked_at": suspects.looked_at,

@@ -47,13 +47,13 @@ class ClassAccuracy(NamedTuple):
         accuracy: From 0 to 1; NaN without samples.
         low: Lower end of its 90 % interval.
         high: Upper end of its 90 % interval.
-        count: Different validation samples.
+        samples: Different validation samples.
     """
 
     accuracy: float
     low: float
     high: float
-    count: int
+    samples: int
 
 
 class Findings:
@@ -251,16 +251,15 @@ class Findings:
             seen = [(1, arrays["train_ids"], arrays["train"])]
             if division.validation.samples is self.train:
                 seen.append((0, division.validation.ids, arrays["validation"]))
-            for known, ids, logits in seen:
+            for was_trained_on, ids, logits in seen:
                 own = ids < size  # others are checked samples
-                sums[known, ids[own]] += _softmax(logits[own])
-                asked[known, ids[own]] += 1
-        known = np.where(asked[0] > 0, 0, 1)
-        rows = np.arange(size)
-        looked_at = np.flatnonzero(asked[known, rows])
-        chosen = known[looked_at]
-        probabilities = sums[chosen, looked_at] / asked[chosen, looked_at][:, None]
-        return suspects_of(looked_at, self.train.labels[looked_at], probabilities, chosen == 0)
+                sums[was_trained_on, ids[own]] += _softmax(logits[own])
+                asked[was_trained_on, ids[own]] += 1
+        judges = np.where(asked[0] > 0, 0, 1)
+        looked_at = np.flatnonzero(asked[judges, np.arange(size)])
+        judges = judges[looked_at]
+        probabilities = sums[judges, looked_at] / asked[judges, looked_at][:, None]
+        return suspects_of(looked_at, self.train.labels[looked_at], probabilities, judges == 0)
 
     def _recommendation(self) -> Recommendation:
         seconds = {name: self.seconds(name) for name in self.methods}

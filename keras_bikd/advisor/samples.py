@@ -238,10 +238,11 @@ def of_long_tailed(data: Any) -> tuple[Samples, dict[str, Subset | None]]:
     """The training samples of a `LongTailedData`, and its meta, validation and test samples by argument."""
     split, source = data.split, data.source
 
-    def chosen(ids: np.ndarray | None) -> Samples | None:
-        return None if ids is None else _of_rows(source, source.rows(ids, split.labels))
+    def chosen(ids: np.ndarray) -> Samples:
+        return _of_rows(source, source.rows(ids, split.labels))
 
-    train = chosen(split.train)
+    held: dict[str, Subset | None] = {"meta_data": chosen(split.meta).all(), "validation_data": None}
+    if split.validation is not None:
+        held["validation_data"] = chosen(split.validation).all()
     test = _of_rows(source, source.test_rows()) if split.test is None else chosen(split.test)
-    held = {"meta_data": chosen(split.meta), "validation_data": chosen(split.validation), "test_data": test}
-    return train, {argument: None if part is None else part.all() for argument, part in held.items()}
+    return chosen(split.train), held | {"test_data": test.all()}

@@ -229,7 +229,7 @@ def test_model_card_has_the_numbers_of_the_findings(found, tmp_path):
     known = found.class_accuracies(found.recommendation.method)
     for name, count, own in zip(("&lt;b>&amp;x", "a\\|b"), found.class_counts, known):
         accuracy = f"{100 * own.accuracy:.0f} ({100 * own.low:.0f} to {100 * own.high:.0f})"
-        assert f"| {name} | {count} | {own.count} | {accuracy} |" in card
+        assert f"| {name} | {count} | {own.samples} | {accuracy} |" in card
     assert "without validation samples: lone" in card
     tables = [line for line in card.splitlines() if line.startswith("|")]
     assert len(tables) == 2 + 2 + 2 + 4 if found.recommendation.method != "cross-entropy" else 2 + 1 + 2 + 4

@@ -160,7 +160,7 @@ def _classes(findings: Findings) -> dict[str, Any]:
     lines = facts.class_lines(findings)
     shown = lines
     if len(lines) > _CLASSES_DRAWN:
-        judged = [line for line in lines if line.recommended.count]
+        judged = [line for line in lines if line.recommended.samples]
         largest = sorted(judged, key=lambda line: (-abs(line.change), line.recommended.accuracy))[:_LARGEST_CHANGES]
         shown = [line for line in lines if line in largest]
     drawn: dict[str, list[Any]] = {findings.recommendation.method: [line.recommended[:3] for line in shown]}
@@ -172,7 +172,7 @@ def _classes(findings: Findings) -> dict[str, Any]:
     return {
         "lines": lines,
         "drawn": len(shown),
-        "unjudged": [line.name for line in lines if not line.recommended.count],
+        "unjudged": [line.name for line in lines if not line.recommended.samples],
         "figure": _picture(draw, alt) if shown else None,
     }
 

@@ -1,5 +1,6 @@
 """What a comparison has found, read from its folder."""
 
+import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -72,6 +73,7 @@ class Findings:
         evidence: What the validation samples say, an `Evidence`.
         recommendation: A `Recommendation`.
         suspects: Training samples whose labels look wrong, `Suspects`.
+        command: The command that made the comparison, for the report; `None` if it was made in Python.
     """
 
     def __init__(
@@ -86,6 +88,7 @@ class Findings:
     ) -> None:
         self.kept, self.train, self.rounds, self.test = kept, train, dict(rounds), test
         self.failures = list(failures)
+        self.command: str | None = None
         complete = [name for name in methods if all(kept.row(name, seed) for seed in rounds)]
         if not complete:
             errors = "\n".join(failure.error for failure in self.failures)
@@ -178,6 +181,46 @@ class Findings:
     def history(self, method: str) -> list[dict[str, list[float]]]:
         """Training curves of a method, one dict per seed; `"validation"` is balanced accuracy from 0 to 1."""
         return [row["history"] for row in self.rows if row["method"] == method]
+
+    def report(self, path: str | os.PathLike[str] | None = None, command: str | None = None) -> pathlib.Path:
+        """Write a report: one HTML file with all tables and figures inside, which opens without a network.
+
+        All training samples whose labels look wrong are listed next to it, in `suspected_labels.csv`.
+
+        Args:
+            path: The file; by default `report.html` in the folder of the comparison.
+            command: The command that made the comparison, to be shown in the report.
+
+        Returns:
+            The path of the report.
+
+        Raises:
+            ImportError: If Jinja2 or matplotlib is missing; both come with the extra `viz`.
+        """
+        from keras_bikd.advisor.report import write_report
+
+        return write_report(self, path, command)
+
+    def export(self, folder: str | os.PathLike[str], formats: Sequence[str] = ("keras",)) -> pathlib.Path:
+        """Write the recommended student of the first seed, to be used elsewhere, and a model card.
+
+        The student needs no `keras_bikd`. Next to it are the names of the classes, `classes.json`, and `MODEL_CARD.md`.
+
+        Args:
+            folder: The folder; created if missing. Files of the same names are replaced.
+            formats: Formats of the student: `"keras"` for `student.keras`, `"tf_saved_model"` for the folder
+                `saved_model`, `"litert"` for `student.tflite`.
+
+        Returns:
+            The path of the folder.
+
+        Raises:
+            ImportError: If Jinja2 is missing; it comes with the extra `viz`.
+            ValueError: If a format is unknown, or Keras cannot write it here.
+        """
+        from keras_bikd.advisor.export import export_student
+
+        return export_student(self, folder, formats)
 
     def _row(self, name: str, seed: int) -> results.Row:
         row = self.kept.row(name, seed) or {}

@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from keras_bikd.data.image_files import check_readable, image_files, is_hidden
+from keras_bikd.data.image_files import check_readable, image_files, is_hidden, readable_part
 from keras_bikd.data.installed import has_tensorflow
 from keras_bikd.data.rows import Rows, checked_size, decoded, fits_in_memory
 from keras_bikd.data.tfds_records import IndexedRecords, StreamedRecords, prepared_builder, usable_labels
@@ -180,10 +180,12 @@ class Folder:
     Args:
         path: The folder.
         image_size: `(height, width)` to resize to.
+        skip_unreadable: Whether to decode all images at once, and to leave out those that cannot be decoded to the end,
+            such as JPEG files that were cut off, and class folders without images, with a warning that names them.
 
     Raises:
-        ValueError: If there are fewer than two classes, a class without images, or files that are not images although
-            their names say so.
+        ValueError: If there are fewer than two classes; or, unless they are skipped, a class without images or files
+            that are not images although their names say so.
 
     Examples:
         >>> import keras, tempfile
@@ -196,17 +198,21 @@ class Folder:
         ['cat', 'dog']
     """
 
-    def __init__(self, path: str | os.PathLike[str], image_size: Sequence[int]) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], image_size: Sequence[int], *, skip_unreadable: bool = False
+    ) -> None:
         path, self.image_size = pathlib.Path(path), checked_size("Folder", image_size)
         if not path.is_dir():
             raise ValueError(f"`Folder(path=...)` takes a folder that exists. Received: path={str(path)!r}")
         self.class_names = sorted(own.name for own in path.iterdir() if own.is_dir() and not is_hidden(own.name))
+        self.files = image_files(path, self.class_names)
+        if skip_unreadable:
+            self.files, self.class_names = readable_part(path, self.files, self.class_names)
         if len(self.class_names) < 2:
             raise ValueError(
                 "`Folder(path=...)` takes a folder with one sub-folder per class, at least two. Received: "
                 f"{self.class_names} in path={str(path)!r}"
             )
-        self.files = image_files(path, self.class_names)
         check_readable(self.files)
         index = {name: label for label, name in enumerate(self.class_names)}
         self.labels = np.array([index[pathlib.Path(file).relative_to(path).parts[0]] for file in self.files])
@@ -228,7 +234,13 @@ class Folder:
         """The files `ids` by position."""
 
         def image(i: int) -> np.ndarray:
-            return decoded(self.files[i], 3, self.image_size)
+            try:
+                return decoded(self.files[i], 3, self.image_size)
+            except Exception as error:  # Pillow's decoders raise many kinds
+                raise ValueError(
+                    f"The image {self.files[i]!r} cannot be decoded: {error}. Remove or replace it, or pass "
+                    "`Folder(skip_unreadable=True)`."
+                ) from error
 
         return Rows(image, ids, labels, keep=fits_in_memory(len(ids), self.image_shape))
 

@@ -232,7 +232,8 @@ def _arrays(argument: str, data: Any) -> tuple[Any, np.ndarray]:
 
 
 def _of_source(source: Any) -> Samples:
-    return of_rows(source, source.rows(np.arange(len(source.labels)), source.labels))
+    trainable = len(source.labels) if source.num_trainable is None else source.num_trainable
+    return of_rows(source, source.rows(np.arange(trainable), source.labels))
 
 
 def of_rows(source: Any, rows: Any) -> Samples:

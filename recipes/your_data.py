@@ -3,8 +3,8 @@
     python recipes/your_data.py my_images --image-size 96 96 --minutes 30
 
 The same as the command `bikd compare my_images --out runs/your_data`, to begin with where that command ends. All
-methods train the same student on the same images, and the recommended one is written with a report and a model card. For
-a table, `keras_bikd.advisor.tables.read_table("table.csv", label="fraud")` takes the place of `read_images`.
+methods train the same student on the same images, and the recommended one is written with a report and a model card.
+For a table, `keras_bikd.advisor.tables.read_table("table.csv", label="fraud")` takes the place of `read_images`.
 """
 
 import argparse

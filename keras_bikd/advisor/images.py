@@ -35,8 +35,8 @@ def read_images(path: str | os.PathLike[str], image_size: Sequence[int] = (64, 6
 
     Args:
         path: The folder.
-        image_size: `(height, width)` to resize to. The first layer of the ResNets shrinks larger images to 32 pixels, so
-            they cost no more.
+        image_size: `(height, width)` to resize to. The first layer of the ResNets shrinks larger images to 32 pixels,
+            so they cost no more.
         flip: Whether a mirrored image is of the same class; not so for letters and digits.
 
     Returns:
@@ -141,7 +141,7 @@ def _inputs(
     )
 
 
-def _resnet(role: str, shape: tuple[int, int, int], num_classes: int) -> keras.Model:
+def _resnet(role: str, shape: tuple[int, ...], num_classes: int) -> keras.Model:
     """A small ResNet; images of twice 32 pixels and more go through a convolution of patches first."""
     inputs = keras.Input(shape)
     patch, x = max(min(shape[:2]) // _SIDE, 1), inputs
@@ -167,7 +167,7 @@ def _cached_weights() -> pathlib.Path | None:
     return found[max(found)] if found else None
 
 
-def _pretrained(weights: pathlib.Path, shape: tuple[int, int, int], num_classes: int) -> keras.Model:
+def _pretrained(weights: pathlib.Path, shape: tuple[int, ...], num_classes: int) -> keras.Model:
     """MobileNetV2 with ImageNet weights, of which only a last layer is trained. It takes images in 0..1, as all do."""
     trunk = keras.applications.MobileNetV2(input_shape=shape, include_top=False, weights=weights, pooling="avg")
     trunk.trainable = False

@@ -178,7 +178,7 @@ def read_table(path: str | os.PathLike[str], label: str | None) -> Inputs:
         410
     """
     features, labels, lines = _split(path, label)
-    class_names = _class_names(labels, label)
+    class_names = _class_names(labels, str(label))
     features = _useful(features)
     columns = Columns.of(features)
     export = Export(columns.raw, columns.example(features))
@@ -187,7 +187,7 @@ def read_table(path: str | os.PathLike[str], label: str | None) -> Inputs:
         samples=samples,
         student=functools.partial(columns.network, (32,), len(class_names)),
         teacher=functools.partial(columns.network, (256, 256), len(class_names), 0.2),
-        like=functools.partial(_like, columns, class_names, label),
+        like=functools.partial(_like, columns, class_names, str(label)),
     )
 
 

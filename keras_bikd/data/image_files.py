@@ -49,9 +49,7 @@ def check_readable(files: Iterable[str]) -> None:
         )
 
 
-def readable_part(
-    folder: pathlib.Path, files: np.ndarray, classes: Sequence[str]
-) -> tuple[np.ndarray, list[str]]:
+def readable_part(folder: pathlib.Path, files: np.ndarray, classes: Sequence[str]) -> tuple[np.ndarray, list[str]]:
     """The files that can be decoded to the end, and the classes that have any; a warning names the others."""
     sound = np.array(list(_in_progress(files)), bool)
     left = files[sound]

@@ -1,5 +1,7 @@
 """Every kind of data that `keras.Model.fit` takes, in the same batches: the same weights, the same errors."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -76,14 +78,24 @@ def fit(model, kind, train=TRAIN, **kwargs):
     return model.fit(data, shuffle=False, verbose=0, **kwargs)
 
 
-def bikd_model(**kwargs):
+def bikd_model(**nets):
+    """Without `nets` the same model, as it was made."""
     models.reseed()
-    return models.compiled(inner_steps=4, **kwargs)
+    return models.compiled(inner_steps=4, **nets) if nets else models.anew(traced_bikd_model)
 
 
-def distilled(**kwargs):
+def traced_bikd_model():
+    return models.compiled(inner_steps=4, compile_arguments=models.GRAPH)
+
+
+def distilled(**nets):
+    """Without `nets` the same model, as it was made."""
     models.reseed()
-    return models.distilled(**kwargs)
+    return models.distilled(**nets) if nets else models.anew(traced_distilled)
+
+
+def traced_distilled():
+    return models.distilled(compile_arguments=models.GRAPH)
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +105,16 @@ def expected():
     plain = distilled()
     fit(plain, "arrays")
     return {"BiKD": model.get_weights(), "KD": plain.get_weights()}
+
+
+CLASS_WEIGHTS = np.array([3.0, 1.0, 0.5, 0.0])
+
+
+@functools.cache
+def weighted_by_hand(build):
+    model, guide = build(), {"meta_data": META} if build is bikd_model else {}
+    model.fit(*TRAIN, sample_weight=CLASS_WEIGHTS[TRAIN[1]], batch_size=BATCH, shuffle=False, verbose=0, **guide)
+    return model.get_weights()
 
 
 def skip_lost_batches(kind):
@@ -136,15 +158,12 @@ def test_distillation_model(kind, expected):
 def test_class_weight(kind, as_array):
     """Sample weights by label, in a dict or as scikit-learn's `compute_class_weight` gives them."""
     skip_lost_batches(kind)
-    weights = np.array([3.0, 1.0, 0.5, 0.0])
-    given = weights if as_array else dict(enumerate(weights.tolist()))
+    given = CLASS_WEIGHTS if as_array else dict(enumerate(CLASS_WEIGHTS.tolist()))
     for build, kwargs in ((bikd_model, {"meta_data": META}), (distilled, {})):
-        weighted = build()
+        by_hand, weighted = weighted_by_hand(build), build()
         fit(weighted, kind, class_weight=given, **kwargs)
-        by_hand = build()
-        by_hand.fit(*TRAIN, sample_weight=weights[TRAIN[1]], batch_size=BATCH, shuffle=False, verbose=0, **kwargs)
         if kind not in UNKNOWN_LENGTH or build is distilled:
-            assert_weights(weighted, by_hand.get_weights())
+            assert_weights(weighted, by_hand)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -273,13 +292,12 @@ def test_images_of_any_size_and_windows_of_time(build, tmp_path):
 @models.tensorflow_only
 @pytest.mark.parametrize("build", [bikd_model, distilled])
 def test_class_weight_of_a_pipeline_without_shapes(build):
-    weights = np.array([3.0, 1.0, 0.5, 0.0])
     tf = models.tf
     shapeless = models.dataset(TRAIN).map(lambda *batch: tf.py_function(lambda *b: b, batch, ("float32", "int64")))
     ends = []
     for data in (models.dataset(TRAIN), shapeless):
         model = build()
-        model.fit(data, class_weight=weights, verbose=0, **({"meta_data": META} if build is bikd_model else {}))
+        model.fit(data, class_weight=CLASS_WEIGHTS, verbose=0, **({"meta_data": META} if build is bikd_model else {}))
         ends.append(model.get_weights())
     for known, open_ in zip(*ends):
         np.testing.assert_allclose(known, open_, rtol=1e-6)

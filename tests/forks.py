@@ -33,7 +33,8 @@ class Process:
 
     def poll(self):
         """Its exit status; `None` while it is running."""
-        return self.returncode if select.select([self._server], [], [], 0)[0] == [] else self.wait()
+        ended = self.returncode is not None or select.select([self._server], [], [], 0)[0]
+        return self.wait() if ended else None
 
     def wait(self, timeout=600):
         if self.returncode is None:

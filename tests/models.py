@@ -114,16 +114,16 @@ def distilled(student=None, teacher=None, *, compile_arguments=(), **kwargs):
 _KEPT = {}
 
 
-def anew(make):
-    """The model that `make()` returned the first time, as it was then: most of a short training is its first step.
+def anew(make, *arguments):
+    """The model that `make(*arguments)` returned the first time, as it was then, with the seed of the start of a test.
 
-    The seed is that of the beginning of a test.
+    Most of the time of a short training is its first step.
     """
-    if make not in _KEPT:
+    if (make, arguments) not in _KEPT:
         reseed()
-        model = make()
-        _KEPT[make] = model, state_of(model)
-    model, start = _KEPT[make]
+        model = make(*arguments)
+        _KEPT[make, arguments] = model, state_of(model)
+    model, start = _KEPT[make, arguments]
     for variable, value in zip(_variables(model), start, strict=True):
         variable.assign(value)
     model.reset_metrics()

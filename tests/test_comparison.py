@@ -148,6 +148,17 @@ def test_a_cell_on_every_backend(compare, tmp_path):
     assert row["config"]["method"]["arguments"]["meta_data"]["arguments"]["images_per_class"] == 1
 
 
+def test_a_stored_teacher_gives_way_to_a_new_one(compare, tmp_path):
+    cell = comparison.Cell("digits-noise", 50.0, "BiKD, stored teacher, 10 views", 0, quick=True)
+    setting, method = compare.lookup(cell)
+    row = comparison.train(cell, setting, method, tmp_path)
+    assert 0 < row["overall"] <= 100
+    (file,) = tmp_path.glob("*_views_10.npy")
+    first = file.read_bytes()
+    comparison.train(cell, dataclasses.replace(setting, learning_rate=0.01), method, tmp_path)
+    assert file.read_bytes() != first
+
+
 @pytest.mark.slow
 def test_a_kill_while_a_teacher_is_written(compare, tmp_path, monkeypatch):
     """The files of the teacher before must not be taken for those of the new one."""

@@ -113,9 +113,7 @@ def rare_classes():
 
 def no_effect():
     """What methods gain over cross-entropy where the student fits its training set, and where it does not."""
-    noisy, fitted = (
-        table("results-digits.md", heading) for heading in ("digits-noise, imbalance 50", "Less noise")
-    )
+    noisy, fitted = (table("results-digits.md", heading) for heading in ("digits-noise, imbalance 50", "Less noise"))
 
     def gains(method):
         return [mean(rows[method]["overall"]) - mean(rows["CE"]["overall"]) for rows in (fitted, noisy)]

@@ -13,6 +13,17 @@ CODE_COLUMNS = 80  # the theme cuts off longer lines
 _EQUATION = re.compile(r'<(div|span) class="arithmatex">(.*?)</\1>', re.DOTALL)
 
 
+def on_files(files, config, **kwargs):
+    """Add every tutorial as a notebook without outputs, to be downloaded."""
+    import jupytext
+    from mkdocs.structure.files import File
+
+    for source in sorted(pathlib.Path(config.docs_dir, "tutorials").glob("*.py")):
+        notebook = jupytext.writes(jupytext.read(source), fmt="ipynb")
+        files.append(File.generated(config, f"tutorials/{source.stem}.ipynb", content=notebook))
+    return files
+
+
 def on_page_markdown(markdown, page, **kwargs):
     """Raise if a line of a code block is too long for the page."""
     check_code_columns(markdown, page.file.src_uri)

@@ -10,7 +10,10 @@ import keras
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+TUTORIALS = sorted((ROOT / "docs/tutorials").glob("*.py"))
+# The pages of the tutorials are made from them by `make tutorial-pages`; `make tutorials` executes their code.
+MADE = [source.with_suffix(".md") for source in TUTORIALS]
+PAGES = [ROOT / "README.md", *sorted(page for page in (ROOT / "docs").rglob("*.md") if page not in MADE)]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
@@ -49,6 +52,18 @@ def test_python_blocks_run(page, tmp_path, monkeypatch):
             assert set(namespace) > known or re.search(r"\.\w+\(", code), f"line {line}: a block that does nothing"
     finally:
         keras.config.set_dtype_policy("float32")
+
+
+@pytest.mark.parametrize("source", TUTORIALS, ids=lambda source: source.stem)
+def test_the_page_of_a_tutorial_has_its_text_and_code(source):
+    page = source.with_suffix(".md").read_text()
+    for cell in re.split(r"^# %%", source.read_text(), flags=re.MULTILINE)[1:]:
+        kind, _, content = cell.partition("\n")
+        if "markdown" in kind:
+            text = re.sub(r"^# ?", "", content, flags=re.MULTILINE).strip()
+            assert text.partition("\n")[2].strip() in page, "run `make tutorial-pages`"
+        else:
+            assert f"```python\n{content.strip()}\n```" in page, "run `make tutorial-pages`"
 
 
 COMMANDS = [

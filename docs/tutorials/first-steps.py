@@ -104,7 +104,7 @@ metrics = [
 
 def judged(name, model):
     scores = model.evaluate(data.test, return_dict=True, verbose=0)
-    accuracies[name] = [100 * scores[f"accuracy_class_{i}"] for i in range(10)]
+    accuracies[name] = [100 * scores[f"accuracy_{i}"] for i in range(10)]
     print(f"{name}: {100 * scores['balanced_accuracy']:.1f} %")
 
 

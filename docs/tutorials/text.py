@@ -11,7 +11,7 @@
 #
 # Which part of SciPy does a sentence of its documentation describe? The
 # sentences come with the package, so nothing is downloaded, and their number is
-# long-tailed by nature. Strings go in; the model turns them into words itself.
+# long-tailed by nature. The student that you keep takes strings.
 #
 # This tutorial needs the TensorFlow backend, as `TextVectorization` does.
 
@@ -60,31 +60,36 @@ for label, name in enumerate(MODULES):
     own = sentences(importlib.import_module(f"scipy.{name}"))
     texts += own
     labels += [label] * len(own)
-x, y = np.array(texts, dtype=object), np.array(labels)
+x, y = np.array(texts), np.array(labels)
 for name, count in zip(MODULES, np.bincount(y)):
     print(f"{name}: {count}")
 
 # %% [markdown]
-# ## Models that take strings
+# ## From strings to numbers
 #
-# `TextVectorization` splits a string into words and gives each a number. It is
-# the first layer of every model here, so the student that you keep takes
-# strings too. The teacher has wide layers, and the student narrow ones.
+# `TextVectorization` splits a string into words and gives each a number. It has
+# nothing to learn after `adapt`, so it runs once, before the training, and joins
+# the student at the end.
 
 # %%
-vocabulary = keras.layers.TextVectorization(3000, output_sequence_length=24)
-vocabulary.adapt(x.astype(str))
-WORDS = vocabulary.get_vocabulary()
+vectorize = keras.layers.TextVectorization(3000, output_sequence_length=24)
+vectorize.adapt(x)
+ids = keras.ops.convert_to_numpy(vectorize(x))
+print(x[0], ids[0], sep="\n")
+
+# %% [markdown]
+# ## Teacher and student
+#
+# The teacher has wide layers, and the student narrow ones.
+
+# %%
 
 
 def network(units):
     return keras.Sequential(
         [
-            keras.Input((), dtype="string"),
-            keras.layers.TextVectorization(
-                output_sequence_length=24, vocabulary=WORDS
-            ),
-            keras.layers.Embedding(len(WORDS), units),
+            keras.Input((24,), dtype="int64"),
+            keras.layers.Embedding(vectorize.vocabulary_size(), units),
             keras.layers.Conv1D(units, 3, activation="relu"),
             keras.layers.GlobalMaxPooling1D(),
             keras.layers.Dropout(0.3),
@@ -93,17 +98,15 @@ def network(units):
     )
 
 
-print(network(8)(x[:2].astype(str)).shape)
-
 # %% [markdown]
 # ## Did it help?
 #
-# The comparison trains a teacher and the students for every seed, on strings.
-# With 300 steps this takes a minute or two; take more for a result that counts.
+# The comparison trains a teacher and the students for every seed. With 300 steps
+# this takes a minute or two; take more for a result that counts.
 
 # %%
 findings = bikd.compare(
-    (x.astype(str), y),
+    (ids, y),
     student=lambda: network(8),
     teacher=lambda: network(64),
     folder="text",
@@ -123,10 +126,16 @@ for method in findings.methods:
 findings.report("text/report.html")
 
 # %% [markdown]
-# ## Use the student
+# ## A student that takes strings
+#
+# The recommended student, with the vocabulary in front of it, is one model. It
+# can be saved and served.
 
 # %%
-student = findings.student()
+student = keras.Sequential(
+    [keras.Input((), dtype="string"), vectorize, findings.student()]
+)
+student.save("student.keras")
 questions = np.array(
     [
         "Compute the singular value decomposition of a matrix.",
@@ -134,14 +143,15 @@ questions = np.array(
         "Design a digital low-pass filter.",
     ]
 )
-for question, logits in zip(questions, student.predict(questions, verbose=0)):
-    print(f"{MODULES[logits.argmax()]}: {question}")
+logits = keras.ops.convert_to_numpy(student(questions))
+for question, row in zip(questions, logits):
+    print(f"{MODULES[row.argmax()]}: {question}")
 
 # %% [markdown]
 # ## A pretrained model instead
 #
-# A classifier of [keras-hub](https://keras.io/keras_hub/) takes strings in the
-# same way, through its own preprocessor: pass raw strings to `fit`, `evaluate`
-# and `predict` of a `BiKDModel`. Teacher and student must have the same
-# preprocessor. This notebook does without, because keras-hub needs 200 MB of
-# further packages and a download of weights.
+# A classifier of [keras-hub](https://keras.io/keras_hub/) has a preprocessor of
+# its own. Pass raw strings to `fit`, `evaluate` and `predict` of a `BiKDModel`
+# then; see [your own data](../guides/your-data.md). This notebook does without
+# keras-hub, which installs 200 MB of further packages and would download
+# weights.

@@ -109,3 +109,10 @@ def test_the_site_refuses_code_that_would_be_cut_off(hooks, language):
 
 def test_code_of_the_readme_fits_the_columns_of_the_site(hooks):
     hooks.check_code_columns((ROOT / "README.md").read_text(), "README.md")  # not a page of the site
+
+
+def test_the_site_refuses_an_index_without_what_people_search_for(hooks):
+    sections = [{"title": words, "text": ""} for words in hooks.SEARCHES]
+    hooks.check_searches(sections)
+    with pytest.raises(ValueError, match="no page for: class imbalance"):
+        hooks.check_searches(sections[1:])

@@ -68,8 +68,8 @@ for name, count in zip(MODULES, np.bincount(y)):
 # ## From strings to numbers
 #
 # `TextVectorization` splits a string into words and gives each a number. It has
-# nothing to learn after `adapt`, so it runs once, before the training, and joins
-# the student at the end.
+# nothing to learn after `adapt`, so it runs once, before the training, and
+# joins the student at the end.
 
 # %%
 vectorize = keras.layers.TextVectorization(3000, output_sequence_length=24)
@@ -101,8 +101,8 @@ def network(units):
 # %% [markdown]
 # ## Did it help?
 #
-# The comparison trains a teacher and the students for every seed. With 300 steps
-# this takes a minute or two; take more for a result that counts.
+# The comparison trains a teacher and the students for every seed, for 300 steps
+# each. Take more steps for a result that counts.
 
 # %%
 findings = bikd.compare(

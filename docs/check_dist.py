@@ -39,7 +39,7 @@ def check_contents(wheel, source):
         str(path.relative_to(ROOT))
         for path in (ROOT / "keras_bikd").rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
-    }
+    } | {"keras_bikd_cli.py"}
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
         licences = [name for name in archive.namelist() if name.endswith("LICENSE")]

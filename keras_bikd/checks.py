@@ -91,7 +91,7 @@ def class_counts(owner: str, name: str, values: Any) -> list[int]:
     numbers = number_per_class(owner, name, values)
     counts = [round(number) for number in numbers]
     if counts != numbers:
-        raise ValueError(f"`{owner}({name}=...)` takes numbers of images, not shares. Received: {name}={values!r}")
+        raise ValueError(f"`{owner}({name}=...)` takes numbers of samples, not shares. Received: {name}={values!r}")
     return counts
 
 

@@ -46,7 +46,7 @@ class LFMEModel(DistillationModel):
     Args:
         student: `keras.Model` that outputs logits.
         teacher: `Experts`.
-        class_counts: Training images per class.
+        class_counts: Training samples per class.
         num_groups: Number of groups and experts.
         temperature: Positive number, temperature of the soft losses.
         threshold: As in `ExpertPacing`.

@@ -83,7 +83,7 @@ def class_balanced_weights(class_counts: Counts, beta: float = 0.9999) -> np.nda
     """Class weights by the effective number of samples, scaled so that they sum to the number of classes.
 
     Args:
-        class_counts: Training images per class. A class without images counts as one.
+        class_counts: Training samples per class. A class without images counts as one.
         beta: In (0, 1); the closer to 1, the closer the weights are to inverse frequencies.
 
     Returns:
@@ -119,7 +119,7 @@ def shot_groups(class_counts: Counts, many_above: int = 100, few_below: int = 20
     """Split the classes into many, medium and few by their training counts.
 
     Args:
-        class_counts: Training images per class.
+        class_counts: Training samples per class.
         many_above: Classes with more images than this are many.
         few_below: Classes with fewer images than this are few.
 
@@ -150,7 +150,7 @@ def class_groups(class_counts: Counts, num_groups: int = 3) -> list[np.ndarray]:
     The thresholds of the paper, 100 and 20 images, would leave groups empty on CIFAR-10.
 
     Args:
-        class_counts: Training images per class.
+        class_counts: Training samples per class.
         num_groups: Number of groups.
 
     Returns:

@@ -140,7 +140,7 @@ def balanced_softmax_loss(labels: Tensor, logits: Tensor, class_counts: Counts) 
     Args:
         labels: As in `hard_loss`.
         logits: Float tensor of shape `(batch, classes)`.
-        class_counts: Training images per class, shape `(classes,)`. A class without images counts as one.
+        class_counts: Training samples per class, shape `(classes,)`. A class without images counts as one.
 
     Returns:
         Float tensor of shape `(batch,)`, in nats; at least float32.
@@ -171,7 +171,7 @@ class BalancedSoftmaxLoss(Serializable, keras.losses.Loss):
     """`balanced_softmax_loss` for `compile(loss=...)` of any Keras classifier that outputs logits.
 
     Args:
-        class_counts: Training images per class.
+        class_counts: Training samples per class.
         reduction: As in Keras losses.
         name: Name of the loss.
         dtype: Dtype of the loss.

@@ -177,7 +177,7 @@ class ShotAccuracy(_PerClassMetric):
     with a single entry.
 
     Args:
-        class_counts: Training images per class.
+        class_counts: Training samples per class.
         many_above: Classes with more images than this are many.
         few_below: Classes with fewer images than this are few.
         name: With the default name the log entries are `many`, `medium` and `few`. Any other name is their prefix,

@@ -2,6 +2,7 @@
 
 import importlib.util
 import itertools
+import textwrap
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +18,15 @@ if TYPE_CHECKING:  # an optional dependency
 __all__ = [
     "as_image",
     "class_accuracy_bars",
+    "class_accuracy_dots",
+    "class_count_bars",
     "confusion_matrices",
     "inner_steps_curve",
     "method_bars",
     "parallel_coordinates",
+    "reliability_diagram",
     "require_matplotlib",
+    "score_intervals",
     "training_curves",
     "weight_map",
 ]
@@ -32,7 +37,12 @@ _MANY_CLASSES = 20  # above this number, the classes are not labelled
 
 
 def weight_map(
-    teacher_losses: ArrayLike, student_losses: ArrayLike, weights: ArrayLike, names: Sequence[str] = ("hard", "soft")
+    teacher_losses: ArrayLike,
+    student_losses: ArrayLike,
+    weights: ArrayLike,
+    names: Sequence[str] = ("hard", "soft"),
+    *,
+    stacked: bool = False,
 ) -> "Figure":
     """Scatter plots of all samples over teacher loss and student loss, one per weight, and their density.
 
@@ -41,6 +51,7 @@ def weight_map(
         student_losses: Cross-entropy of the student per sample, shape `(samples,)`.
         weights: Weights per sample, shape `(samples, losses)`.
         names: Name of the loss that each column of `weights` belongs to.
+        stacked: Whether the panels stand below each other, for a narrow page.
 
     Returns:
         A `matplotlib.figure.Figure` with one panel per weight and one for the density.
@@ -57,8 +68,8 @@ def weight_map(
     """
     teacher_losses, student_losses, weights = (np.asarray(a) for a in (teacher_losses, student_losses, weights))
     panels = len(names) + 1
-    figure = _figure(3.6 * panels, 3.2)
-    axes = figure.subplots(1, panels, sharex=True, sharey=True)
+    figure = _figure(3.8, 3.0 * panels) if stacked else _figure(3.6 * panels, 3.2)
+    axes = figure.subplots(*((panels, 1) if stacked else (1, panels)), sharex=True, sharey=True)
     for axis, name, column in zip(axes, names, weights.T):
         points = axis.scatter(
             teacher_losses, student_losses, c=column, s=6, cmap="viridis", vmin=0, vmax=1, linewidths=0, rasterized=True
@@ -150,7 +161,7 @@ def class_accuracy_bars(
 
     Args:
         accuracies: Dict of method to accuracies per class, in 0..1.
-        class_counts: Training images per class.
+        class_counts: Training samples per class.
         class_names: Names of the classes; by default their ids.
 
     Returns:
@@ -173,7 +184,7 @@ def class_accuracy_bars(
     figure.legend(loc="outside upper center", ncols=len(accuracies))
     counts.bar(range(len(order)), np.asarray(class_counts)[order], color="0.6")
     counts.set_yscale("log")
-    counts.set_ylabel("images")
+    counts.set_ylabel("samples")
     counts.set_xlabel("class, largest first")
     if len(order) <= _MANY_CLASSES:
         counts.set_xticks(range(len(order)), names[order])
@@ -300,6 +311,160 @@ def training_curves(
     return figure
 
 
+def score_intervals(
+    intervals: Mapping[str, tuple[float, float, float]],
+    rounds: Mapping[str, Sequence[float]] | None = None,
+    marked: str | None = None,
+) -> "Figure":
+    """A dot and an interval for the score of every method, in the given order from the top.
+
+    Args:
+        intervals: Dict of method to `(score, low, high)` in per cent.
+        rounds: Dict of method to its scores in single rounds, drawn as small open dots.
+        marked: Method that is drawn in another colour.
+
+    Returns:
+        A `matplotlib.figure.Figure`.
+
+    Examples:
+        >>> figure = score_intervals({"KD": (70, 66, 73), "BiKD": (75, 71, 78)}, marked="BiKD")
+        >>> [text.get_text() for text in figure.axes[0].get_yticklabels()]
+        ['KD', 'BiKD']
+    """
+    names = [textwrap.fill(method, 24) for method in intervals]
+    figure = _figure(5.6, sum(0.34 if "\n" not in name else 0.5 for name in names) + 0.8)
+    axis = figure.subplots()
+    for place, (method, (score, low, high)) in enumerate(intervals.items()):
+        colour = _COLOURS[3] if method == marked else _COLOURS[0]
+        axis.plot([low, high], [place, place], color=colour, linewidth=2, solid_capstyle="round")
+        singles = [] if rounds is None else rounds[method]
+        axis.scatter(singles, [place] * len(singles), s=14, facecolors="white", edgecolors=colour, zorder=3)
+        axis.scatter([score], [place], s=44, color=colour, zorder=4)
+    _name_rows(axis, names)
+    axis.set_xlabel("balanced accuracy (%)")
+    return figure
+
+
+def class_accuracy_dots(
+    accuracies: Mapping[str, Sequence[tuple[float, float, float]]],
+    class_counts: Counts,
+    class_names: Sequence[str] | None = None,
+) -> "Figure":
+    """Dots and intervals of the accuracy of every class, in the given order from the top, one colour per method.
+
+    Args:
+        accuracies: Dict of method to `(accuracy, low, high)` per class, in 0..1; a class whose accuracy is NaN has no
+            dot.
+        class_counts: Training samples per class, shown behind the names.
+        class_names: Names of the classes; by default their ids.
+
+    Returns:
+        A `matplotlib.figure.Figure`.
+
+    Examples:
+        >>> figure = class_accuracy_dots({"KD": [(0.9, 0.8, 1.0), (0.2, 0.1, 0.4)]}, [100, 2])
+        >>> [text.get_text() for text in figure.axes[0].get_yticklabels()]
+        ['0 (100)', '1 (2)']
+    """
+    names = [str(label) for label in range(len(class_counts))] if class_names is None else class_names
+    rows = len(names)
+    figure = _figure(5.6, 0.3 * rows + 1.1)
+    axis = figure.subplots()
+    shift = 0.4 / len(accuracies)
+    for i, (method, values) in enumerate(accuracies.items()):
+        places = np.arange(rows) + (i - (len(accuracies) - 1) / 2) * shift
+        scores, low, high = 100 * np.asarray(values, dtype=float).T
+        seen, colour = ~np.isnan(scores), _COLOURS[(0, 3, 2, 4, 5, 1)[i % 6]]
+        axis.hlines(places[seen], low[seen], high[seen], color=colour, linewidth=1.5, alpha=0.6)
+        axis.scatter(scores[seen], places[seen], s=26, color=colour, label=method, zorder=3)
+    _name_rows(axis, [f"{_short(name)} ({count})" for name, count in zip(names, class_counts)])
+    axis.set_xlim(-2, 102)
+    axis.set_xlabel("accuracy (%)")
+    figure.legend(loc="outside upper left", ncols=len(accuracies), frameon=False)
+    return figure
+
+
+def class_count_bars(
+    class_counts: Counts,
+    class_names: Sequence[str] | None = None,
+    groups: Mapping[str, ArrayLike] | None = None,
+) -> "Figure":
+    """Bars of the samples of every class, largest class first.
+
+    Args:
+        class_counts: Training samples per class.
+        class_names: Names of the classes, shown if there are at most twenty; by default their ids.
+        groups: Dict of name to class ids; each group has its own colour.
+
+    Returns:
+        A `matplotlib.figure.Figure`.
+
+    Examples:
+        >>> figure = class_count_bars([5, 500, 50], ["few", "many", "medium"])
+        >>> [text.get_text() for text in figure.axes[0].get_xticklabels()]
+        ['many', 'medium', 'few']
+    """
+    counts = np.asarray(class_counts)
+    order = np.argsort(-counts, kind="stable")
+    names = [str(label) for label in range(len(order))] if class_names is None else class_names
+    figure = _figure(5.6, 2.9)
+    axis = figure.subplots()
+    parts = groups or {"": order}
+    for i, (group, classes) in enumerate(parts.items()):
+        places = np.flatnonzero(np.isin(order, classes))
+        colour = _COLOURS[3 if 0 < i == len(parts) - 1 else (0, 5, 2, 4)[i % 4]]
+        bars = axis.bar(places, counts[order[places]], 0.8, label=group, color=colour)
+        if len(order) <= _MANY_CLASSES:
+            axis.bar_label(bars, fontsize="small", padding=1)
+    axis.set_yscale("log")
+    axis.set_ylim(0.7, 2.5 * counts.max())
+    axis.set_ylabel("samples")
+    axis.set_xlabel("class, largest first")
+    if len(order) <= _MANY_CLASSES:
+        shown = [_short(names[label], 14) for label in order]
+        turned = max(map(len, shown)) * len(shown) > 56  # they would run into each other
+        axis.set_xticks(range(len(order)), shown, rotation=90 if turned else 0, parse_math=False)
+    if groups:
+        axis.legend(frameon=False)
+    return figure
+
+
+def reliability_diagram(predictions: Mapping[str, tuple[ArrayLike, ArrayLike]], num_bins: int = 10) -> "Figure":
+    """Share of right predictions over their confidence, one line per method, above the confidences.
+
+    Args:
+        predictions: Dict of method to `(confidences, right)`: probability of the predicted class in 0..1, and whether
+            it is the true class, both of shape `(samples,)`.
+        num_bins: Number of bins of equal width; empty ones are left out.
+
+    Returns:
+        A `matplotlib.figure.Figure`.
+
+    Examples:
+        >>> figure = reliability_diagram({"KD": ([0.75, 0.75, 0.95], [True, False, True])})
+        >>> figure.axes[0].lines[1].get_xydata().tolist()
+        [[75.0, 50.0], [95.0, 100.0]]
+
+    Reference: Guo et al., arXiv 1706.04599, Figure 1.
+    """
+    from sklearn.calibration import calibration_curve
+
+    figure = _figure(4.6, 4.4)
+    curves, shares = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    curves.plot([0, 100], [0, 100], color="0.6", linewidth=1, linestyle="--")
+    for i, (method, (confidences, right)) in enumerate(predictions.items()):
+        percent, colour = 100 * np.asarray(confidences, dtype=float), _COLOURS[(0, 3, 2, 4, 5, 1)[i % 6]]
+        accuracy, confidence = calibration_curve(np.asarray(right), percent / 100, n_bins=num_bins, pos_label=True)
+        curves.plot(100 * confidence, 100 * accuracy, color=colour, marker="o", markersize=5, label=method)
+        edges, part = np.linspace(0, 100, num_bins + 1), np.full(len(percent), 100 / len(percent))
+        shares.hist(percent, edges, weights=part, histtype="step", color=colour, linewidth=1.5)
+    curves.set_ylabel("right (%)")
+    curves.legend(frameon=False, loc="upper left")
+    shares.set_xlabel("confidence (%)")
+    shares.set_ylabel("samples (%)")
+    return figure
+
+
 def as_image(figure: "Figure", dpi: int = 100) -> np.ndarray:
     """Render a figure to a uint8 array of shape `(height, width, 4)`.
 
@@ -326,3 +491,15 @@ def _figure(width: float, height: float) -> "Figure":
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
+
+
+def _name_rows(axis: Any, names: Sequence[str]) -> None:
+    """Write a name at the left of every row, first row at the top."""
+    axis.set_yticks(range(len(names)), names, parse_math=False)
+    axis.set_ylim(len(names) - 0.5, -0.5)
+    axis.grid(axis="x", color="0.9")
+    axis.set_axisbelow(True)
+
+
+def _short(name: str, length: int = 24) -> str:
+    return name if len(name) <= length else f"{name[: length - 1]}…"

@@ -16,7 +16,7 @@ Batch: TypeAlias = tuple[Any, ...]
 """`(x, y)` or `(x, y, sample_weight)`; `x` and `y` may be nested structures of tensors."""
 
 Counts: TypeAlias = Sequence[int] | np.ndarray
-"""Training images per class."""
+"""Training samples per class."""
 
 Logs: TypeAlias = dict[str, Any]
 """What Keras logs after a batch or an epoch: metric names to numbers."""

@@ -20,7 +20,7 @@ import keras
 
 import keras_bikd as bikd
 from keras_bikd.advisor.samples import of_long_tailed
-from keras_bikd.comparison import CifarResNet, Perceptron
+from keras_bikd.comparison import ByteConvNet, CifarResNet, Perceptron
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +56,14 @@ SITUATIONS = {
     "digits-weak-teacher": dataclasses.replace(DIGITS, teacher_is="weak"),
     "digits-strong-teacher": dataclasses.replace(DIGITS, teacher_is="strong"),
     "digits-wrong-labels": dataclasses.replace(DIGITS, wrong_labels=0.3, sizes=CHECKED),
+    "keywords": Situation(
+        "python_keywords/small",
+        None,
+        ByteConvNet(16, (16, 16)),
+        ByteConvNet(16, (64, 64), dropout=0.1),
+        1000,
+        sizes={"meta_size": 350},
+    ),
     "glyphs-h": GLYPHS,
     "glyphs-h-strong-teacher": dataclasses.replace(GLYPHS, teacher_is="strong"),
 }
@@ -81,7 +89,6 @@ def main(names=(), seeds=(0, 1, 2), folder="runs/judge"):
 
 def comparison(situation, seed, folder):
     keras.utils.set_random_seed(seed)
-    keras.config.disable_interactive_logging()
     cut = bikd.data.LongTailCut(wrong_labels=situation.wrong_labels)
     data = bikd.data.load(situation.name, situation.imbalance, seed=seed, cut=cut, **situation.sizes)
     train, held = of_long_tailed(data)

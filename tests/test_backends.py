@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import without_tensorflow
 from test_data import write_folder
+from test_keywords import write_library
 
 TESTS = pathlib.Path(__file__).parent
 BACKENDS = tuple(name for name in ("tensorflow", "jax", "torch") if importlib.util.find_spec(name))
@@ -94,6 +95,7 @@ def test_two_processes_end_where_one_does_also_after_a_kill(tmp_path):
 def test_without_tensorflow(tmp_path, backend):
     """Training, callbacks, metrics, files and data need no TensorFlow; the loaders need it or Grain, and say so."""
     write_folder(tmp_path / "images")
+    write_library(tmp_path / "library")
     process = run("without_tensorflow.py", tmp_path, backend=backend)
     output, _ = process.communicate(timeout=600)
     assert process.returncode == 0, output

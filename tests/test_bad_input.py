@@ -284,7 +284,7 @@ CASES = {
     ),
     "wrong labels empty a class": (
         lambda: load(imbalance_factor=100, cut=bikd.data.LongTailCut(wrong_labels=0.9)),
-        "lose their last training image to a wrong label.*wrong_labels=0.9",
+        "lose their last training sample to a wrong label.*wrong_labels=0.9",
     ),
     "meta_in_train=2": (lambda: bikd.data.LongTailCut(meta_in_train=2), "meta_in_train=2"),
     "unknown sampling": (lambda: bikd.data.LongTailCut(sampling="balanced"), "'class_balanced'.*sampling='balanced'"),
@@ -300,7 +300,7 @@ CASES = {
     "no test_size": (lambda: load(test_size=None), r"'sklearn_digits' has no labelled test split.*load\(test_size="),
     "test_size for a set that has a test split": (
         lambda: bikd.data.load("glyphs/g100", meta_size=500, test_size=100),
-        r"'glyphs/g100' has a test split of its own, of 2000 images.*Leave out.*test_size=100",
+        r"'glyphs/g100' has a test split of its own, of 2000 samples.*Leave out.*test_size=100",
     ),
     "arrays of different lengths": (lambda: bikd.data.Arrays(X, Y[:5]), r"Arrays\(x, y\).*\(12, 6\).*\(5,\)"),
     "one-hot labels of arrays": (lambda: bikd.data.Arrays(X, np.eye(4)[Y]), r"Arrays\(y=.*class ids.*\(12, 4\)"),

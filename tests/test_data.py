@@ -178,7 +178,9 @@ def test_without_a_factor_nothing_is_cut():
 def test_report_in_one_line(capsys):
     keras.config.enable_interactive_logging()
     load()
-    expected = "sklearn_digits 1.0.0: 314 training images in 10 classes of 114 to 2, 100 meta images, 500 test images\n"
+    expected = (
+        "sklearn_digits 1.0.0: 314 training samples in 10 classes of 114 to 2, 100 meta samples, 500 test samples\n"
+    )
     assert capsys.readouterr().out == expected
 
 

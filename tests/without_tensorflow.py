@@ -7,6 +7,7 @@ import importlib
 import json
 import pathlib
 import sys
+from unittest import mock
 
 HIDDEN = set()  # packages that look as if they were not installed
 
@@ -64,11 +65,15 @@ def data_sets(folder):
     import numpy as np
 
     from keras_bikd.data import Arrays, Folder, Tfds, gaussian_noise, load
+    from keras_bikd.data.sets.keywords import PythonKeywords
 
     x, y = np.arange(600 * 4, dtype="float32").reshape(600, 2, 2, 1), np.arange(600) % 3
     noise = {"augment": gaussian_noise(0.5)}
     digits = Tfds("sklearn_digits", data_dir=folder / "tfds")
+    with mock.patch.object(PythonKeywords, "ROOT", folder / "library"):
+        text = load(Tfds("python_keywords", data_dir=folder / "tfds"), None, meta_size=70)
     return {
+        "text": text,
         "digits": load(digits, 50, meta_size=100, validation_size=50, test_size=500, batch_size=64, **noise),
         "arrays": load(Arrays(x, y), 10, meta_size=30, test_size=60),
         "folder": load(Folder(folder / "images", (8, 8)), meta_size=9, test_size=9),

@@ -32,7 +32,11 @@ def _learned(*, meta_in_train: bool = True, **arguments: Any) -> Method:
     )
 
 
-BASELINE, SAFE_DEFAULT = "cross-entropy", "BiKD with class counts"
+BASELINE = "cross-entropy"
+"""What everything is compared with."""
+
+SAFE_DEFAULT = "BiKD with class counts"
+"""What loses least over many situations with nothing tuned."""
 
 METHODS = {
     BASELINE: _fixed(objectives.CrossEntropy()),

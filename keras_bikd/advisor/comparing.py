@@ -1,13 +1,11 @@
 """`compare`: train every method on the user's data under one protocol, and say which to use."""
 
 import contextlib
-import hashlib
 import logging
 import os
-import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -15,23 +13,22 @@ import numpy as np
 
 from keras_bikd.advisor.candidates import TWO_RUNS, needs_teacher
 from keras_bikd.advisor.findings import TEACHER, Failure, Findings
+from keras_bikd.advisor.given import GivenTeacher, chosen_methods, data_of, networks_of
 from keras_bikd.advisor.holdout import Division, divide
 from keras_bikd.advisor.kept import Kept
 from keras_bikd.advisor.progress import Progress
 from keras_bikd.advisor.protocol import Protocol
-from keras_bikd.advisor.samples import Samples, Subset, of_long_tailed, samples_of
-from keras_bikd.advisor.training import EPOCHS, Builder, Task, train_student, train_teacher
+from keras_bikd.advisor.timing import TIMED_STEPS, Timing, steps_within, timed
+from keras_bikd.advisor.training import EPOCHS, Task, train_student, train_teacher
 from keras_bikd.comparison import Method
 
 __all__ = ["Comparison", "compare"]
 
-_TIMED_STEPS = 10
-
 
 def compare(
     data: Any,
-    student: Builder,
-    teacher: Builder | keras.Model | tuple[keras.Model, Sequence[int]] | None = None,
+    student: Callable[[], keras.Model],
+    teacher: GivenTeacher = None,
     *,
     folder: str | os.PathLike[str],
     validation_data: Any = None,
@@ -95,17 +92,18 @@ class Comparison:
     """A comparison that has been checked and not been run; the arguments are those of `compare`.
 
     Attributes:
-        kept: The folder, a `Kept`.
-        train: The training samples, a `Samples`.
+        data: The `Data`.
+        networks: The `Networks`.
         rounds: Seed to `Division`.
         methods: Name to `Method`.
+        kept: The folder, a `Kept`.
     """
 
     def __init__(
         self,
         data: Any,
-        student: Builder,
-        teacher: Builder | keras.Model | tuple[keras.Model, Sequence[int]] | None = None,
+        student: Callable[[], keras.Model],
+        teacher: GivenTeacher = None,
         *,
         folder: str | os.PathLike[str],
         validation_data: Any = None,
@@ -113,26 +111,23 @@ class Comparison:
         test_data: Any = None,
         protocol: Protocol = Protocol(),  # noqa: B008 (frozen)
     ) -> None:
-        self.protocol, self.student, self.teacher = protocol, student, teacher
-        given = {"validation_data": validation_data, "meta_data": meta_data, "test_data": test_data}
-        self.train, held = _read(data, given)
-        _check_classes(self.train, held)
-        self.kept = Kept(os.fspath(folder))
-        self.test = held["test_data"]
+        self.protocol = protocol
+        self.data = data_of(data, validation_data, meta_data, test_data)
+        self.networks = networks_of(student, teacher, self.data.train)
+        self.methods = chosen_methods(protocol, self.networks)
         self.rounds = {
             seed: divide(
-                self.train,
+                self.data.train,
                 min(protocol.seeds),
                 fold=fold,
                 share=protocol.validation_share,
-                meta=held["meta_data"],
-                validation=held["validation_data"],
+                meta=self.data.meta,
+                validation=self.data.validation,
             )
             for fold, seed in enumerate(protocol.seeds)
         }
-        self.methods = _with_or_without_teacher(protocol, teacher)
+        self.kept = Kept(folder)
         self.failures: list[Failure] = []
-        self._check_networks()
 
     def run(self) -> Findings:
         """Do all trainings that are not done yet.
@@ -145,15 +140,11 @@ class Comparison:
         with _quiet(), Progress(trainings * steps) as progress:
             self._train_all(self.methods, steps, progress)
             findings = self._findings(self.methods)
-            checked = all(division.checked is not None for division in self.rounds.values())
-            if findings.labels_look_wrong and checked and self.protocol.methods is None and self.teacher is not None:
+            if self._wants_two_runs(findings):
                 progress.extend(2 * len(self.rounds) * steps)
                 self._train_all(TWO_RUNS, steps, progress)
                 findings = self._findings({**self.methods, **TWO_RUNS})
         return findings
-
-    def _findings(self, methods: dict[str, Method]) -> Findings:
-        return Findings(self.kept, self.train, self.rounds, methods, test=self.test, failures=self.failures)
 
     def plan(self) -> dict[str, Any]:
         """Decide how many steps each training has, and store it, so that a resumed comparison has the same.
@@ -161,100 +152,73 @@ class Comparison:
         Returns:
             Dict of `"identity"` (what the results depend on), `"steps"`, and `"timing"` if there are `minutes`.
         """
-        identity = self._identity()
+        networks, data = self.networks.hashes(), self.data.hashes()
+        own = {"data": data, "class_names": self.data.train.class_names, "networks": networks}
+        identity = own | self.protocol.config()
         if stored := self.kept.plan(identity):
             return stored
         plan = {"identity": identity, "steps": self._default_steps()}
         if self.protocol.minutes is not None:
             timing = self.timing()
-            plan |= {"timing": timing, "steps": self._steps_for(60 * self.protocol.minutes, timing)}
+            plan |= {"timing": timing, "steps": steps_within(self.protocol.minutes, timing, len(self.rounds))}
         self.kept.save_plan(plan)
         return plan
 
-    def timing(self) -> dict[str, tuple[float, float]]:
-        """Time a few steps of every method.
+    def timing(self) -> dict[str, Timing]:
+        """Time a few steps of every training of a round.
 
         Returns:
-            Name to seconds before the first step (building, tracing, looking at the results) and seconds per step.
+            Name to `Timing`. A method that fails is left out: it will be reported when it is trained.
         """
-        task, (seed, division) = self._task(_TIMED_STEPS), next(iter(self.rounds.items()))
+        task, (seed, division) = self._task(TIMED_STEPS), next(iter(self.rounds.items()))
+        teacher, found = self.networks.trained_teacher, {}
         with _quiet():
-            timed = {}
-            teacher = self._given_teacher()
-            if self._trains_teacher:
-                timed[TEACHER] = _timed(lambda watch: train_teacher(task, self.teacher, division, seed, watch))
-                teacher = self.teacher(), self.train.class_counts.tolist()
+            if self._trains_teacher and (build := self.networks.build_teacher):
+                found[TEACHER] = timed(lambda watch: train_teacher(task, build, division, seed, watch))
+                teacher = build(), self.data.train.class_counts.tolist()
             for name, method in self.methods.items():
-                with contextlib.suppress(Exception):  # it will fail in the comparison too, and be reported there
-                    timed[name] = _timed(
-                        lambda watch, method=method: train_student(task, method, division, seed, teacher, watch)
-                    )
-            keras.utils.clear_session()
-        return timed
 
-    def _steps_for(self, seconds: float, timing: dict[str, tuple[float, float]]) -> int:
-        rounds = len(self.rounds)
-        left = seconds - rounds * sum(before for before, _ in timing.values())
-        steps = int(left / (rounds * sum(step for _, step in timing.values()))) // EPOCHS * EPOCHS
-        if steps < 50:
-            needed = rounds * sum(before + 50 * step for before, step in timing.values()) / 60
-            raise ValueError(
-                f"`Protocol(minutes=...)` is too short for {len(timing) * rounds} trainings of at least 50 steps. "
-                f"Received: minutes={seconds / 60:g}. Give it {needed:.0f} minutes, or take fewer seeds or methods."
-            )
-        return steps
+                def training(watch: keras.callbacks.Callback, method: Method = method) -> None:
+                    train_student(task, method, division, seed, teacher, watch)
+
+                with contextlib.suppress(Exception):
+                    found[name] = timed(training)
+            keras.utils.clear_session()
+        return found
 
     def _default_steps(self) -> int:
         if self.protocol.steps is not None:
             return max(self.protocol.steps // EPOCHS, 1) * EPOCHS
-        passes = 30 * len(self.train) // self.protocol.batch_size
+        passes = 30 * len(self.data.train) // self.protocol.batch_size
         return int(np.clip(passes, 500, 5000)) // EPOCHS * EPOCHS
 
     def _task(self, steps: int) -> Task:
         protocol = self.protocol
         return Task(
-            student=self.student,
+            student=self.networks.student,
             optimizer=protocol.optimizer,
             steps=steps,
             batch_size=protocol.batch_size,
             augment=protocol.augment,
-            test=self.test,
+            test=self.data.test,
         )
-
-    def _identity(self) -> dict[str, Any]:
-        """What the results depend on."""
-        parts = {"train": self.train.all(), "test": self.test}
-        division = next(iter(self.rounds.values()))
-        parts["checked"] = division.checked
-        if division.validation.samples is not self.train:
-            parts["validation"] = division.validation
-        hashes = {name: None if part is None else _hash(part) for name, part in parts.items()}
-        networks = {"student": _architecture(self.student())}
-        if self.teacher is not None:
-            teacher = self._given_teacher()
-            networks["teacher"] = _architecture(self.teacher() if teacher is None else teacher[0])
-        keras.utils.clear_session()
-        return {"data": hashes, "class_names": self.train.class_names, "networks": networks, **self.protocol.config()}
 
     @property
     def _trains_teacher(self) -> bool:
-        wanted = any(map(needs_teacher, self.methods.values()))
-        return wanted and self.teacher is not None and self._given_teacher() is None
+        return self.networks.build_teacher is not None and any(map(needs_teacher, self.methods.values()))
 
-    def _given_teacher(self) -> tuple[keras.Model, list[int]] | None:
-        """A trained teacher and its class counts, if it was given."""
-        if isinstance(self.teacher, keras.Model):
-            return self.teacher, self.train.class_counts.tolist()
-        if isinstance(self.teacher, tuple):
-            return self.teacher[0], list(self.teacher[1])
-        return None
+    def _wants_two_runs(self, findings: Findings) -> bool:
+        """Whether many labels look wrong, and checked samples can guide the first of two runs."""
+        is_default = self.protocol.methods is None and self.networks.has_teacher
+        return is_default and self.data.meta is not None and findings.labels_look_wrong
+
+    def _findings(self, methods: dict[str, Method]) -> Findings:
+        return Findings(self.kept, self.data.train, self.rounds, methods, test=self.data.test, failures=self.failures)
 
     def _train_all(self, methods: dict[str, Method], steps: int, progress: Progress) -> None:
         task = self._task(steps)
         for seed, division in self.rounds.items():
-            teacher = self._given_teacher()
-            if self._trains_teacher:
-                teacher = self._teacher(task, division, seed, progress)
+            teacher = self._teacher(task, division, seed, progress)
             for name, method in methods.items():
                 if needs_teacher(method) and teacher is None:
                     continue  # its training has failed, and was reported
@@ -267,9 +231,13 @@ class Comparison:
     def _teacher(
         self, task: Task, division: Division, seed: int, progress: Progress
     ) -> tuple[keras.Model, list[int]] | None:
+        """The teacher of a round and the class counts of its training; `None` if its training failed."""
+        build = self.networks.build_teacher
+        if build is None or not self._trains_teacher:
+            return self.networks.trained_teacher
         with self._attempt(TEACHER, seed), progress.training(f"teacher, seed {seed}", task.steps) as watch:
             if not self.kept.row(TEACHER, seed):
-                self.kept.save(TEACHER, seed, train_teacher(task, self.teacher, division, seed, watch))
+                self.kept.save(TEACHER, seed, train_teacher(task, build, division, seed, watch))
             row = self.kept.row(TEACHER, seed) or {}
             return self.kept.model(TEACHER, seed), row["class_counts"]
         return None
@@ -287,79 +255,6 @@ class Comparison:
                 stacklevel=4,
             )
 
-    def _check_networks(self) -> None:
-        """Raise unless student and teacher have an output for each class."""
-        inputs, _ = self._task(EPOCHS).in_order(Subset(self.train, np.arange(min(4, len(self.train)))))[0]
-        given = self._given_teacher()
-        models = {"student": self.student()}
-        if self.teacher is not None:
-            models["teacher"] = self.teacher() if given is None else given[0]
-        for role, model in models.items():
-            if not isinstance(model, keras.Model):
-                raise ValueError(
-                    f"`compare({role}=...)` takes a function without arguments that returns a `keras.Model`. "
-                    f"Received: a function that returns {model!r}"
-                )
-            outputs, classes = model(inputs, training=False), len(self.train.class_names)
-            if outputs.shape[-1] != classes and not (classes == 2 and outputs.shape[-1] == 1):
-                raise ValueError(
-                    f"`compare({role}=...)` needs a model with one logit for each of the {classes} classes. "
-                    f"Received: a model with outputs of shape {tuple(outputs.shape)}"
-                )
-        keras.utils.clear_session()
-
-
-def _read(data: Any, given: dict[str, Any]) -> tuple[Samples, dict[str, Subset | None]]:
-    """Training samples, and the held-out ones that were given."""
-    own: dict[str, Subset | None] = dict.fromkeys(given)
-    if type(data).__name__ == "LongTailedData":
-        train, own = of_long_tailed(data)
-    else:
-        train = samples_of("data", data)
-    names = train.class_names
-    return train, {
-        argument: own[argument] if part is None else samples_of(argument, part, names).all()
-        for argument, part in given.items()
-    }
-
-
-def _with_or_without_teacher(protocol: Protocol, teacher: Any) -> dict[str, Method]:
-    methods = protocol.chosen_methods
-    if teacher is not None:
-        return methods
-    left = {name: method for name, method in methods.items() if not needs_teacher(method)}
-    if not left or (protocol.methods is not None and len(left) < len(methods)):
-        missing = [name for name in methods if name not in left]
-        raise ValueError(
-            f"`compare(teacher=...)` is needed for {', '.join(missing)}. Pass a function that returns an untrained "
-            "teacher, or a trained model. Received: teacher=None"
-        )
-    return left
-
-
-def _check_classes(train: Samples, held: dict[str, Subset | None]) -> None:
-    counts = train.class_counts
-    if len(counts) < 2 or (counts > 0).sum() < 2:
-        raise ValueError(
-            f"`compare(data=...)` needs samples of at least two classes. Received: class counts {counts.tolist()}"
-        )
-    if (counts == 0).any():
-        empty = [name for name, count in zip(train.class_names, counts) if not count]
-        raise ValueError(f"`compare(data=...)` has no sample of {', '.join(empty[:10])}. Leave these classes out.")
-    for argument, subset in held.items():
-        if subset is not None and subset.samples.class_names != train.class_names:
-            raise ValueError(
-                f"`compare({argument}=...)` must have the classes of the training data, {train.class_names}. "
-                f"Received: {subset.samples.class_names}"
-            )
-    if held["validation_data"] is None and (counts == 1).any():
-        single = [name for name, count in zip(train.class_names, counts) if count == 1]
-        warnings.warn(
-            f"{len(single)} classes have a single sample, which is trained on, and cannot be judged: "
-            f"{', '.join(single[:10])}. Pass `validation_data` with samples of them.",
-            stacklevel=4,
-        )
-
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
@@ -374,41 +269,3 @@ def _quiet() -> Iterator[None]:
             yield
         finally:
             retracing.setLevel(level)
-
-
-class _Stopwatch(keras.callbacks.Callback):
-    """When each step ended."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.ends: list[float] = []
-        self.begin = 0.0
-        self.steps: list[float] = []
-
-    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-        self.begin = time.perf_counter()
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        self.steps.append(time.perf_counter() - self.begin)
-
-
-def _timed(training: Callable[[_Stopwatch], Any]) -> tuple[float, float]:
-    """Seconds besides the steps, and seconds per step once it is warm."""
-    watch, start = _Stopwatch(), time.perf_counter()
-    training(watch)
-    total = time.perf_counter() - start
-    step = float(np.mean(watch.steps[-_TIMED_STEPS // 2 :]))
-    return max(total - step * len(watch.steps), 0.0), step * len(watch.steps) / _TIMED_STEPS
-
-
-def _hash(subset: Subset) -> str:
-    return f"{subset.samples.sha256[:16]} {len(subset.ids)}"
-
-
-def _architecture(model: keras.Model) -> str:
-    """A hash of what a network is made of; its weights are not part of it."""
-    try:
-        text = model.to_json()
-    except NotImplementedError:  # a subclassed model without `get_config`
-        text = f"{type(model).__qualname__} {[tuple(variable.shape) for variable in model.variables]}"
-    return hashlib.sha256(text.encode()).hexdigest()[:16]

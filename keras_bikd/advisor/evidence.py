@@ -37,7 +37,8 @@ class Evidence:
         draws: Balanced accuracy of every method in every draw, float array of shape `(draws, methods)`.
         recalls: Method to accuracy per class over all rounds, shape `(classes,)`; NaN where there is no sample.
         counts: Different validation samples per class, integer array of shape `(classes,)`.
-        groups: Name to class ids: `"frequent"`, `"medium"` and `"rare"`, a third of the classes each.
+        groups: Name to class ids: `"frequent"`, `"medium"` and `"rare"`, a third of the classes each; of two classes
+            one is frequent and one rare.
         group_draws: Name to draws as in `draws`, over the classes of the group alone.
     """
 
@@ -100,7 +101,8 @@ def evidence_of(rounds: Sequence[Judged], class_counts: np.ndarray) -> Evidence:
         True
     """
     methods, random = list(rounds[0].predicted), np.random.default_rng(0)
-    groups = dict(zip(("frequent", "medium", "rare"), class_groups(class_counts)))
+    names = ("frequent", "medium", "rare") if len(class_counts) > 2 else ("frequent", "rare")
+    groups = dict(zip(names, class_groups(class_counts, len(names))))
     recalls = np.stack([_recalls(judged, len(class_counts)) for judged in rounds])  # rounds, methods, classes
     drawn = np.stack([_drawn_recalls(judged, len(class_counts), random) for judged in rounds])
     rounds_drawn = random.integers(len(rounds), size=(_DRAWS, len(rounds)))

@@ -1,5 +1,6 @@
 """What a comparison has found, read from its folder."""
 
+import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -46,13 +47,13 @@ class ClassAccuracy(NamedTuple):
         accuracy: From 0 to 1; NaN without samples.
         low: Lower end of its 90 % interval.
         high: Upper end of its 90 % interval.
-        count: Different validation samples.
+        samples: Different validation samples.
     """
 
     accuracy: float
     low: float
     high: float
-    count: int
+    samples: int
 
 
 class Findings:
@@ -72,6 +73,7 @@ class Findings:
         evidence: What the validation samples say, an `Evidence`.
         recommendation: A `Recommendation`.
         suspects: Training samples whose labels look wrong, `Suspects`.
+        command: The command that made the comparison, for the report; `None` if it was made in Python.
     """
 
     def __init__(
@@ -86,6 +88,7 @@ class Findings:
     ) -> None:
         self.kept, self.train, self.rounds, self.test = kept, train, dict(rounds), test
         self.failures = list(failures)
+        self.command: str | None = None
         complete = [name for name in methods if all(kept.row(name, seed) for seed in rounds)]
         if not complete:
             errors = "\n".join(failure.error for failure in self.failures)
@@ -179,6 +182,46 @@ class Findings:
         """Training curves of a method, one dict per seed; `"validation"` is balanced accuracy from 0 to 1."""
         return [row["history"] for row in self.rows if row["method"] == method]
 
+    def report(self, path: str | os.PathLike[str] | None = None, command: str | None = None) -> pathlib.Path:
+        """Write a report: one HTML file with all tables and figures inside, which opens without a network.
+
+        All training samples whose labels look wrong are listed next to it, in `suspected_labels.csv`.
+
+        Args:
+            path: The file; by default `report.html` in the folder of the comparison.
+            command: The command that made the comparison, to be shown in the report.
+
+        Returns:
+            The path of the report.
+
+        Raises:
+            ImportError: If Jinja2 or matplotlib is missing; both come with the extra `viz`.
+        """
+        from keras_bikd.advisor.report import write_report
+
+        return write_report(self, path, command)
+
+    def export(self, folder: str | os.PathLike[str], formats: Sequence[str] = ("keras",)) -> pathlib.Path:
+        """Write the recommended student of the first seed, to be used elsewhere, and a model card.
+
+        The student needs no `keras_bikd`. Next to it are the names of the classes, `classes.json`, and `MODEL_CARD.md`.
+
+        Args:
+            folder: The folder; created if missing. Files of the same names are replaced.
+            formats: Formats of the student: `"keras"` for `student.keras`, `"tf_saved_model"` for the folder
+                `saved_model`, `"litert"` for `student.tflite`.
+
+        Returns:
+            The path of the folder.
+
+        Raises:
+            ImportError: If Jinja2 is missing; it comes with the extra `viz`.
+            ValueError: If a format is unknown, or Keras cannot write it here.
+        """
+        from keras_bikd.advisor.export import export_student
+
+        return export_student(self, folder, formats)
+
     def _row(self, name: str, seed: int) -> results.Row:
         row = self.kept.row(name, seed) or {}
         scores = {part: self._score(name, seed, part) for part in ("validation", "test")}
@@ -208,16 +251,15 @@ class Findings:
             seen = [(1, arrays["train_ids"], arrays["train"])]
             if division.validation.samples is self.train:
                 seen.append((0, division.validation.ids, arrays["validation"]))
-            for known, ids, logits in seen:
+            for was_trained_on, ids, logits in seen:
                 own = ids < size  # others are checked samples
-                sums[known, ids[own]] += _softmax(logits[own])
-                asked[known, ids[own]] += 1
-        known = np.where(asked[0] > 0, 0, 1)
-        rows = np.arange(size)
-        looked_at = np.flatnonzero(asked[known, rows])
-        chosen = known[looked_at]
-        probabilities = sums[chosen, looked_at] / asked[chosen, looked_at][:, None]
-        return suspects_of(looked_at, self.train.labels[looked_at], probabilities, chosen == 0)
+                sums[was_trained_on, ids[own]] += _softmax(logits[own])
+                asked[was_trained_on, ids[own]] += 1
+        judges = np.where(asked[0] > 0, 0, 1)
+        looked_at = np.flatnonzero(asked[judges, np.arange(size)])
+        judges = judges[looked_at]
+        probabilities = sums[judges, looked_at] / asked[judges, looked_at][:, None]
+        return suspects_of(looked_at, self.train.labels[looked_at], probabilities, judges == 0)
 
     def _recommendation(self) -> Recommendation:
         seconds = {name: self.seconds(name) for name in self.methods}

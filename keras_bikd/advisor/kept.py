@@ -1,6 +1,7 @@
 """The folder of a comparison: everything that is finished is there, whole, and nothing else."""
 
 import json
+import os
 import pathlib
 from typing import Any
 
@@ -26,7 +27,7 @@ class Kept:
         ValueError: If the folder cannot be written to.
     """
 
-    def __init__(self, folder: str | pathlib.Path) -> None:
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = pathlib.Path(folder)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -80,7 +81,7 @@ class Kept:
         with atomic_write(self.model_path(name, seed)) as unfinished:
             trained.model.save(unfinished)
         with atomic_write(self._path("arrays", name, seed, ".npz")) as unfinished, open(unfinished, "wb") as file:
-            np.savez_compressed(file, **trained.arrays)
+            np.savez_compressed(file, **dict[str, Any](trained.arrays))
         row = {"method": name, **trained.row}
         results.save_row(self._path("rows", name, seed, ".json"), row)
         return row

@@ -14,10 +14,22 @@ from keras_bikd.feed.batches import check_arrays
 from keras_bikd.losses import class_ids
 from keras_bikd.types import Batch
 
-__all__ = ["Batches", "Samples", "Subset", "of_long_tailed", "samples_of"]
+__all__ = ["Batches", "Export", "Samples", "Subset", "of_long_tailed", "of_rows", "samples_of"]
 
 Augmentation: TypeAlias = Callable[[Any, Any], Any]
 """Function `(inputs, seed) -> inputs` of a batch, such as `keras_bikd.data.pad_crop_flip()`."""
+
+
+class Export(NamedTuple):
+    """How a student is handed to others, who have inputs as they were before they were read as samples.
+
+    Attributes:
+        wrap: Function from a student to a model that takes such inputs and outputs the student's logits.
+        example: Lines of Python that make `inputs` for that model.
+    """
+
+    wrap: Callable[[keras.Model], keras.Model]
+    example: str
 
 
 class Samples:
@@ -29,6 +41,7 @@ class Samples:
         class_names: Names of the classes.
         names: Name of every id, such as a file, for lists of samples; by default the ids.
         content: What the inputs are, as bytes for a hash: other bytes are other data.
+        export: How a student of these samples is handed to others, an `Export`; by default as it is.
 
     Examples:
         >>> x = np.arange(6.0).reshape(3, 2)
@@ -45,9 +58,10 @@ class Samples:
         *,
         names: Sequence[str] | None = None,
         content: bytes = b"",
+        export: Export | None = None,
     ) -> None:
         self.inputs, self.labels, self.class_names = inputs, np.asarray(labels), list(class_names)
-        self.names = names
+        self.names, self.export = names, export
         self.sha256 = hashlib.sha256(content + np.asarray(self.labels, "<i8").tobytes()).hexdigest()
 
     def __len__(self) -> int:
@@ -218,10 +232,11 @@ def _arrays(argument: str, data: Any) -> tuple[Any, np.ndarray]:
 
 
 def _of_source(source: Any) -> Samples:
-    return _of_rows(source, source.rows(np.arange(len(source.labels)), source.labels))
+    trainable = len(source.labels) if source.num_trainable is None else source.num_trainable
+    return of_rows(source, source.rows(np.arange(trainable), source.labels))
 
 
-def _of_rows(source: Any, rows: Any) -> Samples:
+def of_rows(source: Any, rows: Any) -> Samples:
     """Samples of a source of `keras_bikd.data`, by their position in `rows`."""
 
     def inputs(positions: np.ndarray) -> np.ndarray:
@@ -238,10 +253,11 @@ def of_long_tailed(data: Any) -> tuple[Samples, dict[str, Subset | None]]:
     """The training samples of a `LongTailedData`, and its meta, validation and test samples by argument."""
     split, source = data.split, data.source
 
-    def chosen(ids: np.ndarray | None) -> Samples | None:
-        return None if ids is None else _of_rows(source, source.rows(ids, split.labels))
+    def chosen(ids: np.ndarray) -> Samples:
+        return of_rows(source, source.rows(ids, split.labels))
 
-    train = chosen(split.train)
-    test = _of_rows(source, source.test_rows()) if split.test is None else chosen(split.test)
-    held = {"meta_data": chosen(split.meta), "validation_data": chosen(split.validation), "test_data": test}
-    return train, {argument: None if part is None else part.all() for argument, part in held.items()}
+    held: dict[str, Subset | None] = {"meta_data": chosen(split.meta).all(), "validation_data": None}
+    if split.validation is not None:
+        held["validation_data"] = chosen(split.validation).all()
+    test = of_rows(source, source.test_rows()) if split.test is None else chosen(split.test)
+    return chosen(split.train), held | {"test_data": test.all()}

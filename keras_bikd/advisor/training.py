@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import keras
 import numpy as np
-from keras import ops
+from keras import ops, tree
 
 from keras_bikd import results
 from keras_bikd.advisor.candidates import needs_teacher
@@ -57,7 +57,7 @@ class Task:
 
     def in_order(self, subset: Subset) -> Batches:
         """Every sample once, as it is."""
-        return Batches(subset, max(self.batch_size, 128))
+        return Batches(subset, 128)
 
 
 class Trained(NamedTuple):
@@ -82,7 +82,7 @@ class _NoTeacher(keras.Model):
         self.num_classes = num_classes
 
     def call(self, inputs: Any) -> Tensor:
-        rows = ops.shape(keras.tree.flatten(inputs)[0])[0]
+        rows = ops.shape(tree.flatten(inputs)[0])[0]
         return ops.zeros((rows, self.num_classes))
 
 
@@ -142,7 +142,7 @@ def train_student(
         "config": config_of(method),
         "versions": results.versions(),
     }
-    return Trained(model.student, row, _seen(task, division, model.student, train) | _weights_of(task, model, train))
+    return Trained(model.student, row, _seen(task, division, model, train) | _weights_of(task, model, train))
 
 
 def _run(
@@ -220,8 +220,15 @@ class _Curve(keras.callbacks.Callback):
 
 def logits_of(model: keras.Model, batches: Batches) -> np.ndarray:
     """Logits of all samples, float32 of shape `(samples, classes)`, in their order."""
-    logits = [class_logits(model.predict_on_batch(batches[i][0])) for i in range(len(batches))]
-    return np.concatenate([np.asarray(ops.convert_to_numpy(part), "float32") for part in logits])
+    size = batches.batch_size
+    logits = [class_logits(model.predict_on_batch(_filled(batches[i][0], size))) for i in range(len(batches))]
+    found = np.concatenate([np.asarray(ops.convert_to_numpy(part), "float32") for part in logits])
+    return found[: len(batches.order)]
+
+
+def _filled(inputs: Any, size: int) -> Any:
+    """A batch of this size: a smaller one repeats its rows, because the model is compiled for every size."""
+    return tree.map_structure(lambda array: array[np.resize(np.arange(len(array)), size)], inputs)
 
 
 def _some(subset: Subset, count: int, seed: int) -> Subset:
@@ -247,6 +254,9 @@ def _weights_of(task: Task, model: keras.Model, train: Subset) -> dict[str, np.n
     """Losses and weights of training samples, if the model has learned weights."""
     if not isinstance(model, BiKDModel):
         return {}
-    seen = model.sample_weights(task.in_order(_some(train, 5000, 0)))
+    batches = task.in_order(_some(train, 5000, 0))
+    if whole := len(batches.order) // batches.batch_size:  # a last batch that is smaller would be compiled for
+        batches.order = batches.order[: whole * batches.batch_size]
+    seen = model.sample_weights(batches)
     names = np.array(list(model.candidate_losses))
     return {f"weights_{name}": np.asarray(value) for name, value in seen._asdict().items()} | {"weights_names": names}

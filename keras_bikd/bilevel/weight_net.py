@@ -26,7 +26,7 @@ class MetaWeightNet(Serializable, keras.layers.Layer):
     Args:
         hidden_units: Widths of the hidden layers, a sequence of positive integers.
         num_losses: Number of weights; 2 in the paper (hard, soft).
-        class_counts: Training images per class. With them, the log prior of the label's class is a third input: once
+        class_counts: Training samples per class. With them, the log prior of the label's class is a third input: once
             the student has fitted a sample, its two losses no longer distinguish head from tail. By default there
             are two inputs.
         initial_weight: Number in (0, 1). The output bias is set so that all weights start near it. By default the

@@ -139,7 +139,7 @@ class WeightHistory(_OfSampleWeights, _AtEpochs):
 
     Args:
         path: CSV file; rows are appended, so that a resumed run continues the file.
-        class_counts: Training images per class.
+        class_counts: Training samples per class.
         data: Arrays `(x, y)`, or a batched data set; by default one epoch of the training data of `fit`.
         every: Number of epochs between two records. The last epoch is always recorded.
         many_above: Classes with more images than this are many.

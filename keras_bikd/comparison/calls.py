@@ -23,7 +23,7 @@ class Parts:
     Attributes:
         student: The untrained student.
         teacher: The trained teacher.
-        counts: Training images per class.
+        counts: Training samples per class.
         teacher_counts: Likewise, of the images that the teacher was trained on.
         train: The training set, augmented, as an endless stream.
         meta: The meta set, augmented like the training set.

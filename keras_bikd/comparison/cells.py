@@ -13,7 +13,7 @@ import keras
 
 from keras_bikd import plots, results
 from keras_bikd.comparison.protocol import train
-from keras_bikd.comparison.setting import Cell, Lookup
+from keras_bikd.comparison.setting import Cell, Lookup, counts_name
 
 __all__ = ["row_of", "run_cells"]
 
@@ -31,7 +31,7 @@ def run_cells(cells: Sequence[Cell], lookup: Lookup, folder: str | pathlib.Path,
         workers: Number of processes at a time. If there are several, each has a single thread.
     """
     plots.require_matplotlib()  # the figures come at the very end
-    groups: dict[tuple[str, float, int], list[Cell]] = {}
+    groups: dict[tuple[str, float | None, int], list[Cell]] = {}
     for cell in cells:
         groups.setdefault((cell.setting, cell.imbalance_factor, cell.seed), []).append(cell)
     waiting = [group for group in groups.values() if not all(row_of(cell, lookup, folder) for cell in group)]
@@ -67,7 +67,7 @@ def _run_group(group: list[Cell], lookup: Lookup, folder: str | pathlib.Path, al
         keras.config.disable_interactive_logging()  # `clear_session` turns it on again
         if row_of(cell, lookup, folder):
             continue
-        name = f"{cell.setting}, imbalance {cell.imbalance_factor:g}, {cell.method}, seed {cell.seed}"
+        name = f"{cell.setting}, {counts_name(cell.imbalance_factor)}, {cell.method}, seed {cell.seed}"
         try:
             setting, method = lookup(cell)
             row = train(cell, setting, method, cell.folder(folder))

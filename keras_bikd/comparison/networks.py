@@ -1,4 +1,4 @@
-"""Students and teachers of a comparison: frozen records that make a network for any images."""
+"""Students and teachers of a comparison: frozen records that make a network for any images, or for any text."""
 
 import dataclasses
 
@@ -6,12 +6,12 @@ import keras
 
 from keras_bikd import networks
 
-__all__ = ["CifarResNet", "Perceptron"]
+__all__ = ["ByteConvNet", "CifarResNet", "Perceptron"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Perceptron:
-    """Dense layers on flattened images, with logits as outputs.
+    """Dense layers on flattened samples, with logits as outputs.
 
     Args:
         units: Widths of the hidden layers.
@@ -29,7 +29,7 @@ class Perceptron:
         """Make an untrained network.
 
         Args:
-            input_shape: Shape of an image.
+            input_shape: Shape of a sample.
             num_classes: Number of logits.
         """
         l2 = keras.regularizers.L2(self.l2)
@@ -64,3 +64,45 @@ class CifarResNet:
         return networks.cifar_resnet(
             self.depth, self.widths, num_classes, input_shape=input_shape, stem_stride=self.stem_stride, l2=self.l2
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class ByteConvNet:
+    """A convolutional network on text that is given as bytes: integers from 0 to 255.
+
+    Bytes are embedded. After each convolution, every second position is kept.
+
+    Args:
+        embedding: Numbers that stand for a byte.
+        filters: Widths of the convolutions, five bytes wide each.
+        units: Widths of the hidden dense layers behind them.
+        dropout: Share of the inputs of the dense layers that is dropped.
+        l2: Factor of the squared weights in the network's own losses.
+
+    Examples:
+        >>> ByteConvNet(8, (16, 16))((65,), 35).output_shape
+        (None, 35)
+    """
+
+    embedding: int
+    filters: tuple[int, ...]
+    units: tuple[int, ...] = ()
+    dropout: float = 0.0
+    l2: float = 0.0
+
+    def __call__(self, input_shape: tuple[int, ...], num_classes: int) -> keras.Model:
+        """Make an untrained network.
+
+        Args:
+            input_shape: Length of the texts, in a tuple.
+            num_classes: Number of logits.
+        """
+        decay = {"kernel_regularizer": keras.regularizers.L2(self.l2)}
+        layers = [keras.Input(input_shape, dtype="int32"), keras.layers.Embedding(256, self.embedding)]
+        for width in self.filters:
+            layers.append(keras.layers.Conv1D(width, 5, padding="same", activation="relu", **decay))
+            layers.append(keras.layers.MaxPooling1D(2))
+        layers.append(keras.layers.Flatten())
+        for width in self.units:
+            layers += [keras.layers.Dropout(self.dropout), keras.layers.Dense(width, "relu", **decay)]
+        return keras.Sequential([*layers, keras.layers.Dropout(self.dropout), keras.layers.Dense(num_classes, **decay)])

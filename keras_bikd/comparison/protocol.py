@@ -37,10 +37,10 @@ def train(cell: Cell, setting: Setting, method: Method, folder: pathlib.Path) ->
     before = None if method.before is None else _run(cell, setting, method.before, folder)
     run = _run(cell, setting, method, folder, None if before is None else before.model)
     runs = [run] if before is None else [before, run]
-    student = run.model.student
-    scores = _group_accuracies(student, run.data.test, run.data.num_classes)
+    student, order = run.model.student, _largest_first(run.data)
+    scores = _group_accuracies(student, run.data.test, order)
     student.set_weights(run.best)
-    best = _group_accuracies(student, run.data.test, run.data.num_classes)
+    best = _group_accuracies(student, run.data.test, order)
     return {
         "data": cell.setting,
         "imbalance_factor": cell.imbalance_factor,
@@ -145,11 +145,17 @@ def _predictions(student: keras.Model, data: Any) -> Iterator[np.ndarray]:
     return (ops.convert_to_numpy(ops.concatenate(column)) for column in zip(*pairs))
 
 
-def _group_accuracies(student: keras.Model, test: Any, num_classes: int) -> dict[str, float | None]:
-    """Balanced accuracy in per cent: of all classes, of the largest 30 %, of the smallest 30 %, of those in between."""
+def _largest_first(data: LongTailedData) -> np.ndarray:
+    """The classes in the order of their training samples, wrong labels set right."""
+    counts = np.bincount(data.source.labels[data.split.train], minlength=data.num_classes)
+    return np.argsort(-counts, kind="stable")
+
+
+def _group_accuracies(student: keras.Model, test: Any, order: np.ndarray) -> dict[str, float | None]:
+    """Balanced accuracy in per cent: of all classes, of the first 30 %, of the last 30 %, of those in between."""
     predicted, labels = _predictions(student, test)
-    per_class = [100 * float((predicted[labels == c] == c).mean()) for c in range(num_classes)]
-    cut = round(0.3 * num_classes)
+    per_class = [100 * float((predicted[labels == c] == c).mean()) for c in order]
+    cut = round(0.3 * len(order))
     groups = {"overall": per_class, "many": per_class[:cut], "medium": per_class[cut:-cut], "few": per_class[-cut:]}
     # With two classes there is none in between.
     return {name: sum(values) / len(values) if values else None for name, values in groups.items()}

@@ -11,13 +11,24 @@ from keras_bikd import data as long_tailed
 from keras_bikd.comparison.calls import Call, config_of, make
 from keras_bikd.comparison.method import Method
 
-__all__ = ["EPOCHS", "Cell", "Lookup", "Network", "Setting", "load_data", "network", "sgd", "steps_of"]
+__all__ = [
+    "EPOCHS",
+    "Cell",
+    "Lookup",
+    "Network",
+    "Setting",
+    "counts_name",
+    "load_data",
+    "network",
+    "sgd",
+    "steps_of",
+]
 
 EPOCHS = 10
 """Epochs of every training; the student is evaluated on the meta set after each."""
 
 Network: TypeAlias = Callable[[Any, int], keras.Model]
-"""What makes an untrained network for the shape of an image and a number of classes, such as `Perceptron`."""
+"""What makes an untrained network for the shape of a sample and a number of classes, such as `Perceptron`."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,18 +39,19 @@ class Setting:
 
     Args:
         name: Name of the data set, as in `keras_bikd.data.load`.
-        imbalance_factors: Largest class count over smallest; there is one table for each.
+        imbalance_factors: Largest class count over smallest; there is one table for each. `None` keeps all training
+            samples, for data that are long-tailed already.
         seeds: Seeds of split, teacher and student.
         meta_size: As in `keras_bikd.data.load`.
         student: Callable `(input_shape, num_classes) -> keras.Model`, such as `Perceptron((12,))`.
         teacher: Likewise.
         test_size: As in `keras_bikd.data.load`.
-        batch_size: Training images per step, and meta images per step.
+        batch_size: Training samples per step, and meta samples per step.
         steps: Number of training steps.
         passes: Number of passes over the long-tailed training set.
         learning_rate: Learning rate of SGD with momentum 0.9; divided by ten after two thirds of the steps, and again
             after five sixths.
-        augment: `Call` that makes the augmentation of training and meta images, or `None`.
+        augment: `Call` that makes the augmentation of training and meta samples, or `None`.
         wrong_labels: Share of wrong labels, as in `keras_bikd.data.LongTailCut`.
 
     Raises:
@@ -55,7 +67,7 @@ class Setting:
     """
 
     name: str
-    imbalance_factors: tuple[float, ...]
+    imbalance_factors: tuple[float | None, ...]
     seeds: tuple[int, ...]
     meta_size: int
     student: Network
@@ -86,7 +98,7 @@ class Cell(NamedTuple):
 
     Attributes:
         setting: Name of the setting.
-        imbalance_factor: Largest class count over smallest.
+        imbalance_factor: Largest class count over smallest; `None` where all training samples are kept.
         method: Name of the method.
         seed: Seed of split, teacher and student.
         quick: Whether to take a hundredth of the steps, to see that everything runs.
@@ -97,14 +109,15 @@ class Cell(NamedTuple):
     """
 
     setting: str
-    imbalance_factor: float
+    imbalance_factor: float | None
     method: str
     seed: int
     quick: bool = False
 
     def folder(self, folder: str | pathlib.Path) -> pathlib.Path:
         """Return the folder of all cells of the same table and of their teachers."""
-        return pathlib.Path(folder) / f"{self.setting.replace('/', '_')}_{self.imbalance_factor:g}"
+        counts = "natural" if self.imbalance_factor is None else f"{self.imbalance_factor:g}"
+        return pathlib.Path(folder) / f"{self.setting.replace('/', '_')}_{counts}"
 
     def path(self, folder: str | pathlib.Path) -> pathlib.Path:
         """Return the file of this cell."""
@@ -125,6 +138,19 @@ class Cell(NamedTuple):
         return config_of(own | {"setting": setting.config(), "method": method})
 
 
+def counts_name(imbalance_factor: float | None) -> str:
+    """Say in words how long-tailed the data of a table are.
+
+    Args:
+        imbalance_factor: As in `Cell`.
+
+    Examples:
+        >>> counts_name(50.0), counts_name(None)
+        ('imbalance 50', 'natural counts')
+    """
+    return "natural counts" if imbalance_factor is None else f"imbalance {imbalance_factor:g}"
+
+
 Lookup: TypeAlias = Callable[[Cell], tuple[Setting, Method]]
 """Returns what the names in a cell stand for."""
 
@@ -138,14 +164,14 @@ def load_data(
     augmented: bool = True,
     meta_share: float = 1.0,
 ) -> long_tailed.LongTailedData:
-    """Load the images of a cell. Sets the global seed.
+    """Load the data of a cell. Sets the global seed.
 
     Args:
         setting: The `Setting`.
         cell: The `Cell`.
         sampling: As in `keras_bikd.data.load`.
         meta_in_train: As in `keras_bikd.data.load`.
-        augmented: Whether training and meta images are augmented.
+        augmented: Whether training and meta samples are augmented.
         meta_share: Size of a meta batch, as a share of `setting.batch_size`.
     """
     # The order of a tf.data pipeline depends on the global seed as well, at the time when it is made.
@@ -166,13 +192,13 @@ def load_data(
 def steps_of(setting: Setting, data: long_tailed.LongTailedData, cell: Cell) -> int:
     """Number of training steps, the same for every method of a cell: a multiple of the number of epochs."""
     merged = data.split.cut.meta_in_train is not False
-    images = data.class_counts.sum() - (setting.meta_size if merged else 0)
-    steps = setting.steps or int(setting.passes * -(-images // setting.batch_size))
+    samples = data.class_counts.sum() - (setting.meta_size if merged else 0)
+    steps = setting.steps or int(setting.passes * -(-samples // setting.batch_size))
     return max(steps // 100, 4) if cell.quick else steps // EPOCHS * EPOCHS
 
 
 def network(builder: Network, data: long_tailed.LongTailedData) -> keras.Model:
-    """Make an untrained network for the images and classes of `data`."""
+    """Make an untrained network for the samples and classes of `data`."""
     return builder(data.image_shape, data.num_classes)
 
 

@@ -35,16 +35,18 @@ def altered_meta(
         images_per_class: Number of images kept of each class; by default all.
         wrong_labels: Share of images that get the label of another class.
         shift: How images differ: `"none"`, `"darker"` (half as bright), `"moved"` (one pixel to the right) or
-            `"noisier"` (Gaussian noise of standard deviation 0.7).
+            `"noisier"` (Gaussian noise of standard deviation 0.7). For other samples, `"none"`.
 
     Returns:
         A `tf.data.Dataset` of batches, reshuffled on every pass.
 
     Raises:
-        ValueError: If `shift` is unknown.
+        ValueError: If `shift` is unknown, or if it is given and there are no images.
     """
     checks.one_of("altered_meta", "shift", shift, SHIFTS)
     x, y = (ops.convert_to_numpy(ops.concatenate(column)) for column in zip(*batches(clean_meta)))
+    if shift != "none" and x.ndim != 4:
+        raise ValueError(f"`altered_meta(shift={shift!r})` is for images. Received: samples of shape {x.shape[1:]}")
     if images_per_class is not None:
         rows = [i for c in range(num_classes) for i in (y == c).nonzero()[0][:images_per_class]]
         x, y = x[rows], y[rows]

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from keras_bikd import plots, results
 from keras_bikd.comparison.cells import row_of
-from keras_bikd.comparison.setting import Cell, Lookup
+from keras_bikd.comparison.setting import Cell, Lookup, counts_name
 from keras_bikd.results import Row
 
 __all__ = ["report"]
@@ -32,7 +32,7 @@ def report(cells: Sequence[Cell], lookup: Lookup, folder: str | pathlib.Path, re
     sections = []
     for name, factor in dict.fromkeys((row["data"], row["imbalance_factor"]) for row in rows):
         own = [row for row in rows if (row["data"], row["imbalance_factor"]) == (name, factor)]
-        sections += [f"## {name}, imbalance {factor:g}", *_sections(own, reference)]
+        sections += [f"## {name}, {counts_name(factor)}", *_sections(own, reference)]
         figure = plots.method_bars(own, ("overall", "few"))
         figure.savefig(Cell(name, factor, "", 0).folder(folder) / "methods.png", dpi=150)
     if missing := [cell for cell, row in found.items() if not row]:

@@ -1,4 +1,4 @@
-"""Augmentations for `load(augment=...)`: functions of a batch of images and a seed.
+"""Augmentations for `load(augment=...)`: functions of a batch of samples, mostly images, and a seed.
 
 Those here take tensors of TensorFlow, in `tf.data` pipelines, and NumPy arrays, in Grain's. The two draw other numbers.
 """
@@ -15,23 +15,24 @@ from keras_bikd.types import Tensor
 __all__ = ["Augmentation", "Augmentations", "gaussian_noise", "pad_crop_flip"]
 
 Augmentation: TypeAlias = Callable[[Tensor, Tensor], Tensor]
-"""A function of a batch of images and a seed, two integers, that returns images.
+"""A function of a batch of samples and a seed, two integers, that returns samples.
 
-In a Grain data set the batch is a single image, an array, and the seed depends on the image and on the pass.
+In a Grain data set the batch is a single sample, an array, and the seed depends on the sample and on the pass.
 """
 
 Augmentations: TypeAlias = Augmentation | tuple[Augmentation | None, Augmentation | None] | None
-"""What `load(augment=...)` takes: one function for training and meta images, or a pair of them."""
+"""What `load(augment=...)` takes: one function for training and meta samples, or a pair of them."""
 
 
 def gaussian_noise(stddev: float) -> Augmentation:
-    """Add independent normal noise to every pixel.
+    """Add independent normal noise to every pixel, or to every number of a table.
 
     Args:
         stddev: Standard deviation, at least 0, for images scaled to 0..1.
 
     Returns:
-        A function `(images, seed) -> images`, `seed` being two integers.
+        A function `(images, seed) -> images`, `seed` being two integers. It raises a `ValueError` for integers, such as
+        the tokens of a text.
 
     Examples:
         >>> gaussian_noise(0.5)(np.zeros((2, 8, 8, 1), "float32"), seed=(1, 2)).shape
@@ -45,6 +46,11 @@ class _GaussianNoise:
     stddev: float
 
     def __call__(self, images: Tensor, seed: Tensor) -> Tensor:
+        if "float" not in str(images.dtype):
+            raise ValueError(
+                "`gaussian_noise` is for images and tables of floats, not for tokens or other integers. "
+                f"Received: samples of dtype {images.dtype} and shape {tuple(images.shape)}"
+            )
         if isinstance(images, np.ndarray):
             noise = np.random.default_rng(seed).normal(0.0, self.stddev, images.shape)
             return images + np.asarray(noise, images.dtype)
@@ -61,7 +67,7 @@ def pad_crop_flip(padding: int = 4, *, flip: bool = True) -> Augmentation:
         flip: Whether to mirror; leave it out for digits and letters.
 
     Returns:
-        A function `(images, seed) -> images`, `seed` being two integers.
+        A function `(images, seed) -> images`, `seed` being two integers. It raises a `ValueError` for what is no image.
 
     Examples:
         >>> pad_crop_flip(4)(np.zeros((2, 32, 32, 3), "float32"), seed=(1, 2)).shape
@@ -78,6 +84,11 @@ class _PadCropFlip:
     flip: bool
 
     def __call__(self, images: Tensor, seed: Tensor) -> Tensor:
+        if len(images.shape) != 4:
+            raise ValueError(
+                "`pad_crop_flip` is for images, in batches of shape (batch, height, width, channels). "
+                f"Received: samples of dtype {images.dtype} and shape {tuple(images.shape)}"
+            )
         padding = self.padding
         if isinstance(images, np.ndarray):
             return _padded_cropped_flipped(images, np.random.default_rng(seed), padding, self.flip)

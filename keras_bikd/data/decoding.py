@@ -1,4 +1,4 @@
-"""Streams of images in `tf.data`, decoded on the way and kept in memory where they are few."""
+"""Streams of samples in `tf.data`, decoded on the way and kept in memory where they are few."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +10,7 @@ from keras_bikd.data.rows import fits_in_memory
 from keras_bikd.data.tfds_records import StreamedRecords
 from keras_bikd.types import Batch, Tensor
 
-__all__ = ["array_images", "file_images", "record_images", "with_ids"]
+__all__ = ["array_images", "file_images", "record_samples", "with_ids"]
 
 _SHUFFLE_BUFFER = 20_000  # records of a tfds set that is too large to keep in memory
 
@@ -37,19 +37,19 @@ def file_images(
 
 
 def with_ids(records: StreamedRecords, ids: np.ndarray, labels: np.ndarray) -> tf.data.Dataset:
-    """Stream the training records of `ids`, in their own order, with the labels given."""
+    """Stream the records of `ids`, in their own order, with the labels given."""
     mask = np.zeros(len(labels), dtype=bool)
     mask[ids] = True
     chosen, label_of, label_key = tf.constant(mask), tf.constant(labels), records.label_key
-    own = records.split("train").enumerate().filter(lambda i, _: chosen[i])
+    own = records.split(records.usable).enumerate().filter(lambda i, _: chosen[i])
     own = own.map(lambda i, record: {**record, label_key: label_of[i]})
     return own.apply(tf.data.experimental.assert_cardinality(len(ids)))
 
 
-def record_images(
+def record_samples(
     stream: tf.data.Dataset, records: StreamedRecords, image_size: tuple[int, int] | None, seed: int | None
 ) -> tf.data.Dataset:
-    """Stream the images of tfds records; in random order on every pass unless `seed` is None.
+    """Stream the samples of tfds records; in random order on every pass unless `seed` is None.
 
     Args:
         stream: Some of the records, a data set of known length.
@@ -58,13 +58,18 @@ def record_images(
         seed: Seed of the order.
 
     Returns:
-        A `tf.data.Dataset` of `(image, label)`.
+        A `tf.data.Dataset` of `(sample, label)`.
     """
-    feature, size = records.image, image_size
+    feature, size, has_images = records.feature, image_size, records.has_images
 
     def decode(record: dict[str, Tensor]) -> Batch:
-        image = feature.decode_example(record[records.image_key])
-        return (image if size is None else _resized(image, size)), record[records.label_key]
+        sample = record[records.input_key]
+        if has_images:
+            sample = feature.decode_example(sample)
+            sample = sample if size is None else _resized(sample, size)
+        elif sample.dtype == "uint8":  # of which images are made
+            sample = tf.cast(sample, "int32")
+        return sample, record[records.label_key]
 
     shape = feature.shape if size is None else (*size, feature.shape[-1])
     return _shuffled_and_decoded(stream, decode, shape=shape, seed=seed, buffer=_SHUFFLE_BUFFER)

@@ -3,13 +3,15 @@
 import os
 import pathlib
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-__all__ = ["check_readable", "image_files", "is_hidden"]
+__all__ = ["check_readable", "image_files", "is_hidden", "readable_part"]
 
 _ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
+_MANY = 1000  # files from which on a progress bar is shown while all are decoded
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM")
 
 
@@ -45,6 +47,41 @@ def check_readable(files: Iterable[str]) -> None:
             f"`Folder(path=...)` found {len(unreadable)} of {len(files)} files that are not readable JPEG, PNG, GIF or "
             f"BMP images: {_first(unreadable)}. Remove or replace them."
         )
+
+
+def readable_part(folder: pathlib.Path, files: np.ndarray, classes: Sequence[str]) -> tuple[np.ndarray, list[str]]:
+    """The files that can be decoded to the end, and the classes that have any; a warning names the others."""
+    sound = np.array(list(_in_progress(files)), bool)
+    left = files[sound]
+    present = {pathlib.Path(file).relative_to(folder).parts[0] for file in left}
+    empty = [name for name in classes if name not in present]
+    broken = files[~sound].tolist()
+    problems = [f"{len(broken)} files that cannot be decoded: {_first(broken)}"] if broken else []
+    problems += [f"{len(empty)} class folders without a readable image: {_first(empty)}"] if empty else []
+    if problems:
+        # Where `Folder` was called.
+        warnings.warn(f"Left out of {str(folder)!r} are {'; and '.join(problems)}.", stacklevel=3)
+    return left, [name for name in classes if name in present]
+
+
+def _in_progress(files: np.ndarray) -> Iterator[bool]:
+    """Whether each file can be decoded to the end."""
+    from rich.progress import track  # which Keras requires
+
+    with ThreadPoolExecutor() as pool:  # Pillow decodes without Python's lock
+        sound = pool.map(_is_decoded, files)
+        yield from track(sound, "reading images", len(files), disable=len(files) < _MANY, transient=True)
+
+
+def _is_decoded(file: str) -> bool:
+    from PIL import Image
+
+    try:
+        with Image.open(file) as image:
+            image.load()
+    except Exception:  # Pillow's decoders raise many kinds
+        return False
+    return True
 
 
 def _begins_as_image(file: str) -> bool:

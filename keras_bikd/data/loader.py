@@ -22,21 +22,21 @@ __all__ = ["LongTailedData", "load", "only_classes"]
 class LongTailedData:
     """What `load` returns.
 
-    The sets are `tf.data.Dataset`s where TensorFlow is installed, and Grain data sets where it is not; the images in
-    them are the same.
+    The sets are `tf.data.Dataset`s where TensorFlow is installed, and Grain data sets where it is not; the samples
+    in them are the same.
 
     Attributes:
-        train: Long-tailed data set of batches `(image, label)`, in another order on every pass.
-        meta: Balanced set for the weight network. It shares no image with the test set, and none with the training
+        train: Long-tailed data set of batches `(samples, labels)`, in another order on every pass.
+        meta: Balanced set for the weight network. It shares no sample with the test set, and none with the training
             set unless `LongTailCut(meta_in_train=...)` says so.
         validation: Balanced set for choosing, in fixed order, never augmented; `None` unless it was asked for.
         test: Test set, in fixed order, never augmented.
-        class_counts: Training images per class, integer array of shape `(num_classes,)`.
+        class_counts: Training samples per class, integer array of shape `(num_classes,)`.
         class_names: Names of the classes, a list of strings.
         split: The `Split` that all this was made from.
-        source: Where the images come from. `source.rows(split.train, split.labels)` finds them by position, for loaders
-            of your own.
-        augment: The functions for training and meta images, each perhaps `None`.
+        source: Where the samples come from. `source.rows(split.train, split.labels)` finds them by position, for
+            loaders of your own.
+        augment: The functions for training and meta samples, each perhaps `None`.
     """
 
     train: Any
@@ -51,7 +51,7 @@ class LongTailedData:
 
     @property
     def image_shape(self) -> tuple[int, ...]:
-        """Shape of an image, or of a row of a table."""
+        """Shape of a sample: of an image, of a text in tokens, or of a row of a table."""
         return tuple(self.source.image_shape)
 
     @property
@@ -68,8 +68,8 @@ class LongTailedData:
         split, counts = self.split, self.class_counts
         also = " (also trained on)" if split.cut.meta_in_train else ""
         return (
-            f"{split.data_set} {split.version}: {counts.sum()} training images in {self.num_classes} classes of "
-            f"{counts.max()} to {counts.min()}, {len(split.meta)} meta images{also}, {split.test_size} test images"
+            f"{split.data_set} {split.version}: {counts.sum()} training samples in {self.num_classes} classes of "
+            f"{counts.max()} to {counts.min()}, {len(split.meta)} meta samples{also}, {split.test_size} test samples"
         )
 
 
@@ -89,64 +89,65 @@ def load(
     """Load a data set and cut it to a long tail, next to balanced meta, validation and test sets.
 
     The balanced sets are held out first. Then class `c` of `C` keeps `n_max * imbalance_factor ** (-c / (C - 1))`
-    images, where `n_max` is what the smallest class has left; `cut` changes this rule. Images come as float32 in 0..1.
+    samples, where `n_max` is what the smallest class has left; `cut` changes this rule. Images come as float32 in 0..1,
+    all other samples as they are.
 
-    The same seed gives the same split, and a larger factor gives a subset of the training images of a smaller one. The
+    The same seed gives the same split, and a larger factor gives a subset of the training samples of a smaller one. The
     order of the batches depends on TensorFlow's global seed too, so call `keras.utils.set_random_seed` first. Every
     pass over `train` has its own order, and an endless stream (`train.repeat()`) reads ahead. To train a second time on
     the same batches, set the seed and load again.
 
-    Without TensorFlow the sets are Grain's, with the same images and another order, which depends on `seed` alone.
+    Without TensorFlow the sets are Grain's, with the same samples and another order, which depends on `seed` alone.
 
     Args:
-        source: Name of a tfds data set, such as `"cifar100"`, `"sklearn_digits"` or `"glyphs/h"`; or a `Tfds`,
+        source: Name of a tfds data set, such as `"cifar100"`, `"sklearn_digits"` or `"python_keywords"`; or a `Tfds`,
             `Arrays` or `Folder`.
-        imbalance_factor: Largest class count over smallest, at least 1. `None` keeps all training images, for data
-            that are long-tailed already (`"imagenet_lt"`, `"i_naturalist2018"`, most folders).
-        meta_size: Images of the meta set, a multiple of the number of classes.
-        validation_size: Images of a balanced validation set, a multiple of the number of classes: for early stopping
+        imbalance_factor: Largest class count over smallest, at least 1. `None` keeps all training samples, for data
+            that are long-tailed already (`"python_keywords"`, `"imagenet_lt"`, most folders).
+        meta_size: Samples of the meta set, a multiple of the number of classes.
+        validation_size: Samples of a balanced validation set, a multiple of the number of classes: for early stopping
             and for choosing hyper-parameters, which neither the meta set nor the test set is for. `None` for none.
-        test_size: Images of the test set, a multiple of the number of classes. Only for sources without a labelled
+        test_size: Samples of the test set, a multiple of the number of classes. Only for sources without a labelled
             test split of their own: arrays, folders and some tfds sets.
-        batch_size: Images per batch, in all sets. A pair is one number for all other sets and one for the meta set,
+        batch_size: Samples per batch, in all sets. A pair is one number for all other sets and one for the meta set,
             of which a quarter makes a step cheaper: `(100, 25)`.
         seed: Seed of the split, of the order and of the augmentation; an integer of at least 0.
-        augment: Function `(images, seed) -> images` of a batch, for the training and the meta images, such as
+        augment: Function `(images, seed) -> images` of a batch, for the training and the meta samples, such as
             `pad_crop_flip()`. A pair is one function for each, of which either may be `None`. Without TensorFlow it is
-            called for each image, as a batch of one.
-        cut: A `LongTailCut`: how the class counts fall, and how training images are drawn.
+            called for each sample, as a batch of one.
+        cut: A `LongTailCut`: how the class counts fall, and how training samples are drawn.
         **moved: Keywords of the version before, with a `DeprecationWarning` that says where they have moved.
 
     Returns:
         A `LongTailedData`, which is also reported in one line.
 
     Raises:
-        ValueError: If the source is unknown, a size does not fit it, or a class would be left without an image.
+        ValueError: If the source is unknown, a size does not fit it, or a class would be left without a sample.
 
     Examples:
         >>> data = load("sklearn_digits", imbalance_factor=50, meta_size=100, test_size=500)
-        sklearn_digits 1.0.0: 314 training images in 10 classes of 114 to 2, 100 meta images, 500 test images
+        sklearn_digits 1.0.0: 314 training samples in 10 classes of 114 to 2, 100 meta samples, 500 test samples
         >>> data.class_counts.tolist()
         [114, 73, 47, 30, 20, 12, 8, 5, 3, 2]
 
         >>> from keras_bikd.data import Arrays
         >>> x, y = np.zeros((300, 8, 8, 1), "uint8"), np.arange(300) % 3
         >>> data = load(Arrays(x, y), imbalance_factor=10, meta_size=30, test_size=60)
-        arrays 1: 99 training images in 3 classes of 70 to 7, 30 meta images, 60 test images
+        arrays 1: 99 training samples in 3 classes of 70 to 7, 30 meta samples, 60 test samples
     """
     if moved:
         from keras_bikd.data.deprecated import moved_keywords
 
         source, cut = moved_keywords("load", source, cut, moved)
-    images = _opened(source)
+    opened = _opened(source)
     batch_sizes = _batch_sizes(batch_size)
     seed = checks.non_negative_integer("load", "seed", seed)
     augments = _augmentations(augment)
     if not isinstance(cut, LongTailCut):
         raise ValueError(f"`load(cut=...)` takes a `LongTailCut`. Received: cut={cut!r}")
-    _check_test_size(images, test_size)
+    _check_test_size(opened, test_size)
     split = make_split(
-        images,
+        opened,
         imbalance_factor,
         meta_size=meta_size,
         validation_size=validation_size,
@@ -154,7 +155,7 @@ def load(
         seed=seed,
         cut=cut,
     )
-    data = _data_sets(images, split, batch_sizes, augments)
+    data = _data_sets(opened, split, batch_sizes, augments)
     if keras.config.is_interactive_logging_enabled():
         print(data)
     return data
@@ -166,7 +167,7 @@ def only_classes(data: LongTailedData, classes: Sequence[int] | np.ndarray, batc
     Args:
         data: A `LongTailedData`.
         classes: Class ids, none twice.
-        batch_size: Images per batch.
+        batch_size: Samples per batch.
 
     Returns:
         A `LongTailedData` with `train`, `class_counts`, `class_names` and `num_classes` of these classes; the other
@@ -179,7 +180,7 @@ def only_classes(data: LongTailedData, classes: Sequence[int] | np.ndarray, batc
         >>> from keras_bikd.data import Arrays
         >>> x, y = np.zeros((300, 2), "float32"), np.arange(300) % 3
         >>> data = load(Arrays(x, y), imbalance_factor=10, meta_size=30, test_size=60, batch_size=50)
-        arrays 1: 99 training images in 3 classes of 70 to 7, 30 meta images, 60 test images
+        arrays 1: 99 training samples in 3 classes of 70 to 7, 30 meta samples, 60 test samples
         >>> part = only_classes(data, [2, 1], batch_size=50)
         >>> [np.bincount(labels).tolist() for _, labels in part.train.as_numpy_iterator()]
         [[7, 22]]
@@ -218,12 +219,12 @@ def _opened(source: Any) -> Source:
 
 
 def _augmentations(augment: Any) -> tuple[Augmentation | None, Augmentation | None]:
-    """The functions for the training and for the meta images."""
+    """The functions for the training and for the meta samples."""
     pair = augment if isinstance(augment, tuple) else (augment, augment)
     if len(pair) != 2 or not all(own is None or callable(own) for own in pair):
         raise ValueError(
             "`load(augment=...)` takes a function `(images, seed) -> images`, or a pair of them for training and meta "
-            f"images. Received: augment={augment!r}"
+            f"samples. Received: augment={augment!r}"
         )
     return pair
 
@@ -240,11 +241,11 @@ def _batch_sizes(batch_size: Any) -> tuple[int, int]:
 def _check_test_size(source: Source, test_size: int | None) -> None:
     if source.test_size is None and test_size is None:
         raise ValueError(
-            f"{source.name!r} has no labelled test split. Say with `load(test_size=...)` how many images to hold out."
+            f"{source.name!r} has no labelled test split. Say with `load(test_size=...)` how many samples to hold out."
         )
     if source.test_size is not None and test_size is not None:
         raise ValueError(
-            f"{source.name!r} has a test split of its own, of {source.test_size} images. Leave out "
+            f"{source.name!r} has a test split of its own, of {source.test_size} samples. Leave out "
             f"`load(test_size=...)`. Received: test_size={test_size!r}"
         )
 

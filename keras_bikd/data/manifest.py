@@ -73,9 +73,9 @@ def load_manifest(
         >>> import tempfile
         >>> path = pathlib.Path(tempfile.mkdtemp(), "split.json")
         >>> save_manifest(path, load("sklearn_digits", 50, meta_size=100, test_size=500))
-        sklearn_digits 1.0.0: 314 training images in 10 classes of 114 to 2, 100 meta images, 500 test images
+        sklearn_digits 1.0.0: 314 training samples in 10 classes of 114 to 2, 100 meta samples, 500 test samples
         >>> data = load_manifest(path)
-        sklearn_digits 1.0.0: 314 training images in 10 classes of 114 to 2, 100 meta images, 500 test images
+        sklearn_digits 1.0.0: 314 training samples in 10 classes of 114 to 2, 100 meta samples, 500 test samples
     """
     recorded = _read("load_manifest", path)
     # In files of the first version the sampling is missing.

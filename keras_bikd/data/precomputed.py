@@ -109,7 +109,7 @@ def precompute_teacher(
         >>> import tempfile
         >>> from keras_bikd.data import gaussian_noise, load
         >>> data = load("sklearn_digits", 50, meta_size=100, test_size=500, augment=gaussian_noise(0.1))
-        sklearn_digits 1.0.0: 314 training images in 10 classes of 114 to 2, 100 meta images, 500 test images
+        sklearn_digits 1.0.0: 314 training samples in 10 classes of 114 to 2, 100 meta samples, 500 test samples
         >>> layers = [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(10)]
         >>> path = pathlib.Path(tempfile.mkdtemp(), "teacher.npy")
         >>> keras.config.disable_interactive_logging()  # no progress bar

@@ -1,9 +1,11 @@
-"""Where images come from: a tfds set, arrays, or a folder. Each knows its labels and gives the images of chosen ids.
+"""Where samples come from: a tfds set, arrays, or a folder. Each knows its labels and gives the samples of chosen ids.
 
 All three have the attributes `name`, `version`, `labels` (the label of every id, not to be written to), `num_classes`,
-`class_names`, `image_shape` and `test_size` (images of a labelled test split of its own; `None` if there is none). They
-give uint8 or float images in two forms: `images(ids, labels, seed)` streams `(image, label)` in `tf.data`, and
-`rows(ids, labels)` finds them by position, without TensorFlow. Shuffling and batching follow the same rules for all.
+`class_names`, `image_shape` (the shape of a sample, which may be text or the row of a table as well), `test_size`
+(samples of a labelled test split of its own; `None` if there is none) and `num_trainable` (ids from there on are for
+meta and validation sets alone; `None` if there are none). They give samples in two forms: `images(ids, labels, seed)`
+streams `(sample, label)` in `tf.data`, and `rows(ids, labels)` finds them by position, without TensorFlow. Samples of
+uint8 are images; all others stay as they are. Shuffling and batching follow the same rules for all.
 """
 
 import functools
@@ -15,10 +17,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from keras_bikd.data.image_files import check_readable, image_files, is_hidden
+from keras_bikd.data.image_files import check_readable, image_files, is_hidden, readable_part
 from keras_bikd.data.installed import has_tensorflow
 from keras_bikd.data.rows import Rows, checked_size, decoded, fits_in_memory
-from keras_bikd.data.tfds_records import IndexedRecords, StreamedRecords, prepared_builder, train_labels
+from keras_bikd.data.tfds_records import IndexedRecords, StreamedRecords, prepared_builder, usable_labels
 
 __all__ = ["Arrays", "Folder", "Source", "Tfds"]
 
@@ -26,17 +28,20 @@ __all__ = ["Arrays", "Folder", "Source", "Tfds"]
 class Tfds:
     """A classification set of TensorFlow Datasets, which is downloaded and prepared if need be.
 
-    The ids number the records of the split `train`. A labelled split `test`, or else `validation`, is the test set.
+    The ids number the records of the split `train`. A labelled split `test`, or else `validation`, is the test set. Of
+    a split `held_out`, whose ids follow those of `train`, meta and validation sets are made, and of it alone.
+
+    Inputs that are not images are left as they are, but for uint8, which becomes int32: it is not taken for an image.
 
     Args:
         name: Name of the set (`"cifar100"`, ...), or of one that needs no download: `"sklearn_digits"`, `"glyphs/h"`,
-            `"glyphs/g100"`.
+            `"glyphs/g100"`, `"python_keywords"`, `"python_keywords/small"`.
         image_size: `(height, width)` to resize to; needed where the images differ in size.
         data_dir: Folder of the prepared sets; by default that of tfds.
 
     Raises:
-        ValueError: If there is no such set, if it is not for classification, or if its images differ in size and
-            `image_size` is not given.
+        ValueError: If there is no such set, if it is not for classification, if its images differ in size and
+            `image_size` is not given, or if it is given and they are no images.
 
     Examples:
         >>> Tfds("sklearn_digits").num_classes
@@ -49,20 +54,29 @@ class Tfds:
         self.image_size = None if image_size is None else checked_size("Tfds", image_size)
         self._asked = name, data_dir
         self._records: Any = self._streamed if has_tensorflow() else self._indexed
-        info, feature = self._records.builder.info, self._records.image
-        self.name, self.version = info.full_name.rsplit("/", 1)
-        if self.image_size is None and None in feature.shape:
-            raise ValueError(
-                f"The images of {self.name!r} differ in size: {feature.shape}. "
-                f"Pass `Tfds({name!r}, image_size=(height, width))`."
-            )
+        info, feature = self._records.builder.info, self._records.feature
+        self.name, self.version = _name_and_version(info)
+        self._check_size(feature.shape)
         self.image_shape = feature.shape if self.image_size is None else (*self.image_size, feature.shape[-1])
         classes = info.features[self._records.label_key]
         self.num_classes, self.class_names = classes.num_classes, list(classes.names)
-        self.labels = train_labels(self._records)
+        self.labels, self.num_trainable = usable_labels(self._records), self._records.num_trainable
         # iNaturalist and the like publish the labels of their validation split alone.
         self._test_split = next((split for split in ("test", "validation") if self._records.has_labels(split)), "")
         self.test_size = len(self._records.split(self._test_split)) if self._test_split else None
+
+    def _check_size(self, shape: tuple[int | None, ...]) -> None:
+        name, has_images = self._asked[0], self._records.has_images
+        if self.image_size is not None and not has_images:
+            raise ValueError(
+                f"`Tfds(image_size=...)` is for images, and the inputs of {self.name!r} are none. "
+                f"Received: image_size={self.image_size!r}"
+            )
+        if self.image_size is None and None in shape:
+            hint = f" Pass `Tfds({name!r}, image_size=(height, width))`." if has_images else ""
+            raise ValueError(
+                f"The {'images' if has_images else 'inputs'} of {self.name!r} differ in size: {shape}.{hint}"
+            )
 
     @functools.cached_property
     def _streamed(self) -> StreamedRecords:
@@ -81,18 +95,18 @@ class Tfds:
         from keras_bikd.data import decoding
 
         records = decoding.with_ids(self._streamed, ids, labels)
-        return decoding.record_images(records, self._streamed, self.image_size, seed)
+        return decoding.record_samples(records, self._streamed, self.image_size, seed)
 
     def test_images(self) -> Any:
         """Stream the set's own test split in `tf.data`, in its own order."""
         from keras_bikd.data import decoding
 
         records = self._streamed
-        return decoding.record_images(records.split(self._test_split), records, self.image_size, None)
+        return decoding.record_samples(records.split(self._test_split), records, self.image_size, None)
 
     def rows(self, ids: np.ndarray, labels: np.ndarray) -> Rows:
         """The records of `ids` by position; files that can be read so are prepared if need be."""
-        return self._rows("train", ids, labels)
+        return self._rows(self._indexed.usable, ids, labels)
 
     def test_rows(self) -> Rows:
         """The set's own test split by position, in its own order."""
@@ -100,19 +114,23 @@ class Tfds:
         return self._rows(self._test_split, np.arange(len(labels)), labels)
 
     def _rows(self, split: str, ids: np.ndarray, labels: np.ndarray) -> Rows:
-        records, key = self._indexed.split(split), self._indexed.image_key
+        records, key, has_images = self._indexed.split(split), self._indexed.input_key, self._indexed.has_images
 
-        def image(i: int) -> np.ndarray:
-            return decoded(io.BytesIO(records[i][key]), self.image_shape[-1], self.image_size)
+        def sample(i: int) -> np.ndarray:
+            if has_images:
+                return decoded(io.BytesIO(records[i][key]), self.image_shape[-1], self.image_size)
+            given = np.asarray(records[i][key])
+            return given.astype("int32") if given.dtype == "uint8" else given  # uint8 is for images
 
-        return Rows(image, ids, labels, keep=fits_in_memory(len(ids), self.image_shape))
+        return Rows(sample, ids, labels, keep=fits_in_memory(len(ids), self.image_shape))
 
 
 class Arrays:
     """Images, or the rows of a table, and their labels in memory. The ids are row numbers.
 
     Args:
-        x: Images (uint8 in 0..255, or floats, which are left as they are) or rows of a table, one per sample.
+        x: Images, rows of a table, or texts in tokens, one per sample. uint8 is taken for images, which are scaled to
+            0..1; all else stays as it is, so tokens have another integer dtype, such as int32.
         y: Class ids from 0, integers of shape `(samples,)` or `(samples, 1)`.
         name: Name of the data set in the manifest.
         class_names: Names of the classes; by default their ids as strings.
@@ -140,7 +158,7 @@ class Arrays:
             )
         self.class_names = [str(own) for own in names]
         self.num_classes, self.image_shape = len(self.class_names), self.x.shape[1:]
-        self.name, self.version, self.test_size = name, "1", None
+        self.name, self.version, self.test_size, self.num_trainable = name, "1", None, None
 
     def images(self, ids: np.ndarray, labels: np.ndarray, seed: int | None) -> Any:
         """Stream the rows `ids` in `tf.data`; in random order on every pass unless `seed` is None."""
@@ -162,10 +180,12 @@ class Folder:
     Args:
         path: The folder.
         image_size: `(height, width)` to resize to.
+        skip_unreadable: Whether to decode all images at once, and to leave out those that cannot be decoded to the end,
+            such as JPEG files that were cut off, and class folders without images, with a warning that names them.
 
     Raises:
-        ValueError: If there are fewer than two classes, a class without images, or files that are not images although
-            their names say so.
+        ValueError: If there are fewer than two classes; or, unless they are skipped, a class without images or files
+            that are not images although their names say so.
 
     Examples:
         >>> import keras, tempfile
@@ -178,17 +198,21 @@ class Folder:
         ['cat', 'dog']
     """
 
-    def __init__(self, path: str | os.PathLike[str], image_size: Sequence[int]) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], image_size: Sequence[int], *, skip_unreadable: bool = False
+    ) -> None:
         path, self.image_size = pathlib.Path(path), checked_size("Folder", image_size)
         if not path.is_dir():
             raise ValueError(f"`Folder(path=...)` takes a folder that exists. Received: path={str(path)!r}")
         self.class_names = sorted(own.name for own in path.iterdir() if own.is_dir() and not is_hidden(own.name))
+        self.files = image_files(path, self.class_names)
+        if skip_unreadable:
+            self.files, self.class_names = readable_part(path, self.files, self.class_names)
         if len(self.class_names) < 2:
             raise ValueError(
                 "`Folder(path=...)` takes a folder with one sub-folder per class, at least two. Received: "
                 f"{self.class_names} in path={str(path)!r}"
             )
-        self.files = image_files(path, self.class_names)
         check_readable(self.files)
         index = {name: label for label, name in enumerate(self.class_names)}
         self.labels = np.array([index[pathlib.Path(file).relative_to(path).parts[0]] for file in self.files])
@@ -198,7 +222,7 @@ class Folder:
                 f"`Folder(path=...)` found no JPEG, PNG, GIF or BMP image of {empty}. Received: path={str(path)!r}"
             )
         self.num_classes, self.image_shape = len(self.class_names), (*self.image_size, 3)
-        self.name, self.version, self.test_size = path.absolute().name, "1", None
+        self.name, self.version, self.test_size, self.num_trainable = path.absolute().name, "1", None, None
 
     def images(self, ids: np.ndarray, labels: np.ndarray, seed: int | None) -> Any:
         """Stream the files `ids` in `tf.data`; in random order on every pass unless `seed` is None."""
@@ -210,9 +234,22 @@ class Folder:
         """The files `ids` by position."""
 
         def image(i: int) -> np.ndarray:
-            return decoded(self.files[i], 3, self.image_size)
+            try:
+                return decoded(self.files[i], 3, self.image_size)
+            except Exception as error:  # Pillow's decoders raise many kinds
+                raise ValueError(
+                    f"The image {self.files[i]!r} cannot be decoded: {error}. Remove or replace it, or pass "
+                    "`Folder(skip_unreadable=True)`."
+                ) from error
 
         return Rows(image, ids, labels, keep=fits_in_memory(len(ids), self.image_shape))
+
+
+def _name_and_version(info: Any) -> tuple[str, str]:
+    """Name and version of a tfds set. A set that differs from machine to machine says in its metadata what it holds."""
+    name, version = info.full_name.rsplit("/", 1)
+    digest = (info.metadata or {}).get("sha256")
+    return name, version if digest is None else f"{version}+{digest[:12]}"
 
 
 def _class_ids(y: Any) -> np.ndarray:

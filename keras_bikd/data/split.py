@@ -1,4 +1,4 @@
-"""Which images are trained on, guide the weight network or are held out: a split, chosen from the labels alone."""
+"""Which samples are trained on, guide the weight network or are held out: a split, chosen from the labels alone."""
 
 import dataclasses
 import functools
@@ -20,7 +20,7 @@ PROFILES = {"exponential": exponential_counts, "step": step_counts}
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LongTailCut:
-    """How the long-tailed training set is cut out of a data set, and how images are drawn from it.
+    """How the long-tailed training set is cut out of a data set, and how samples are drawn from it.
 
     Args:
         profile: How the class counts fall: `"exponential"` (CIFAR-LT), or `"step"`, where the second half of the
@@ -30,15 +30,15 @@ class LongTailCut:
             held out (5,000); a class that cannot provide its count any more, as here the largest, keeps what is left.
         class_order: Which classes are large: `"index"`, where class 0 is the largest and the last class the smallest,
             or `"shuffled"`, an order that the seed decides.
-        wrong_labels: Share of the training images, at least 0 and below 1, that get the label of another class, drawn
+        wrong_labels: Share of the training samples, at least 0 and below 1, that get the label of another class, drawn
             in proportion to the class counts (Wei et al., arXiv 2108.11569), as in images collected from the web. The
-            class counts are then those of the changed labels. Meta, validation and test images keep their labels, and
-            so do meta images that are trained on.
-        meta_in_train: Whether to train on the meta images as well; the class counts then include them. A number
-            between 0 and 1 is the probability that a training image is drawn from the meta set; the class counts are
+            class counts are then those of the changed labels. Meta, validation and test samples keep their labels, and
+            so do meta samples that are trained on.
+        meta_in_train: Whether to train on the meta samples as well; the class counts then include them. A number
+            between 0 and 1 is the probability that a training sample is drawn from the meta set; the class counts are
             then what one pass holds on average.
-        sampling: `"instance"`, where every training image is drawn once per pass; or `"class_balanced"`, where a pass
-            has the same length, every class is equally likely, and the decoded images are kept in memory.
+        sampling: `"instance"`, where every training sample is drawn once per pass; or `"class_balanced"`, where a pass
+            has the same length, every class is equally likely, and the decoded samples are kept in memory.
 
     Raises:
         ValueError: If an argument is none of these.
@@ -67,7 +67,7 @@ class LongTailCut:
         if not (isinstance(self.meta_in_train, bool) or is_probability):
             raise ValueError(
                 f"`{owner}(meta_in_train=...)` takes True, False, or the probability between 0 and 1 that a training "
-                f"image is drawn from the meta set. Received: meta_in_train={self.meta_in_train!r}"
+                f"sample is drawn from the meta set. Received: meta_in_train={self.meta_in_train!r}"
             )
 
 
@@ -83,12 +83,12 @@ class Split:
         cut: As passed to `load`.
         seed: As passed to `load`.
         labels: The label of every id, wrong labels included; integer array.
-        train: Ids of the training images. Meta images are among them only if `cut.meta_in_train` is `True`.
-        meta: Ids of the meta images.
-        validation: Ids of the validation images; `None` if there are none.
-        test: Ids of the test images; `None` if the data set has a test split of its own.
-        test_size: Number of test images.
-        class_counts: Training images per class, integer array of shape `(num_classes,)`.
+        train: Ids of the training samples. Meta samples are among them only if `cut.meta_in_train` is `True`.
+        meta: Ids of the meta samples.
+        validation: Ids of the validation samples; `None` if there are none.
+        test: Ids of the test samples; `None` if the data set has a test split of its own.
+        test_size: Number of test samples.
+        class_counts: Training samples per class, integer array of shape `(num_classes,)`.
     """
 
     data_set: str
@@ -146,7 +146,7 @@ def make_split(
     seed: int,
     cut: LongTailCut,
 ) -> Split:
-    """Choose balanced test, validation and meta sets and a long-tailed training set that share no image.
+    """Choose balanced test, validation and meta sets and a long-tailed training set that share no sample.
 
     Args:
         source: A `Tfds`, `Arrays` or `Folder`.
@@ -161,21 +161,19 @@ def make_split(
         A `Split`.
 
     Raises:
-        ValueError: If a size does not fit the data set, or a class would be left without a training image.
+        ValueError: If a size does not fit the data set, or a class would be left without a training sample.
     """
     generator = np.random.default_rng(seed)
-    rest = _shuffled_ids(source, generator)
+    pool, trainable = _pools(source, _shuffled_ids(source, generator))
     num_test, test, validation = source.test_size, None, None
     if num_test is None:
-        test, rest = _take_balanced(rest, test_size, "test_size")
+        test, pool = _take_balanced(pool, test_size, "test_size")
         num_test = len(test)
     if validation_size is not None:
-        validation, rest = _take_balanced(rest, validation_size, "validation_size")
-    before_meta = min(len(ids) for ids in rest)
-    meta, rest = _take_balanced(rest, meta_size, "meta_size")
-    sizes = np.array([len(ids) for ids in rest])
-    counts = sizes if imbalance_factor is None else _long_tail(sizes, before_meta, imbalance_factor, cut, generator)
-    train = np.concatenate([ids[:count] for ids, count in zip(rest, counts)])
+        validation, pool = _take_balanced(pool, validation_size, "validation_size")
+    before_meta = min(len(ids) for ids in trainable or pool)
+    meta, pool = _take_balanced(pool, meta_size, "meta_size")
+    train = _trained_on(trainable or pool, before_meta, imbalance_factor, cut, generator)
     labels = _partly_wrong(source, train, cut.wrong_labels, generator)
     train, counts = _with_meta(train, meta, np.bincount(labels[train], minlength=source.num_classes), cut.meta_in_train)
     return Split(
@@ -200,10 +198,18 @@ def _shuffled_ids(source: Source, generator: Generator) -> list[np.ndarray]:
     ids = [generator.permutation(np.where(source.labels == label)[0]) for label in range(source.num_classes)]
     if empty := [label for label, own in enumerate(ids) if not len(own)]:
         raise ValueError(
-            f"{len(empty)} of the {source.num_classes} classes of {source.name!r} have no image: classes {empty[:10]}"
+            f"{len(empty)} of the {source.num_classes} classes of {source.name!r} have no sample: classes {empty[:10]}"
             f"{', ...' if len(empty) > 10 else ''}."
         )
     return ids
+
+
+def _pools(source: Source, ids_by_class: list[np.ndarray]) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """What balanced sets are taken from, and what is trained on whatever they take: nothing for most sources."""
+    first = source.num_trainable
+    if first is None:
+        return ids_by_class, []
+    return [ids[ids >= first] for ids in ids_by_class], [ids[ids < first] for ids in ids_by_class]
 
 
 def _take_balanced(
@@ -215,17 +221,26 @@ def _take_balanced(
     per_class, odd = divmod(checks.positive_integer("load", argument, size), num_classes)
     if odd or per_class >= smallest:
         raise ValueError(
-            f"`load({argument}=...)` takes a multiple of the number of classes ({num_classes}) that leaves images in "
+            f"`load({argument}=...)` takes a multiple of the number of classes ({num_classes}) that leaves samples in "
             f"every class, of which the smallest has {smallest}. Received: {argument}={size!r}"
         )
     taken = np.concatenate([ids[:per_class] for ids in ids_by_class])
     return taken, [ids[per_class:] for ids in ids_by_class]
 
 
+def _trained_on(
+    rest: list[np.ndarray], before_meta: int, imbalance_factor: float | None, cut: LongTailCut, generator: Generator
+) -> np.ndarray:
+    """The ids of a long tail of what is left of every class."""
+    sizes = np.array([len(ids) for ids in rest])
+    counts = sizes if imbalance_factor is None else _long_tail(sizes, before_meta, imbalance_factor, cut, generator)
+    return np.concatenate([ids[:count] for ids, count in zip(rest, counts)])
+
+
 def _long_tail(
     sizes: np.ndarray, before_meta: int, imbalance_factor: float, cut: LongTailCut, generator: Generator
 ) -> np.ndarray:
-    """How many of its `sizes` images each class keeps; the smallest class had `before_meta` before the meta set."""
+    """How many of its `sizes` samples each class keeps; the smallest class had `before_meta` before the meta set."""
     n_max = sizes.min() if cut.head == "after_meta" else before_meta
     counts = PROFILES[cut.profile](n_max, imbalance_factor, len(sizes))
     if cut.class_order == "shuffled":
@@ -233,8 +248,8 @@ def _long_tail(
     counts = np.minimum(counts, sizes)
     if counts.min() < 1:
         raise ValueError(
-            f"{(counts < 1).sum()} of {len(counts)} classes would have no training image. Received: "
-            f"imbalance_factor={imbalance_factor!r}, with {counts.max()} images of the largest class. "
+            f"{(counts < 1).sum()} of {len(counts)} classes would have no training sample. Received: "
+            f"imbalance_factor={imbalance_factor!r}, with {counts.max()} samples of the largest class. "
             f"Take a factor of at most {counts.max()}."
         )
     return counts
@@ -252,7 +267,7 @@ def _partly_wrong(source: Source, train: np.ndarray, share: float, generator: Ge
     left = np.bincount(labels[train], minlength=source.num_classes)
     if left.min() < 1:
         raise ValueError(
-            f"{(left < 1).sum()} of {len(left)} classes would lose their last training image to a wrong label. "
+            f"{(left < 1).sum()} of {len(left)} classes would lose their last training sample to a wrong label. "
             f"Received: wrong_labels={share!r}. Take a smaller share, a smaller imbalance factor, or another seed."
         )
     return labels
@@ -261,7 +276,7 @@ def _partly_wrong(source: Source, train: np.ndarray, share: float, generator: Ge
 def _with_meta(
     train: np.ndarray, meta: np.ndarray, counts: np.ndarray, meta_in_train: bool | float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Training ids and class counts once the meta images are trained on as well."""
+    """Training ids and class counts once the meta samples are trained on as well."""
     if meta_in_train is False:
         return train, counts
     if meta_in_train is True:

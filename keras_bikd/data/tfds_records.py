@@ -1,4 +1,4 @@
-"""The records of prepared tfds sets, in a fixed order, with their images still encoded: for `tf.data`, and by index."""
+"""The records of prepared tfds sets, in a fixed order, images still encoded: for `tf.data`, and by index."""
 
 import dataclasses
 import difflib
@@ -7,9 +7,13 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 
-__all__ = ["IndexedRecords", "StreamedRecords", "prepared_builder", "train_labels"]
+__all__ = ["HELD_OUT", "IndexedRecords", "StreamedRecords", "prepared_builder", "usable_labels"]
+
+HELD_OUT = "held_out"
+"""The split of samples for meta and validation sets alone."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +31,7 @@ class _Records:
     read: Callable[..., Any]
 
     @property
-    def image_key(self) -> str:
+    def input_key(self) -> str:
         return self.builder.info.supervised_keys[0]
 
     @property
@@ -35,13 +39,30 @@ class _Records:
         return self.builder.info.supervised_keys[1]
 
     @property
-    def image(self) -> Any:
-        return self.builder.info.features[self.image_key]
+    def feature(self) -> Any:
+        return self.builder.info.features[self.input_key]
 
-    def _encoded(self) -> dict[str, Any]:
+    @property
+    def has_images(self) -> bool:
         import tensorflow_datasets as tfds
 
-        return {self.image_key: tfds.decode.SkipDecoding()}
+        return isinstance(self.feature, tfds.features.Image)
+
+    @property
+    def usable(self) -> str:
+        """The split, or splits, that the ids number."""
+        return f"train+{HELD_OUT}" if HELD_OUT in self.builder.info.splits else "train"
+
+    @property
+    def num_trainable(self) -> int | None:
+        """How many of the ids may be trained on; `None` if all may."""
+        splits = self.builder.info.splits
+        return int(splits["train"].num_examples) if HELD_OUT in splits else None
+
+    def _encoded(self) -> dict[str, Any] | None:
+        import tensorflow_datasets as tfds
+
+        return {self.input_key: tfds.decode.SkipDecoding()} if self.has_images else None
 
 
 class StreamedRecords(_Records):
@@ -85,9 +106,9 @@ class IndexedRecords(_Records):
 
 
 @functools.lru_cache(maxsize=16)
-def train_labels(records: StreamedRecords | IndexedRecords) -> np.ndarray:
-    """The label of every training record, read once in a process; the array is read-only."""
-    labels = records.labels("train")
+def usable_labels(records: StreamedRecords | IndexedRecords) -> np.ndarray:
+    """The label of every record that is not of the test set, read once in a process; the array is read-only."""
+    labels = records.labels(records.usable)
     labels.setflags(write=False)
     return labels
 
@@ -149,7 +170,8 @@ def _builder(name: str, data_dir: str | os.PathLike[str] | None, **options: Any)
 
     import keras_bikd.data.sets  # noqa: F401 (registers the offline sets)
 
-    tfds.disable_progress_bar()
+    if not keras.config.is_interactive_logging_enabled():
+        tfds.disable_progress_bar()
     try:
         return tfds.builder(name, data_dir=data_dir, **options)
     except tfds.core.registered.DatasetNotFoundError:

@@ -41,7 +41,7 @@ class BiKDModel(MetaGuidedModel):
             batches are summed. The count of batches is not reset between epochs.
         meta_loss: What the virtual student is judged by on the meta batch: `"hard"` (the paper), `"soft"`, or
             `"mixed"` (their sum).
-        class_counts: Training images per class. With them both losses account for the long tail: the hard one becomes
+        class_counts: Training samples per class. With them both losses account for the long tail: the hard one becomes
             the balanced softmax, and the teacher of the soft one is corrected by the class prior. Recommended, although
             published BiKD does without. For a teacher that was trained on other class counts than the student, pass
             `candidate_losses`, each with its own counts.

@@ -40,7 +40,7 @@ class MetaGuidedModel(TeacherStudentModel):
         teacher: `keras.Model` that outputs logits for the same inputs and classes.
         temperature: Positive number, temperature of the soft losses.
         meta_loss: `"hard"`, `"soft"` or `"mixed"`.
-        class_counts: Training images per class, or `None`.
+        class_counts: Training samples per class, or `None`.
         candidate_losses: Dict of name to objective, or `None` for the paper's two.
         **kwargs: Keras model arguments.
     """

@@ -23,7 +23,7 @@ Factor = Annotated[float, checks.non_negative_number]
 Share = Annotated[float, checks.between_zero_and_one]
 """A number between 0 and 1, both excluded."""
 ClassCounts = Annotated[Counts, checks.class_counts]
-"""Training images per class."""
+"""Training samples per class."""
 PerClass = Annotated[tuple[float, ...], checks.number_per_class]
 """One number per class, none negative."""
 

@@ -34,7 +34,7 @@ class SoftTargets(Objective):
 
     Args:
         temperature: Temperature of both distributions.
-        class_counts: Training images per class, to remove the class prior from a teacher that was trained on a long
+        class_counts: Training samples per class, to remove the class prior from a teacher that was trained on a long
             tail (`teacher_logits - log prior`). By default the teacher is used as it is.
 
     Examples:

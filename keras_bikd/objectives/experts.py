@@ -25,7 +25,7 @@ class ExpertsObjective(Serializable, keras.layers.Layer):
     `keras_bikd.callbacks.ExpertPacing` sets it.
 
     Args:
-        class_counts: Training images per class.
+        class_counts: Training samples per class.
         num_groups: Number of groups of classes, as in `keras_bikd.long_tail.class_groups`.
         temperature: Positive number.
         **kwargs: Keras layer arguments.

@@ -30,7 +30,7 @@ class BalancedSoftmax(Objective):
     """Cross-entropy under the class frequencies of the training set; the teacher is not used.
 
     Args:
-        class_counts: Training images per class.
+        class_counts: Training samples per class.
 
     Examples:
         >>> import numpy as np
@@ -55,7 +55,7 @@ class LogitAdjustment(Objective):
     Predict with the plain logits. At strength 1 it is `BalancedSoftmax`.
 
     Args:
-        class_counts: Training images per class.
+        class_counts: Training samples per class.
         strength: Factor of the log prior.
 
     Examples:
@@ -83,7 +83,7 @@ class BalancedKnowledgeDistillation(Objective):
     160 of 200, then this (`keras_bikd.callbacks.DeferredObjective`).
 
     Args:
-        class_counts: Training images per class.
+        class_counts: Training samples per class.
         temperature: Temperature of the soft term.
         alpha: Factor of the soft term.
         beta: In (0, 1); the weight of a class is `(1 - beta) / (1 - beta ** count)`.
@@ -120,7 +120,7 @@ class DistillingVirtualExamples(Objective):
     student's.
 
     Args:
-        class_counts: Training images per class.
+        class_counts: Training samples per class.
         temperature: Temperature of the soft term.
         alpha: Share of the soft term; the hard term has `1 - alpha`.
         power: Power of the teacher's probabilities before they are normalised; 1 leaves them as they are.
@@ -163,7 +163,7 @@ class ClassConditionalDistillation(Objective):
     Predict with the plain logits.
 
     Args:
-        class_counts: Training images per class.
+        class_counts: Training samples per class.
         teacher_prior: Mean of the teacher's probabilities over a balanced set, one number per class; see
             `teacher_prior_of`.
         variant: One of the three readings.

@@ -55,15 +55,30 @@ def write_page(source, notebook):
                 parts[0] = f"{title}\n\n[Download the notebook]({source.stem}.ipynb){{ .md-button }}\n{rest}"
             continue
         parts.append(f"```python\n{cell.source}\n```")
-        parts += [part for output in cell.outputs if (part := shown(output, source.stem, images))]
+        parts += [part for output in joined(cell.outputs) if (part := shown(output, source.stem, images))]
     source.with_suffix(".md").write_text("\n\n".join(parts) + "\n")
 
 
+def joined(outputs):
+    """Outputs without errors and warnings; printed text that follows printed text is one output."""
+    kept = []
+    for output in outputs:
+        if output.output_type == "stream" and output.name == "stderr":
+            continue
+        if kept and output.output_type == kept[-1].output_type == "stream":
+            kept[-1].text += output.text
+        else:
+            kept.append(output)
+    return kept
+
+
 def shown(output, name, images):
-    """An output as Markdown; `None` for what a reader need not see, such as warnings."""
+    """An output as Markdown; `None` for what a page cannot show, such as a progress bar."""
     if output.output_type == "stream":
-        return None if output.name == "stderr" else fenced(output.text)
+        return fenced(output.text)
     data = output.get("data", {})
+    if any("widget" in kind for kind in data):
+        return None
     if "image/png" in data:
         path = images / f"{name}-{len(list(images.glob(f'{name}-*.png'))) + 1}.png"
         path.write_bytes(base64.b64decode(data["image/png"]))

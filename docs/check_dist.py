@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import tomllib
 import venv
 import zipfile
 
@@ -39,7 +40,9 @@ def check_contents(wheel, source):
         str(path.relative_to(ROOT))
         for path in (ROOT / "keras_bikd").rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
-    } | {"keras_bikd_cli.py"}
+    }
+    setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    package |= {f"{module}.py" for module in setuptools.get("py-modules", [])}
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
         licences = [name for name in archive.namelist() if name.endswith("LICENSE")]

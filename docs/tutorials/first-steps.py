@@ -13,8 +13,8 @@
 # teacher and two students, see what happens to the rare digits, and let a
 # comparison say which method to use. No data are downloaded.
 #
-# You need `keras_bikd` with its extras: `pip install ".[tensorflow,viz]"` in a
-# clone.
+# To run the notebook, install `keras_bikd` and Jupyter, in a clone:
+# `pip install ".[tensorflow,viz]" notebook ipywidgets`.
 
 # %% [markdown]
 # ## The data
@@ -129,19 +129,20 @@ judged("BiKD with class counts", model)
 # from the most frequent to the rarest:
 
 # %%
-figure, axes = plt.subplots(figsize=(7, 3))
+figure, axes = plt.subplots(figsize=(7, 3), layout="constrained")
 for i, (name, values) in enumerate(accuracies.items()):
     axes.bar([c + 0.4 * i - 0.2 for c in range(10)], values, 0.4, label=name)
 axes.set(xlabel="digit, most frequent first", ylabel="test accuracy (%)")
 axes.set_xticks(range(10))
-axes.legend()
+figure.legend(loc="outside upper center", ncols=2)
 plt.show()
 
 # %% [markdown]
 # ## What the weights say
 #
 # The weights of every training image are at hand. These are their means per
-# digit.
+# digit. A weight near zero switches a loss off: where the teacher knows little,
+# the student learns from the labels.
 
 # %%
 seen = model.sample_weights(load().train)

@@ -213,3 +213,17 @@ def test_tune(recipe, tmp_path, capsys):
     assert recipe("tune").main(**arguments) == rows
     assert [path.stat().st_mtime_ns for path in trials] == before
     assert "Best minus defaults" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_from_distiller(recipe, tmp_path, capsys):
+    rows = recipe("from_distiller").main(seeds=(0,), steps=200, folder=tmp_path)
+    assert [row["method"] for row in rows] == [
+        "Distiller, default loss",
+        "Distiller, loss=KLDivergence()",
+        "DistillationModel",
+        "BiKDModel",
+        "BiKDModel(class_counts=...)",
+    ]
+    assert "| DistillationModel |" in capsys.readouterr().out
+    assert (tmp_path / "results.csv").exists()

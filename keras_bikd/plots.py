@@ -380,7 +380,7 @@ def class_accuracy_dots(
     _name_rows(axis, [f"{_short(name)} ({count})" for name, count in zip(names, class_counts)])
     axis.set_xlim(-2, 102)
     axis.set_xlabel("accuracy (%)")
-    figure.legend(loc="outside upper left", ncols=len(accuracies), frameon=False)
+    _legend_above(figure, list(accuracies))
     return figure
 
 
@@ -459,7 +459,7 @@ def reliability_diagram(predictions: Mapping[str, tuple[ArrayLike, ArrayLike]], 
         edges, part = np.linspace(0, 100, num_bins + 1), np.full(len(percent), 100 / len(percent))
         shares.hist(percent, edges, weights=part, histtype="step", color=colour, linewidth=1.5)
     curves.set_ylabel("right (%)")
-    curves.legend(frameon=False, loc="upper left")
+    _legend_above(figure, list(predictions))
     shares.set_xlabel("confidence (%)")
     shares.set_ylabel("samples (%)")
     return figure
@@ -499,6 +499,11 @@ def _name_rows(axis: Any, names: Sequence[str]) -> None:
     axis.set_ylim(len(names) - 0.5, -0.5)
     axis.grid(axis="x", color="0.9")
     axis.set_axisbelow(True)
+
+
+def _legend_above(figure: "Figure", labels: Sequence[str]) -> None:
+    """Put the legend above the axes: side by side if it is short."""
+    figure.legend(loc="outside upper left", ncols=len(labels) if sum(map(len, labels)) < 26 else 1, frameon=False)
 
 
 def _short(name: str, length: int = 24) -> str:

@@ -204,7 +204,7 @@ def test_students_of_text_learn(source):
     history = model.fit(data.train, meta_data=data.meta, validation_data=data.test, verbose=0).history
     assert np.isfinite(history["loss"][0])
     assert all((own != old).any() for own, old in zip(weights(), before))
-    assert (student.count_params(), student.input_dtype) == (256 * 12 + (5 * 12 + 1) * 16 + (32 * 16 + 1) * 35, "int32")
+    assert (student.count_params(), student.input_dtype) == (256 * 12 + (5 * 12 + 4) * 16 + (32 * 16 + 1) * 35, "int32")
 
 
 def test_a_cell_of_a_comparison_with_natural_counts(source, tmp_path, monkeypatch):

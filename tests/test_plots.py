@@ -33,6 +33,36 @@ def test_class_accuracy_bars_put_the_largest_class_first():
     assert [label.get_text() for label in figure.axes[1].get_xticklabels()] == ["many", "medium", "few"]
 
 
+def test_score_intervals_show_means_rounds_and_the_marked_method():
+    intervals = {"a long name of a method": (50, 45, 55), "B": (60, 52, 66)}
+    axis = plots.score_intervals(intervals, {"a long name of a method": [48, 52], "B": [60]}, marked="B").axes[0]
+    np.testing.assert_allclose([line.get_xdata() for line in axis.lines], [[45, 55], [52, 66]])
+    np.testing.assert_allclose([dots.get_offsets()[:, 0] for dots in axis.collections[1::2]], [[50], [60]])
+    np.testing.assert_allclose(axis.collections[0].get_offsets(), [[48, 0], [52, 0]])
+    assert axis.lines[0].get_color() != axis.lines[1].get_color()
+
+
+def test_class_accuracy_dots_leave_out_what_is_not_known():
+    values = {"CE": [(0.5, 0.4, 0.6), (np.nan, 0, 1)], "BiKD": [(0.7, 0.6, 0.8), (0.1, 0, 0.3)]}
+    figure = plots.class_accuracy_dots(values, [9, 1], ["$\\foo$", "b"])
+    lines, dots = figure.axes[0].collections[::2], figure.axes[0].collections[1::2]
+    assert [len(part.get_segments()) for part in lines] == [1, 2]
+    np.testing.assert_allclose(np.concatenate([part.get_offsets()[:, 0] for part in dots]), [50, 70, 10])
+    plots.as_image(figure)  # a name is no formula
+
+
+def test_class_count_bars_colour_the_groups():
+    axis = plots.class_count_bars([5, 500, 50], groups={"frequent": [1], "rare": [2, 0]}).axes[0]
+    assert [bar.get_height() for bar in axis.patches] == [500, 50, 5]
+    assert len({bar.get_facecolor() for bar in axis.patches}) == 2
+
+
+def test_reliability_diagram_bins_the_confidences():
+    curves, shares = plots.reliability_diagram({"CE": ([0.61, 0.69, 0.95, 1.0], [1, 0, 1, 1])}).axes
+    np.testing.assert_allclose(curves.lines[1].get_xydata(), [[65, 50], [97.5, 100]])
+    assert shares.patches[0].get_xy()[:, 1].max() == 50
+
+
 def test_inner_steps_curve_and_training_curves():
     curve = plots.inner_steps_curve([1, 5], {"a": [50, 60], "b": [40, 45]}, {"a": [1, 1], "b": [2, 2]})
     assert [text.get_text() for text in curve.axes[0].get_legend().get_texts()] == ["a", "b"]

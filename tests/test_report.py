@@ -3,6 +3,7 @@
 import csv
 import html
 import html.parser
+import importlib.util
 import json
 import re
 import subprocess
@@ -126,9 +127,9 @@ def test_names_are_escaped(text):
 
 
 def test_report_says_what_the_findings_say(found, text):
-    plain = html.unescape(re.sub(r"<[^>]+>", " ", re.sub(r"<style>.*?</style>", "", text, flags=re.DOTALL)))
+    plain = html.unescape(re.sub(r"<[^>]+>", "", re.sub(r"<style>.*?</style>", "", text, flags=re.DOTALL)))
     for sentence in found.recommendation.sentences[1:]:
-        assert sentence.replace(" -", " −").replace(" %", "\N{NO-BREAK SPACE}%") in plain
+        assert sentence.replace(" -", " −").replace(" %", "\N{NO-BREAK SPACE}%").replace("`", "") in plain
     for line in facts.method_lines(found):
         scores = [row["validation"] for row in found.rows if row["method"] == line.name]
         low, high = found.evidence.interval(line.name)
@@ -240,6 +241,15 @@ def test_model_card_has_the_numbers_of_the_findings(found, tmp_path):
 def test_unknown_formats_are_refused(found, tmp_path):
     with pytest.raises(ValueError, match=r"takes one of 'keras', 'tf_saved_model', 'litert'"):
         found.export(tmp_path, formats=("onyx",))
+
+
+def test_what_is_missing_is_named_with_its_extra(found, monkeypatch, tmp_path):
+    for package in ("jinja2", "matplotlib"):
+        with monkeypatch.context() as context:
+            context.setattr(importlib.util, "find_spec", lambda name, package=package: None if name == package else 1)
+            with pytest.raises(ImportError, match=rf"(?i)need {package}.*the extra `viz`"):
+                found.report(tmp_path / "report.html")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow

@@ -70,7 +70,7 @@ class CifarResNet:
 class ByteConvNet:
     """A convolutional network on text that is given as bytes: integers from 0 to 255.
 
-    Bytes are embedded. After each convolution, every second position is kept.
+    Bytes are embedded. Each convolution is followed by batch normalisation, a ReLU, and maxima over pairs of positions.
 
     Args:
         embedding: Numbers that stand for a byte.
@@ -100,7 +100,9 @@ class ByteConvNet:
         decay = {"kernel_regularizer": keras.regularizers.L2(self.l2)}
         layers = [keras.Input(input_shape, dtype="int32"), keras.layers.Embedding(256, self.embedding)]
         for width in self.filters:
-            layers.append(keras.layers.Conv1D(width, 5, padding="same", activation="relu", **decay))
+            layers.append(keras.layers.Conv1D(width, 5, padding="same", use_bias=False, **decay))
+            # Without it, losses with a large factor, such as that of WSL, diverge at a learning rate of 0.1.
+            layers += [keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5), keras.layers.ReLU()]
             layers.append(keras.layers.MaxPooling1D(2))
         layers.append(keras.layers.Flatten())
         for width in self.units:

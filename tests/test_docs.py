@@ -87,6 +87,10 @@ def test_commands_name_what_exists(page, command):
         for word in words[2:]:
             if word.startswith("--"):
                 assert f'"{word}"' in source, f"{words[1]} knows no {word}"
+    elif words[0] == "bikd":
+        source = (ROOT / "keras_bikd/cli.py").read_text()
+        for word in words[1:]:
+            assert not word.startswith("--") or f'"{word}"' in source, f"bikd knows no {word}"
     else:
         assert words[0] in {"pip", "git"}
 

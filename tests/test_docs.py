@@ -88,7 +88,7 @@ def test_commands_name_what_exists(page, command):
             if word.startswith("--"):
                 assert f'"{word}"' in source, f"{words[1]} knows no {word}"
     elif words[0] == "bikd":
-        source = (ROOT / "keras_bikd/cli.py").read_text()
+        source = (ROOT / "keras_bikd_cli.py").read_text()
         for word in words[1:]:
             assert not word.startswith("--") or f'"{word}"' in source, f"bikd knows no {word}"
     else:

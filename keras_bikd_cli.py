@@ -11,6 +11,7 @@ import shlex
 import sys
 import warnings
 from collections.abc import Sequence
+from typing import TextIO
 
 __all__ = ["main", "parser"]
 
@@ -195,7 +196,15 @@ class _Warnings:
     def __init__(self) -> None:
         self.seen: set[str] = set()
 
-    def __call__(self, message: Warning | str, category: type[Warning], *place: object) -> None:
+    def __call__(
+        self,
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
         text = _in_words_of_the_command(str(message))
         if issubclass(category, UserWarning) and text not in self.seen:  # others are about code, for its authors
             self.seen.add(text)

@@ -24,6 +24,7 @@ LAYERS = [
     {"deprecated"},
     {"comparison"},
     {"advisor"},
+    {"cli"},
     {"keras_bikd"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -4,14 +4,14 @@ import functools
 import os
 import pathlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
 from keras import layers
 
 from keras_bikd.advisor.inputs import Inputs, with_classes
-from keras_bikd.advisor.samples import Augmentation, Export, Samples, of_rows, samples_of
+from keras_bikd.advisor.samples import Export, Samples, of_rows, samples_of
 from keras_bikd.long_tail import exponential_counts
 from keras_bikd.networks import cifar_resnet
 
@@ -35,7 +35,7 @@ def read_images(path: str | os.PathLike[str], image_size: Sequence[int] = (64, 6
 
     Args:
         path: The folder.
-        image_size: `(height, width)` to resize to. The ResNets shrink larger images to 32 pixels with their first layer,
+        image_size: `(height, width)` to resize to. The first layer of the ResNets shrinks larger images to 32 pixels,
             so they cost no more.
         flip: Whether a mirrored image is of the same class; not so for letters and digits.
 
@@ -117,7 +117,13 @@ def _long_tailed(labels: np.ndarray, imbalance_factor: float | None) -> np.ndarr
     return np.sort(np.concatenate([random.permutation(ids)[:count] for ids, count in zip(own, counts)]))
 
 
-def _inputs(samples: Samples, shape: tuple[int, ...], like: object, flip: bool, test: Samples | None = None) -> Inputs:
+def _inputs(
+    samples: Samples,
+    shape: tuple[int, ...],
+    like: Callable[[str | os.PathLike[str]], Samples],
+    flip: bool,
+    test: Samples | None = None,
+) -> Inputs:
     from keras_bikd.data import pad_crop_flip
 
     num_classes = len(samples.class_names)
@@ -135,7 +141,7 @@ def _inputs(samples: Samples, shape: tuple[int, ...], like: object, flip: bool, 
     )
 
 
-def _resnet(role: str, shape: tuple[int, int, int], num_classes: int) -> keras.Model:
+def _resnet(role: str, shape: tuple[int, ...], num_classes: int) -> keras.Model:
     """A small ResNet; images of twice 32 pixels and more go through a convolution of patches first."""
     inputs = keras.Input(shape)
     patch, x = max(min(shape[:2]) // _SIDE, 1), inputs
@@ -161,7 +167,7 @@ def _cached_weights() -> pathlib.Path | None:
     return found[max(found)] if found else None
 
 
-def _pretrained(weights: pathlib.Path, shape: tuple[int, int, int], num_classes: int) -> keras.Model:
+def _pretrained(weights: pathlib.Path, shape: tuple[int, ...], num_classes: int) -> keras.Model:
     """MobileNetV2 with ImageNet weights, of which only a last layer is trained. It takes images in 0..1, as all do."""
     trunk = keras.applications.MobileNetV2(input_shape=shape, include_top=False, weights=weights, pooling="avg")
     trunk.trainable = False

@@ -5,7 +5,6 @@ import csv
 import dataclasses
 import functools
 import os
-import pathlib
 import re
 import warnings
 from collections.abc import Mapping, Sequence
@@ -151,11 +150,11 @@ class Columns:
 
 
 def read_table(path: str | os.PathLike[str], label: str | None) -> Inputs:
-    """Read a CSV file for `compare`.
+    r"""Read a CSV file for `compare`.
 
     Columns that cannot help are left out, with a warning that names them: those with a single value, those with another
-    text in nearly every row, and those that number the rows. What the others are scaled with is learned from all rows of
-    the file, without their labels, also from those that `compare` holds out.
+    text in nearly every row, and those that number the rows. What the others are scaled with is learned from all rows
+    of the file, without their labels, also from those that `compare` holds out.
 
     Args:
         path: A CSV file in UTF-8 with a header, separated by commas, semicolons, tabs or bars.
@@ -168,18 +167,18 @@ def read_table(path: str | os.PathLike[str], label: str | None) -> Inputs:
         ValueError: If the file is no such table, has no such column, or if the column holds no classes.
 
     Examples:
-        >>> import tempfile
+        >>> import pathlib, tempfile
         >>> path = pathlib.Path(tempfile.mkdtemp(), "table.csv")
         >>> rows = [f"{i % 7},{'red' if i % 3 else 'blue'},{'yes' if i % 5 == 0 else 'no'}" for i in range(100)]
-        >>> _ = path.write_text("\\n".join(["size,colour,sold", *rows]))
+        >>> _ = path.write_text("\n".join(["size,colour,sold", *rows]))
         >>> table = read_table(path, label="sold")
         >>> table.samples.class_names, table.samples.class_counts.tolist()
         (['no', 'yes'], [80, 20])
         >>> table.student().count_params()
-        394
+        410
     """
     features, labels, lines = _split(path, label)
-    class_names = _class_names(labels, label)
+    class_names = _class_names(labels, str(label))
     features = _useful(features)
     columns = Columns.of(features)
     export = Export(columns.raw, columns.example(features))
@@ -188,7 +187,7 @@ def read_table(path: str | os.PathLike[str], label: str | None) -> Inputs:
         samples=samples,
         student=functools.partial(columns.network, (32,), len(class_names)),
         teacher=functools.partial(columns.network, (256, 256), len(class_names), 0.2),
-        like=functools.partial(_like, columns, class_names, label),
+        like=functools.partial(_like, columns, class_names, str(label)),
     )
 
 

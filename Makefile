@@ -8,7 +8,8 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 PARALLEL := --maxschedchunk 2 -n 2
 WITH_SLOW_TESTS := --maxschedchunk 2 -n 3
 
-.PHONY: quickstart test test-tensorflow test-jax test-torch test-fast test-prerelease lint site docs clean
+.PHONY: quickstart test test-tensorflow test-jax test-torch test-fast test-prerelease lint site docs tutorials \
+	tutorial-pages dist clean
 
 quickstart: .venv/installed-quickstart
 	$(BIN)/python recipes/digits_lt.py
@@ -46,6 +47,18 @@ site: .venv/installed-docs
 
 docs: site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
+
+# Executes the notebooks; a kernel is started by its name, so it is the one of .venv.
+tutorials: .venv/installed-tutorials
+	$(BIN)/python docs/build_tutorials.py
+
+# The same, and writes what they show into the pages of the site.
+tutorial-pages: .venv/installed-tutorials
+	$(BIN)/python docs/build_tutorials.py --write
+
+# Wheel and source distribution, checked, and the README's code run with the wheel in an environment of its own.
+dist: .venv/installed-dist
+	$(BIN)/python docs/check_dist.py
 
 .venv/installed-%: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

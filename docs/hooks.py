@@ -1,14 +1,27 @@
-"""Hooks of the site: equations become MathML, and code blocks must fit the page.
+"""Hooks of the site: equations become MathML, code blocks must fit the page, and the search must find what people seek.
 
 Browsers render MathML natively, so the pages load nothing from elsewhere.
 """
 
 import html
+import json
+import pathlib
 import re
 
 CODE_COLUMNS = 80  # the theme cuts off longer lines
 
 _EQUATION = re.compile(r'<(div|span) class="arithmatex">(.*?)</\1>', re.DOTALL)
+
+
+def on_files(files, config, **kwargs):
+    """Add every tutorial as a notebook without outputs, to be downloaded."""
+    import jupytext
+    from mkdocs.structure.files import File
+
+    for source in sorted(pathlib.Path(config.docs_dir, "tutorials").glob("*.py")):
+        notebook = jupytext.writes(jupytext.read(source), fmt="ipynb")
+        files.append(File.generated(config, f"tutorials/{source.stem}.ipynb", content=notebook))
+    return files
 
 
 def on_page_markdown(markdown, page, **kwargs):
@@ -44,3 +57,25 @@ def on_page_content(content, **kwargs):
         return f'<div style="overflow: auto hidden; padding: 0.4em 0">{mathml}</div>' if block else mathml
 
     return _EQUATION.sub(rendered, content)
+
+
+SEARCHES = ("class imbalance", "long tail", "label noise", "knowledge distillation Keras")
+"""What people look for; the search of the site finds a page for each."""
+
+
+def on_post_build(config, **kwargs):
+    """Raise if the search has no section with all words of one of `SEARCHES`."""
+    index = json.loads(pathlib.Path(config.site_dir, "search", "search_index.json").read_text())
+    check_searches(index["docs"])
+
+
+def check_searches(sections):
+    """Raise a `ValueError` for the `SEARCHES` whose words are together in no section of the site."""
+    texts = [f"{section['title']} {section['text']}".lower() for section in sections]
+    missing = [words for words in SEARCHES if not any(_has_all(words.lower().split(), text) for text in texts)]
+    if missing:
+        raise ValueError(f"The search of the site finds no page for: {', '.join(missing)}. Write about it.")
+
+
+def _has_all(words, text):
+    return all(re.search(rf"\b{word}", text) for word in words)

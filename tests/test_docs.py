@@ -10,7 +10,10 @@ import keras
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+TUTORIALS = sorted((ROOT / "docs/tutorials").glob("*.py"))
+# The pages of the tutorials are made from them by `make tutorial-pages`; `make tutorials` executes their code.
+MADE = [source.with_suffix(".md") for source in TUTORIALS]
+PAGES = [ROOT / "README.md", *sorted(page for page in (ROOT / "docs").rglob("*.md") if page not in MADE)]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
@@ -51,6 +54,18 @@ def test_python_blocks_run(page, tmp_path, monkeypatch):
         keras.config.set_dtype_policy("float32")
 
 
+@pytest.mark.parametrize("source", TUTORIALS, ids=lambda source: source.stem)
+def test_the_page_of_a_tutorial_has_its_text_and_code(source):
+    page = source.with_suffix(".md").read_text()
+    for cell in re.split(r"^# %%", source.read_text(), flags=re.MULTILINE)[1:]:
+        kind, _, content = cell.partition("\n")
+        if "markdown" in kind:
+            text = re.sub(r"^# ?", "", content, flags=re.MULTILINE).strip()
+            assert text.partition("\n")[2].strip() in page, "run `make tutorial-pages`"
+        else:
+            assert f"```python\n{content.strip()}\n```" in page, "run `make tutorial-pages`"
+
+
 COMMANDS = [
     (page.relative_to(ROOT), line)
     for page in PAGES
@@ -72,6 +87,10 @@ def test_commands_name_what_exists(page, command):
         for word in words[2:]:
             if word.startswith("--"):
                 assert f'"{word}"' in source, f"{words[1]} knows no {word}"
+    elif words[0] == "bikd":
+        source = (ROOT / "keras_bikd_cli.py").read_text()
+        for word in words[1:]:
+            assert not word.startswith("--") or f'"{word}"' in source, f"bikd knows no {word}"
     else:
         assert words[0] in {"pip", "git"}
 
@@ -94,3 +113,10 @@ def test_the_site_refuses_code_that_would_be_cut_off(hooks, language):
 
 def test_code_of_the_readme_fits_the_columns_of_the_site(hooks):
     hooks.check_code_columns((ROOT / "README.md").read_text(), "README.md")  # not a page of the site
+
+
+def test_the_site_refuses_an_index_without_what_people_search_for(hooks):
+    sections = [{"title": words, "text": ""} for words in hooks.SEARCHES]
+    hooks.check_searches(sections)
+    with pytest.raises(ValueError, match="no page for: class imbalance"):
+        hooks.check_searches(sections[1:])

@@ -205,3 +205,15 @@ def test_tune(recipe, tmp_path, capsys):
     assert recipe("tune").main(**arguments) == rows
     assert [path.stat().st_mtime_ns for path in trials] == before
     assert "Best minus defaults" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_from_distiller(recipe, tmp_path, capsys, monkeypatch):
+    module = recipe("from_distiller")
+    methods = ("Distiller, loss=KLDivergence()", "DistillationModel")
+    monkeypatch.setattr(module, "METHODS", {name: module.METHODS[name] for name in methods})
+    rows = module.main(seeds=(0,), steps=200, folder=tmp_path)
+    assert [row["method"] for row in rows] == list(methods)
+    assert rows[0]["overall"] == pytest.approx(rows[1]["overall"], abs=10)  # one leaves out the L2 regularisation
+    assert "| DistillationModel |" in capsys.readouterr().out
+    assert (tmp_path / "results.csv").exists()

@@ -4,8 +4,9 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-# Three on two cores: many tests wait for processes of their own. A worker gets two tests at a time, slow ones first.
-PARALLEL := -n 3 --maxschedchunk 2
+# A worker gets two tests at a time, slow ones first. Of those, many wait for processes of their own.
+PARALLEL := --maxschedchunk 2 -n 2
+WITH_SLOW_TESTS := --maxschedchunk 2 -n 3
 
 .PHONY: quickstart test test-tensorflow test-jax test-torch test-fast test-prerelease lint site docs tutorials \
 	tutorial-pages dist clean
@@ -18,7 +19,7 @@ test:
 	$(MAKE) --no-print-directory -k test-tensorflow test-jax
 
 test-tensorflow: .venv/installed-dev
-	$(BIN)/python -m pytest $(PARALLEL)
+	$(BIN)/python -m pytest $(WITH_SLOW_TESTS)
 
 test-jax: .venv/installed-dev
 	KERAS_BACKEND=jax $(BIN)/python -m pytest $(PARALLEL) -m "backend and not slow" tests

@@ -140,7 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     options = parser().parse_args(given)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's talk about its own installation
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's talk about its own installation
     command = shlex.join(["bikd", *given])
     with warnings.catch_warnings():
         warnings.simplefilter("default")

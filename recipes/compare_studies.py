@@ -94,6 +94,9 @@ def step_cost_study():
         "meta batch / 4": {"method": {"meta_share": 0.25}},
     }
     cheaper["forward difference, meta batch / 4"] = cheaper["forward difference"] | cheaper["meta batch / 4"]
+    # With more views than passes over the training set, every pass has its own, as with a teacher that runs.
+    for views in (10, 1000):
+        cheaper[f"stored teacher, {views} views"] = {"method": {"teacher_views": views}}
     for name, arguments in cheaper.items():
         yield f"BiKD, {name}", bikd_model(**arguments)
         yield f"BiKD, class counts, {name}", bikd_model(candidate_losses=PRESET, **arguments)

@@ -19,6 +19,7 @@ import keras
 
 import keras_bikd as bikd
 
+METHODS = ("CE", "KD", "BiKD", "balanced softmax")
 NOISE, BATCH_SIZE, STEPS, TEMPERATURE = 0.7, 64, 2000, 4.0
 # On PyTorch, Keras takes one step at a time.
 STEPS_PER_EXECUTION = 1 if keras.backend.backend() == "torch" else 50
@@ -40,7 +41,7 @@ def main(seeds=(0, 1, 2), imbalance_factor=50, steps=STEPS, folder="runs/digits_
         )
         announce("teacher", seed)
         fit(teacher, data, steps)
-        for method in ("CE", "KD", "BiKD", "balanced softmax"):
+        for method in METHODS:
             announce(method, seed)
             data = load(imbalance_factor, seed)  # again, so that every method sees the same batches in the same order
             model = build(method, data.class_counts, teacher, seed)

@@ -61,11 +61,10 @@ SITUATIONS = {
         None,
         ByteConvNet(16, (16, 16)),
         ByteConvNet(16, (64, 64), dropout=0.1),
-        1000,
+        600,
         sizes={"meta_size": 350},
     ),
     "glyphs-h": GLYPHS,
-    "glyphs-h-strong-teacher": dataclasses.replace(GLYPHS, teacher_is="strong"),
 }
 
 

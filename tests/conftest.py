@@ -13,23 +13,23 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 os.environ.setdefault("JAX_ENABLE_X64", "1")
 # Most of the time of a test is tracing and compiling.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
+# Without its newer emitters of fused operations XLA compiles a step in half the time.
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false",
+)
 # What one worker has compiled, the others and the next run need not. A test that starts a process hands it on.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(__file__).parents[1] / ".pytest_cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
-import keras
 import pytest
-from keras.src.backend.common import dtypes
 
-import models
 
-if keras.backend.backend() == "torch":
-    import torch
-
-    # The same in PyTorch 2.13, for 1x1 convolutions with strides of fewer channels than a vector (oneDNN issue 6035).
-    torch.backends.mkldnn.enabled = False
+def pytest_configure(config):
+    """Import Keras before warnings are errors; not in the process that starts workers, which would start them later."""
+    if not config.getoption("numprocesses", None):
+        import models  # noqa: F401
 
 
 def pytest_collection_modifyitems(items):
@@ -45,12 +45,17 @@ def pytest_collection_finish():
 
 @pytest.fixture(autouse=True)
 def seeded():
+    import models
+
     models.reseed()
 
 
 @pytest.fixture
 def floatx(request):
     """The default float type, set for one test: `@pytest.mark.parametrize("floatx", [...], indirect=True)`."""
+    import keras
+    from keras.src.backend.common import dtypes
+
     before = keras.config.floatx(), keras.config.dtype_policy()
     keras.config.set_floatx(request.param)
     keras.config.set_dtype_policy(request.param)

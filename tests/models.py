@@ -1,5 +1,6 @@
 """Tiny models and data that the tests share."""
 
+import inspect
 import os
 
 import keras
@@ -14,6 +15,12 @@ from keras_bikd import backend
 FEATURES, CLASSES = 6, 4
 # It takes longer to optimise a graph of these sizes than to run it. Every process that compares numbers does the same.
 tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+
+if keras.backend.backend() == "torch":
+    import torch
+
+    # As oneDNN in conftest.py: for 1x1 convolutions with strides of fewer channels than a vector (oneDNN issue 6035).
+    torch.backends.mkldnn.enabled = False
 
 GRAPH = {"run_eagerly": False}
 EAGERLY = keras.backend.backend() == "tensorflow"  # on JAX every operation would be compiled by itself
@@ -37,6 +44,23 @@ def reseed():
 def perceptron(*middle, features=FEATURES, classes=CLASSES, units=8):
     """Dense, whatever stands in the middle, logits."""
     return keras.Sequential([keras.Input((features,)), layers.Dense(units, "tanh"), *middle, layers.Dense(classes)])
+
+
+RESNET = inspect.signature(bikd.networks.cifar_resnet)
+
+
+def shallow_resnet(*args, **kwargs):
+    """One convolution, to stand in the place of every `cifar_resnet`."""
+    given = RESNET.bind(*args, **kwargs)
+    given.apply_defaults()
+    middle = [
+        layers.Conv2D(16, 3, strides=2, use_bias=False),
+        layers.BatchNormalization(momentum=0.8),
+        layers.Activation("silu"),
+        layers.GlobalAveragePooling2D(),
+        layers.Dense(given.arguments["num_classes"]),
+    ]
+    return keras.Sequential([keras.Input(given.arguments["input_shape"]), *middle])
 
 
 def arrays(samples=24, seed=0, features=FEATURES, classes=CLASSES):
@@ -79,11 +103,31 @@ def compiled(student=None, teacher=None, *, learning_rate=0.1, meta_learning_rat
     return model
 
 
-def distilled(student=None, teacher=None, **kwargs):
+def distilled(student=None, teacher=None, *, compile_arguments=(), **kwargs):
     """A compiled `DistillationModel` of tiny parts."""
     objective = bikd.objectives.KnowledgeDistillation(temperature=4.0)
     model = bikd.DistillationModel(student or perceptron(), teacher or perceptron(), objective, **kwargs)
-    model.compile(keras.optimizers.SGD(0.1), run_eagerly=EAGERLY)
+    model.compile(keras.optimizers.SGD(0.1), **{"run_eagerly": EAGERLY, **dict(compile_arguments)})
+    return model
+
+
+_KEPT = {}
+
+
+def anew(make, *arguments):
+    """The model that `make(*arguments)` returned the first time, as it was then, with the seed of the start of a test.
+
+    Most of the time of a short training is its first step.
+    """
+    if (make, arguments) not in _KEPT:
+        reseed()
+        model = make(*arguments)
+        _KEPT[make, arguments] = model, state_of(model)
+    model, start = _KEPT[make, arguments]
+    for variable, value in zip(_variables(model), start, strict=True):
+        variable.assign(value)
+    model.reset_metrics()
+    reseed()
     return model
 
 
@@ -126,9 +170,13 @@ def value_and_gradients(function, variables):
     return value, [keras.ops.convert_to_numpy(gradient) for gradient in gradients]
 
 
+def _variables(model):
+    return [*model.variables, *model.optimizer.variables]
+
+
 def state_of(model):
     """Every number a training step may change."""
-    return [v.numpy() for v in [*model.variables, *model.optimizer.variables]]
+    return [v.numpy() for v in _variables(model)]
 
 
 def assert_same_state(a, b):

@@ -217,7 +217,7 @@ def recommended(scores, per_class=400, **arguments):
     found = evidence.evidence_of([judged(right, labels)], np.array([500, 50]))
     seconds = dict(zip(scores, range(1, 10)))
     with_teacher = {name: "KD" in name for name in scores}
-    return recommendation.recommend(found, seconds, 5.0, with_teacher, **arguments)
+    return recommendation.recommend(found, 10.0, seconds, 5.0, with_teacher, **arguments)
 
 
 def test_the_cheapest_of_equals_is_recommended():
@@ -236,14 +236,30 @@ def test_a_cheaper_method_may_not_lose_more_than_a_point():
     assert recommended({"balanced softmax": 78, "KD": 80}, per_class=50).method == "KD"
 
 
-def test_the_safe_default_is_recommended_when_the_data_cannot_tell():
-    """Methods that are right for other samples each: twelve of each class say little."""
-    labels = np.repeat([0, 1], 12)
-    right = {"balanced softmax": np.arange(24) % 2 == 0, advisor.candidates.SAFE_DEFAULT: np.arange(24) % 2 == 1}
-    found = evidence.evidence_of([judged(right, labels)], np.array([500, 50]))
+def test_few_samples_are_weighed_against_what_other_data_said():
+    """Ten of each class, of which the two methods get other ones right: what was seen is within the noise."""
+    labels, place = np.repeat([0, 1], 10), np.tile(np.arange(10), 2)
+    right = {"cross-entropy": place < 7, advisor.candidates.SAFE_DEFAULT: place >= 4}
+    found = evidence.evidence_of([judged(right, labels)], np.array([500, 10]))
     seconds, teachers = dict.fromkeys(right, 1.0), dict.fromkeys(right, True)
-    got = recommendation.recommend(found, seconds, 0.0, teachers)
+    got = recommendation.recommend(found, 50.0, seconds, 0.0, teachers)
     assert (got.method, got.can_tell) == (advisor.candidates.SAFE_DEFAULT, False)
+    assert "on other data" in str(got)
+
+
+def test_without_an_imbalance_nothing_speaks_against_cross_entropy():
+    assert advisor.candidates.expected("cross-entropy", 1.0)[0] == 0
+    assert (
+        advisor.candidates.expected("cross-entropy", 200.0)[0] == advisor.candidates.expected("cross-entropy", 50.0)[0]
+    )
+
+
+def test_intervals_lie_around_what_was_seen():
+    """Also those of a class of three samples, to which one of the other classes is added."""
+    labels = np.repeat([0, 1], [90, 3])
+    right = {"A": np.append(np.arange(90) < 80, [False, False, False])}
+    found = evidence.evidence_of([judged(right, labels)], np.array([900, 30]))
+    assert np.mean(found.draws) == pytest.approx(found.mean("A"), abs=1)
 
 
 # Suspects

@@ -16,21 +16,15 @@ import without_tensorflow
 from test_data import write_folder
 from test_keywords import write_library
 
+import forks
+
 TESTS = pathlib.Path(__file__).parent
 BACKENDS = tuple(name for name in ("tensorflow", "jax", "torch") if importlib.util.find_spec(name))
 
 
-def run(script, *arguments, backend, **environment):
-    """Start a script of this folder on a backend."""
-    environment = {**os.environ, "KERAS_BACKEND": backend, "JAX_ENABLE_X64": "1", **environment}
-    command = [sys.executable, TESTS / script, *map(str, arguments)]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    return subprocess.Popen(command, env=environment, text=True, **pipes)
-
-
 def finish(*processes):
     for process in processes:
-        output, _ = process.communicate("\n", timeout=600)
+        output = process.communicate("\n")
         assert process.returncode == 0, output
 
 
@@ -44,7 +38,7 @@ def difference(a, b):
 def test_twenty_steps_and_the_files_of_the_other_backend(tmp_path):
     """Twenty steps with k = 3; in float64 also ten of them on one backend, saved, and ten on the next."""
     other = dict(zip(BACKENDS, [*BACKENDS[1:], BACKENDS[0]]))
-    workers = [run("backend_worker.py", tmp_path, other[backend], backend=backend) for backend in BACKENDS]
+    workers = [forks.start("backend_worker.py", tmp_path, other[own], backend=own) for own in BACKENDS]
     for worker in workers:
         output = list(itertools.takewhile(lambda line: line != "ready\n", worker.stdout))
         assert worker.poll() is None, "".join(output)
@@ -65,7 +59,9 @@ def free_port():
 
 def two_processes(*arguments):
     address = {"KERAS_DISTRIBUTION_JOB_ADDRESSES": f"127.0.0.1:{free_port()}", "KERAS_DISTRIBUTION_NUM_PROCESSES": "2"}
-    start = lambda i: run("process_worker.py", *arguments, backend="jax", **address, KERAS_DISTRIBUTION_PROCESS_ID=i)
+    start = lambda i: forks.start(
+        "process_worker.py", *arguments, backend="jax", **address, KERAS_DISTRIBUTION_PROCESS_ID=i
+    )
     return [start("0"), start("1")]
 
 
@@ -73,7 +69,7 @@ def two_processes(*arguments):
 def test_two_processes_end_where_one_does_also_after_a_kill(tmp_path):
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
-    alone = run("process_worker.py", tmp_path / "one", 20, backend="jax")
+    alone = forks.start("process_worker.py", tmp_path / "one", 20, backend="jax")
     first, second = two_processes(tmp_path / "two", 20, "slow")
     while not list((tmp_path / "two" / "backup").glob("step_*")):
         assert first.poll() is None
@@ -96,10 +92,11 @@ def test_without_tensorflow(tmp_path, backend):
     """Training, callbacks, metrics, files and data need no TensorFlow; the loaders need it or Grain, and say so."""
     write_folder(tmp_path / "images")
     write_library(tmp_path / "library")
-    process = run("without_tensorflow.py", tmp_path, backend=backend)
-    output, _ = process.communicate(timeout=600)
-    assert process.returncode == 0, output
-    assert "`pip install keras_bikd[tensorflow]`, or Grain with `pip install keras_bikd[grain]`" in output
+    command = [sys.executable, TESTS / "without_tensorflow.py", tmp_path]
+    environment = {**os.environ, "KERAS_BACKEND": backend}
+    process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr
+    assert "`pip install keras_bikd[tensorflow]`, or Grain with `pip install keras_bikd[grain]`" in process.stdout
     manifests = json.loads((tmp_path / "manifests.json").read_text())
     assert manifests == {name: data.manifest for name, data in without_tensorflow.data_sets(tmp_path).items()}
 

@@ -116,6 +116,13 @@ def test_a_sigmoid_at_the_end_is_refused(role):
         model.fit(X, IDS, verbose=0)
 
 
+def four_classes(kind, labels):
+    own = [objectives.KnowledgeDistillation()] if kind == "DistillationModel" else []
+    model = getattr(bikd, kind)(models.perceptron(), models.perceptron(), *own)
+    model.compile("sgd")
+    return model
+
+
 ROWS = np.eye(4, dtype="float32")
 WRONG = {
     "several classes at once": (ROWS[IDS] + ROWS[IDS + 1], "must sum to 1"),
@@ -130,9 +137,7 @@ WRONG = {
 @pytest.mark.parametrize("kind", ["DistillationModel", "BiKDModel"])
 def test_labels_that_are_none_are_refused_in_every_form_and_model(kind, form, labels):
     y, message = WRONG[labels]
-    own = [objectives.KnowledgeDistillation()] if kind == "DistillationModel" else []
-    model = getattr(bikd, kind)(models.perceptron(), models.perceptron(), *own)
-    model.compile("sgd")
+    model = models.anew(four_classes, kind, labels)
     guide = {} if kind == "DistillationModel" else {"meta_data": models.arrays(8)}
     data = {
         "arrays": lambda d: d,

@@ -54,6 +54,7 @@ CHANGES = {
         guided(candidate_losses={"soft": SOFT, "hard": HARD}),
     ),
     "first run": (distilled(KD(), before=guided()), distilled(KD(), before=guided(inner_steps=1))),
+    "stored teacher": (distilled(KD()), distilled(KD(), teacher_views=10)),
     "callback": (distilled(KD()), distilled(KD(), callbacks=(Call(keras.callbacks.TerminateOnNaN),))),
     "finish": tuple(
         distilled(KD(), finish=Call(comparison.retrain_last_layer, STUDENT, Part("clean_meta"), steps=steps))

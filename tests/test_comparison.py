@@ -6,7 +6,6 @@ import importlib
 import json
 import pathlib
 import runpy
-import subprocess
 import sys
 import time
 
@@ -16,6 +15,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+import forks
 import keras_bikd as bikd
 from keras_bikd import comparison, results
 
@@ -56,30 +56,39 @@ def test_a_comparison_that_is_killed_resumed_and_run_again(compare, tmp_path, ca
     for path in (tmp_path / FOLDER).glob("*experts*"):  # the teacher of LFME, which is trained again
         path.unlink()
     (tmp_path / FOLDER / "LFME_0_quick.json").unlink()
-    again = compare.main(["digits-noise"], methods=["CE +meta", *methods], folder=tmp_path, **ARGUMENTS)
-    assert without_clock(again) == without_clock(rows)
+    out = start(["CE +meta", *methods], tmp_path).communicate()
+    assert without_clock(stored(methods, tmp_path)) == without_clock(rows)
     touched = {path.name for path in before if path.stat().st_mtime_ns != before[path]}
     assert touched == {"LFME_0_quick.json", "teacher_experts_0_quick.json", "teacher_experts_0_quick.setting.json"}
-    out = capfd.readouterr().out
     assert "FAILED: digits-noise, imbalance 50, CE +meta, seed 0" in out
     assert "describes other data" in out
     assert "Failed or missing" in out
 
 
+def start(methods, folder):
+    arguments = ["digits-noise", "--quick", "--seeds", "0", "--imbalance-factors", "50"]
+    arguments += ["--folder", folder, "--methods", *methods]
+    return forks.start("comparison_worker.py", *arguments, backend=keras.backend.backend())
+
+
+def paths(methods, folder):
+    return [comparison.Cell("digits-noise", 50.0, name, 0, quick=True).path(folder) for name in methods]
+
+
+def stored(methods, folder):
+    return [results.load_row(path) for path in paths(methods, folder)]
+
+
 def start_and_kill(methods, folder):
     """Kill a comparison after its first cell. Its process finishes the cell at hand, and begins no other."""
-    command = [sys.executable, str(RECIPES / "compare.py"), "digits-noise", "--quick", "--seeds", "0"]
-    command += ["--imbalance-factors", "50", "--folder", str(folder), "--methods", *methods]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE)
-    first, *_, last = (comparison.Cell("digits-noise", 50.0, name, 0, quick=True).path(folder) for name in methods)
+    process = start(methods, folder)
+    first, *_, last = paths(methods, folder)
     end = time.monotonic() + 120
     while not first.exists():
         assert time.monotonic() < end
         time.sleep(0.05)
     process.kill()
-    process.stdout.read()  # until the last process that writes there has ended
-    process.stdout.close()
-    process.wait()
+    process.communicate()  # until the last process that writes there has ended
     assert not last.exists()
 
 
@@ -137,6 +146,17 @@ def test_a_cell_on_every_backend(compare, tmp_path):
     row = comparison.train(cell, *compare.lookup(cell), tmp_path)
     assert 0 < row["overall"] <= 100
     assert row["config"]["method"]["arguments"]["meta_data"]["arguments"]["images_per_class"] == 1
+
+
+def test_a_stored_teacher_gives_way_to_a_new_one(compare, tmp_path):
+    cell = comparison.Cell("digits-noise", 50.0, "BiKD, stored teacher, 10 views", 0, quick=True)
+    setting, method = compare.lookup(cell)
+    row = comparison.train(cell, setting, method, tmp_path)
+    assert 0 < row["overall"] <= 100
+    (file,) = tmp_path.glob("*_views_10.npy")
+    first = file.read_bytes()
+    comparison.train(cell, dataclasses.replace(setting, learning_rate=0.01), method, tmp_path)
+    assert file.read_bytes() != first
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """Long-tailed sets from tfds, arrays and folders: counts, disjointness, determinism, manifests."""
 
+import dataclasses
 import hashlib
 import json
 import shutil
@@ -15,6 +16,12 @@ import keras_bikd as bikd
 from keras_bikd.data import Arrays, Folder, LongTailCut, Tfds
 from keras_bikd.data.sets import digits, glyphs
 from keras_bikd.feed.indexed import IndexedBatches
+
+# `glyphs/h` with fewer images: to draw all 30,400 of them, once on a machine, takes half a minute.
+FEW_GLYPHS = "glyphs/h_140"
+glyphs.Glyphs.BUILDER_CONFIGS.append(
+    dataclasses.replace(glyphs.Glyphs.BUILDER_CONFIGS[0], name="h_140", train_per_class=140, test_per_class=20)
+)
 
 
 @pytest.fixture(autouse=True)

@@ -1,5 +1,7 @@
 """Every kind of data that `keras.Model.fit` takes, in the same batches: the same weights, the same errors."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -76,14 +78,25 @@ def fit(model, kind, train=TRAIN, **kwargs):
     return model.fit(data, shuffle=False, verbose=0, **kwargs)
 
 
-def bikd_model(**kwargs):
+def bikd_model(kind="arrays", **nets):
+    """Without `nets` the same model, as it was made."""
     models.reseed()
-    return models.compiled(inner_steps=4, **kwargs)
+    return models.compiled(inner_steps=4, **nets) if nets else models.anew(traced_bikd_model, kind == "pandas")
 
 
-def distilled(**kwargs):
+def distilled(kind="arrays", **nets):
+    """Without `nets` the same model, as it was made."""
     models.reseed()
-    return models.distilled(**kwargs)
+    return models.distilled(**nets) if nets else models.anew(traced_distilled, kind == "pandas")
+
+
+# Labels in a column have a model of their own: TensorFlow traces again for labels of any rank, and Keras stops.
+def traced_bikd_model(are_labels_a_column):
+    return models.compiled(inner_steps=4, compile_arguments=models.GRAPH)
+
+
+def traced_distilled(are_labels_a_column):
+    return models.distilled(compile_arguments=models.GRAPH)
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +106,16 @@ def expected():
     plain = distilled()
     fit(plain, "arrays")
     return {"BiKD": model.get_weights(), "KD": plain.get_weights()}
+
+
+CLASS_WEIGHTS = np.array([3.0, 1.0, 0.5, 0.0])
+
+
+@functools.cache
+def weighted_by_hand(build):
+    model, guide = build(), {"meta_data": META} if build is bikd_model else {}
+    model.fit(*TRAIN, sample_weight=CLASS_WEIGHTS[TRAIN[1]], batch_size=BATCH, shuffle=False, verbose=0, **guide)
+    return model.get_weights()
 
 
 def skip_lost_batches(kind):
@@ -108,7 +131,7 @@ def assert_weights(model, expected):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_training_data(kind, expected):
-    model = bikd_model()
+    model = bikd_model(kind)
     fit(model, kind, meta_data=META)
     assert int(model.optimizer.iterations) == 6
     if kind not in UNKNOWN_LENGTH:
@@ -117,7 +140,7 @@ def test_training_data(kind, expected):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_meta_data_of_another_kind(kind, expected):
-    model = bikd_model()
+    model = bikd_model(kind)
     fit(model, "arrays", meta_data=KINDS[kind](META))
     if kind not in UNKNOWN_LENGTH:
         assert_weights(model, expected["BiKD"])
@@ -126,7 +149,7 @@ def test_meta_data_of_another_kind(kind, expected):
 @pytest.mark.parametrize("kind", KINDS)
 def test_distillation_model(kind, expected):
     skip_lost_batches(kind)
-    model = distilled()
+    model = distilled(kind)
     fit(model, kind)
     assert_weights(model, expected["KD"])
 
@@ -136,15 +159,12 @@ def test_distillation_model(kind, expected):
 def test_class_weight(kind, as_array):
     """Sample weights by label, in a dict or as scikit-learn's `compute_class_weight` gives them."""
     skip_lost_batches(kind)
-    weights = np.array([3.0, 1.0, 0.5, 0.0])
-    given = weights if as_array else dict(enumerate(weights.tolist()))
+    given = CLASS_WEIGHTS if as_array else dict(enumerate(CLASS_WEIGHTS.tolist()))
     for build, kwargs in ((bikd_model, {"meta_data": META}), (distilled, {})):
-        weighted = build()
+        by_hand, weighted = weighted_by_hand(build), build(kind)
         fit(weighted, kind, class_weight=given, **kwargs)
-        by_hand = build()
-        by_hand.fit(*TRAIN, sample_weight=weights[TRAIN[1]], batch_size=BATCH, shuffle=False, verbose=0, **kwargs)
         if kind not in UNKNOWN_LENGTH or build is distilled:
-            assert_weights(weighted, by_hand.get_weights())
+            assert_weights(weighted, by_hand)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -155,9 +175,9 @@ def test_labels_out_of_range_in_any_batch(kind, build):
     wrong = np.append(y[:-1], 4)
     kwargs = {"meta_data": META} if build is bikd_model else {}
     with pytest.raises(ValueError, match=r"The training labels must lie in 0\.\.3"):
-        fit(build(), kind, (x, wrong), **kwargs)
+        fit(build(kind), kind, (x, wrong), **kwargs)
     with pytest.raises(ValueError, match=r"The validation labels must lie in 0\.\.3"):
-        fit(build(), "arrays", validation_data=KINDS[kind]((x, wrong)), **kwargs)
+        fit(build(kind), "arrays", validation_data=KINDS[kind]((x, wrong)), **kwargs)
 
 
 def test_inputs_in_a_list():
@@ -231,7 +251,9 @@ def sequence_net():
 @pytest.mark.parametrize("build", [bikd_model, distilled])
 def test_pipelines_of_sparse_and_ragged_tensors(build, kind):
     ids = models.tf.ragged.constant([[j % 5 for j in range(1 + i % 7)] for i in range(24)], "int32")
-    nets = {} if kind == "sparse" else {"student": sequence_net(), "teacher": sequence_net()}
+    nets = (
+        {"student": models.perceptron()} if kind == "sparse" else {"student": sequence_net(), "teacher": sequence_net()}
+    )
     x = models.tf.sparse.from_dense(SPARSE) if kind == "sparse" else ids
     data = (x, TRAIN[1]) if kind == "from arrays" else (models.dataset((x, TRAIN[1])),)
     model = build(**nets)
@@ -271,15 +293,15 @@ def test_images_of_any_size_and_windows_of_time(build, tmp_path):
 
 
 @models.tensorflow_only
-@pytest.mark.parametrize("build", [bikd_model, distilled])
+@pytest.mark.parametrize("build", [models.compiled, models.distilled])
 def test_class_weight_of_a_pipeline_without_shapes(build):
-    weights = np.array([3.0, 1.0, 0.5, 0.0])
     tf = models.tf
     shapeless = models.dataset(TRAIN).map(lambda *batch: tf.py_function(lambda *b: b, batch, ("float32", "int64")))
     ends = []
     for data in (models.dataset(TRAIN), shapeless):
-        model = build()
-        model.fit(data, class_weight=weights, verbose=0, **({"meta_data": META} if build is bikd_model else {}))
+        models.reseed()
+        model, guide = build(), {"meta_data": META} if build is models.compiled else {}
+        model.fit(data, class_weight=CLASS_WEIGHTS, verbose=0, **guide)
         ends.append(model.get_weights())
     for known, open_ in zip(*ends):
         np.testing.assert_allclose(known, open_, rtol=1e-6)

@@ -178,3 +178,62 @@ def test_it_is_stored_with_the_model_and_combines(tmp_path):
     assert sum(float(ops.sum(ops.abs(ops.convert_to_tensor(own)))) for own in model.optimizer.hypergradients) > 0
     model.save(tmp_path / "model.keras")
     assert keras.saving.load_model(tmp_path / "model.keras").hypergradient_form == "forward_difference"
+
+
+class Noisy(layers.Layer):
+    """Adds noise and a loss of its own, in training alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.seeds = keras.random.SeedGenerator(3)
+
+    def call(self, x, training=False):
+        if not training:
+            return x
+        self.add_loss(0.01 * ops.mean(x**2))
+        return x + keras.random.normal(ops.shape(x), 0, 0.1, seed=self.seeds)
+
+
+STUDENTS = {
+    "normalised": normalised,
+    "attention": attention,
+    "with a loss": lambda: models.perceptron(layers.Dense(8, kernel_regularizer="l2"), layers.BatchNormalization()),
+    "with a loss in training": lambda: models.perceptron(Noisy()),
+}
+
+
+@models.tensorflow_only
+@pytest.mark.parametrize("floatx", ["float64"], indirect=True)
+@pytest.mark.parametrize("every", [1, 2])
+@pytest.mark.parametrize("student", STUDENTS)
+def test_a_shared_trace_does_the_same(floatx, student, every):
+    """In a graph the student is traced once for all of its passes, and eagerly it is called for each."""
+    found = []
+    for run_eagerly in (True, False):
+        models.reseed()
+        arguments = {**BY_DIFFERENCE, "run_eagerly": run_eagerly, "hypergradient_every": every}
+        model = models.compiled(STUDENTS[student](), inner_steps=2, compile_arguments=arguments)
+        for i in range(4):
+            model.train_on_batch(models.arrays(12, seed=i), models.arrays(6, seed=i + 9))
+        found.append([ops.convert_to_numpy(weight) for weight in (*model.student.weights, *model.weight_net.weights)])
+    for eager, graph in zip(*found):
+        np.testing.assert_allclose(graph, eager, rtol=1e-6, atol=1e-9)
+
+
+class Counted(layers.Layer):
+    calls = 0
+
+    def call(self, x):
+        self.calls += 1
+        return x
+
+
+@models.tensorflow_only
+def test_the_student_is_traced_once():
+    counted = Counted()
+    model = models.compiled(models.perceptron(counted), compile_arguments={**BY_DIFFERENCE, **models.GRAPH})
+    batch, meta_batch = models.arrays(8), models.arrays(8, seed=1)
+    model.hypergradient(batch, meta_batch)  # looks at the student first
+    before = counted.calls
+    model.train_on_batch(batch, meta_batch)
+    assert counted.calls == before + 1

@@ -4,7 +4,7 @@ import grain
 import keras
 import numpy as np
 import pytest
-from test_data import arrays, write_folder
+from test_data import FEW_GLYPHS, arrays, write_folder
 
 import keras_bikd as bikd
 from keras_bikd.data import Arrays, Folder, LongTailCut, Tfds, indexed
@@ -92,17 +92,16 @@ def test_a_tfds_set_lives_in_both_formats_side_by_side(tmp_path):
     assert prepared.data_dir_root == tmp_path / "array_record"
 
 
-@pytest.mark.slow
 def test_glyphs_have_the_same_order_in_both_formats():
-    source = Tfds("glyphs/h")
+    source = Tfds(FEW_GLYPHS)
     np.testing.assert_array_equal(source._indexed.labels("train"), source._streamed.labels("train"))
     own, test = source.test_rows(), source.test_images().take(20).as_numpy_iterator()
     assert len(own) == source.test_size
     for position, (image, label) in enumerate(test):
         np.testing.assert_array_equal(own[position][0], image)
         assert own[position][1] == label
-    data = load("glyphs/h", 100, test_size=None)
-    assert data.manifest == load("glyphs/h", 100, test_size=None, in_grain=False).manifest
+    data = load(FEW_GLYPHS, 100, test_size=None)
+    assert data.manifest == load(FEW_GLYPHS, 100, test_size=None, in_grain=False).manifest
     np.testing.assert_array_equal(samples(data.test)[1][:20], own.labels[:20])
 
 

@@ -1,9 +1,6 @@
 """Precision, compilation, several devices: the same training everywhere."""
 
 import json
-import pathlib
-import subprocess
-import sys
 
 import keras
 import numpy as np
@@ -11,6 +8,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
+import forks
 import models
 
 # How far the hypergradient may be from float64, relative to its largest entry: a few units of the compute type's last
@@ -101,9 +99,7 @@ def test_two_replicas_end_where_one_does():
 
     Every metric too. In a process of its own, because devices can be split only before TensorFlow has started.
     """
-    command = [sys.executable, pathlib.Path(__file__).with_name("two_replicas.py")]
-    run = subprocess.run(command, capture_output=True, text=True, check=True)
-    results = json.loads(run.stdout.splitlines()[-1])
+    results = json.loads(forks.start("two_replicas.py").communicate().splitlines()[-1])
     assert results["replicas"] == 2
     assert results["float64"] <= 1e-12
     assert results["mixed_float16"] <= 2e-3

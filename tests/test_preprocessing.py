@@ -38,11 +38,15 @@ class Classifier(keras.Model):
         return {"scale": self.scale, "classes": self.classes}
 
 
-def build(kind, scale, teacher_scale=None, **kwargs):
-    models.reseed()
+def build(kind, scale, teacher_scale=None):
+    """Of the same arguments the same model, as it was made."""
+    return models.anew(traced, kind, scale, teacher_scale)
+
+
+def traced(kind, scale, teacher_scale):
     own = [KnowledgeDistillation()] if kind == "DistillationModel" else []
-    model = getattr(bikd, kind)(Classifier(scale), Classifier(teacher_scale), *own, **kwargs)
-    model.compile(keras.optimizers.SGD(0.1), metrics=["accuracy"], run_eagerly=models.EAGERLY)
+    model = getattr(bikd, kind)(Classifier(scale), Classifier(teacher_scale), *own)
+    model.compile(keras.optimizers.SGD(0.1), metrics=["accuracy"])
     return model
 
 

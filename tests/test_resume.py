@@ -5,8 +5,6 @@
 
 import pathlib
 import random
-import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -18,17 +16,15 @@ import pytest
 import resume_worker
 import tensorflow as tf
 
+import forks
 import keras_bikd as bikd
 import models
 
 pytestmark = pytest.mark.backend
 
-WORKER = pathlib.Path(__file__).with_name("resume_worker.py")
-
 
 def start(folder, every, *slow):
-    command = [sys.executable, str(WORKER), str(folder), str(every), *slow]
-    return subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    return forks.start("resume_worker.py", folder, every, *slow, backend=keras.backend.backend())
 
 
 def run_with_kills(folder, every, kills, generator):
@@ -40,11 +36,11 @@ def run_with_kills(folder, every, kills, generator):
         while process.poll() is None and known == {path.name for path in (folder / "backup").glob("step_*")}:
             time.sleep(0.01)
         time.sleep(generator.uniform(0, 0.6))
-        process.send_signal(signal.SIGKILL)
+        process.kill()
         if process.wait() == 0:
             break  # it was faster
         done.append(max((path.name for path in (folder / "backup").glob("step_*")), default="none"))
-    assert start(folder, every).wait(timeout=600) == 0
+    assert start(folder, every).wait() == 0
     return done
 
 

@@ -332,11 +332,10 @@ TRAIN = models.arrays(24)
 @pytest.mark.parametrize("build", [bikd_model, distilled], ids=["BiKD", "KD"])
 @pytest.mark.parametrize("form", ["arrays", "tf.data", "PyDataset", "list"])
 def test_targets_with_logits(build, form):
-    net = teacher()
-    x, y = target(net, TRAIN)
+    live, model = (models.anew(taught_by, build, make) for make in (teacher, bikd.StoredTeacher))
+    x, y = target(live.teacher, TRAIN)
     parts = [(x[i : i + 4], {name: part[i : i + 4] for name, part in y.items()}) for i in range(0, 24, 4)]
     kwargs = {"meta_data": META} if build is bikd_model else {}
-    live, model = build(net), build(bikd.StoredTeacher())
     weights = {0: 3.0, 2: 0.5}
     options = {"verbose": 0, "class_weight": weights, "shuffle": False, **kwargs}
     keras.utils.set_random_seed(3)
@@ -362,6 +361,10 @@ def test_targets_with_logits(build, form):
     }
     with pytest.raises(ValueError, match=r"The training labels must lie in 0\.\.3"):
         model.fit(*data[form], verbose=0, **kwargs)
+
+
+def taught_by(build, make):
+    return build(make())
 
 
 class Parts(keras.utils.PyDataset):

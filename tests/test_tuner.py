@@ -4,9 +4,6 @@ import collections
 import importlib.metadata
 import os
 import pathlib
-import signal
-import subprocess
-import sys
 import time
 
 import keras
@@ -16,6 +13,7 @@ import pytest
 from keras_tuner.errors import FatalValueError
 from search_worker import TRIALS
 
+import forks
 import keras_bikd as bikd
 import models
 
@@ -26,7 +24,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:All-NaN:RuntimeWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning"),
 ]
-WORKER = pathlib.Path(__file__).with_name("search_worker.py")
 
 
 def test_the_extra_brings_what_keras_tuner_imports_undeclared():
@@ -177,8 +174,7 @@ def start(directory, log, name=None, port=None, held=TRIALS + 1):
     """The search as a process of its own, alone or as one of several; `held`: see search_worker.py."""
     variables = {"KERASTUNER_TUNER_ID": name, "KERASTUNER_ORACLE_IP": "127.0.0.1", "KERASTUNER_ORACLE_PORT": port}
     own = {key: str(value) for key, value in variables.items() if name}
-    command = [sys.executable, str(WORKER), str(directory), str(log), str(held)]
-    return subprocess.Popen(command, env={**os.environ, **own}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return forks.start("search_worker.py", directory, log, held, **own)
 
 
 def wait_for(condition, seconds=600):
@@ -197,10 +193,10 @@ def test_a_killed_search_goes_on(tmp_path):
     log = tmp_path / "log"
     process = start(tmp_path, log, held=3)
     wait_for(lambda: sum(what == "starts" for _, _, what, _ in events(log)) == 3)
-    process.send_signal(signal.SIGKILL)
+    process.kill()
     process.wait()
     ended = {trial for _, _, what, trial in events(log) if what == "ends"}
-    assert start(tmp_path, log).wait(timeout=600) == 0
+    assert start(tmp_path, log).wait() == 0
     after = [trial for _, pid, what, trial in events(log) if what == "starts" and pid != str(process.pid)]
     assert not ended & set(after)
     assert len(ended) + len(after) == TRIALS
@@ -215,11 +211,11 @@ def test_a_chief_and_two_workers_lose_no_trial_when_one_is_killed(tmp_path):
     try:
         wait_for(lambda: any(what == "starts" for _, _, what, _ in events(log)))
         name = events(log)[0][0]
-        workers[name].send_signal(signal.SIGKILL)  # in its first trial
+        workers[name].kill()  # in its first trial
         workers[name].wait()
         (tmp_path / "go").touch()
         workers[name] = start(tmp_path, log, name, port)  # under its id it gets the trial back
-        chief.wait(timeout=600)
+        chief.wait()
         ended = collections.Counter(trial for _, _, what, trial in events(log) if what == "ends")
         assert len(ended) == TRIALS
         assert set(ended.values()) == {1}

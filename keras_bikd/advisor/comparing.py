@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
-import numpy as np
 
 from keras_bikd.advisor.candidates import TWO_RUNS, needs_teacher
 from keras_bikd.advisor.findings import TEACHER, Failure, Findings
@@ -23,6 +22,8 @@ from keras_bikd.advisor.training import EPOCHS, Task, train_student, train_teach
 from keras_bikd.comparison import Method
 
 __all__ = ["Comparison", "compare"]
+
+_MOST_PASSES = 200  # over the training data, however much time there is
 
 
 def compare(
@@ -64,7 +65,7 @@ def compare(
         ValueError: If an argument does not fit, before the first training; or if no method could be finished.
 
     Examples:
-        >>> import tempfile
+        >>> import tempfile, numpy as np
         >>> random = np.random.default_rng(0)
         >>> y = np.repeat([0, 1, 2], [60, 20, 8])
         >>> x = random.normal(size=(88, 4)).astype("float32") + y[:, None]
@@ -160,7 +161,8 @@ class Comparison:
         plan = {"identity": identity, "steps": self._default_steps()}
         if self.protocol.minutes is not None:
             timing = self.timing()
-            plan |= {"timing": timing, "steps": steps_within(self.protocol.minutes, timing, len(self.rounds))}
+            steps = steps_within(self.protocol.minutes, timing, len(self.rounds))
+            plan |= {"timing": timing, "steps": min(steps, self._steps_of_passes(_MOST_PASSES))}
         self.kept.save_plan(plan)
         return plan
 
@@ -189,8 +191,11 @@ class Comparison:
     def _default_steps(self) -> int:
         if self.protocol.steps is not None:
             return max(self.protocol.steps // EPOCHS, 1) * EPOCHS
-        passes = 30 * len(self.data.train) // self.protocol.batch_size
-        return int(np.clip(passes, 500, 5000)) // EPOCHS * EPOCHS
+        return min(self._steps_of_passes(30), 5000)
+
+    def _steps_of_passes(self, passes: int) -> int:
+        """Steps of so many passes over the training data, at least 500."""
+        return max(passes * len(self.data.train) // self.protocol.batch_size, 500) // EPOCHS * EPOCHS
 
     def _task(self, steps: int) -> Task:
         protocol = self.protocol

@@ -157,8 +157,9 @@ def _drawn_recalls(judged: Judged, num_classes: int, random: np.random.Generator
         if not total:
             columns.append(np.full((_DRAWS, right.shape[1]), np.nan))
             continue
-        drawn = random.multinomial(total + 1, (own + everywhere) / (total + 1), size=_DRAWS)
-        columns.append(drawn @ kinds / (total + 1))
+        likely = (own + everywhere) / (total + 1)
+        drawn = random.multinomial(total + 1, likely, size=_DRAWS) / (total + 1)
+        columns.append((drawn - likely + own / total) @ kinds)  # around the share that was seen
     return np.stack(columns, axis=-1)
 
 

@@ -28,7 +28,9 @@ def export_student(
         checks.one_of("Findings.export", "formats", name, tuple(FORMATS))
     environment, folder = template_environment(), pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    student = findings.student()
+    student, export = findings.student(), findings.train.export
+    if export is not None:
+        student = export.wrap(student)
     for name in dict.fromkeys(formats):
         _write_student(student, name, folder / FORMATS[name])
     card = environment.get_template("MODEL_CARD.md").render(_content(findings, student, formats))
@@ -77,6 +79,7 @@ def _content(findings: Findings, student: keras.Model, formats: Sequence[str]) -
         "formats": list(dict.fromkeys(formats)),
         "files": FORMATS,
         "inputs": keras.tree.map_structure(lambda tensor: f"{tensor.dtype} {tuple(tensor.shape)}", student.inputs),
+        "example": findings.train.export and findings.train.export.example,
         "one_logit": student.outputs[0].shape[-1] == 1,
         "packages": _packages(student),
     }

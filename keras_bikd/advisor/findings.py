@@ -264,7 +264,8 @@ class Findings:
     def _recommendation(self) -> Recommendation:
         seconds = {name: self.seconds(name) for name in self.methods}
         with_teacher = {name: needs_teacher(method) for name, method in self.methods.items()}
-        found = recommend(self.evidence, seconds, self.teacher_seconds(), with_teacher)
+        imbalance = float(self.class_counts.max() / self.class_counts.min())
+        found = recommend(self.evidence, imbalance, seconds, self.teacher_seconds(), with_teacher)
         if self.labels_look_wrong:
             found.sentences.append(self._about_labels())
         return found

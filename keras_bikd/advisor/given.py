@@ -71,7 +71,7 @@ class Networks(NamedTuple):
 
     def hashes(self) -> dict[str, str]:
         """What tells these networks from others; weights are not part of it."""
-        keras.utils.clear_session()  # layers are numbered anew
+        keras.utils.clear_session()  # layers are numbered from the start
         return {role: _architecture(model) for role, model in self.made().items()}
 
 

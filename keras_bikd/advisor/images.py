@@ -93,7 +93,7 @@ def read_tfds(
     Examples:
         >>> digits = read_tfds("sklearn_digits", imbalance_factor=50)
         >>> digits.samples.class_counts.tolist()
-        [142, 91, 59, 38, 24, 16, 10, 6, 4, 2]
+        [174, 112, 72, 47, 30, 19, 12, 8, 5, 3]
     """
     from keras_bikd import data
 
@@ -169,7 +169,7 @@ def _cached_weights() -> pathlib.Path | None:
 
 def _pretrained(weights: pathlib.Path, shape: tuple[int, ...], num_classes: int) -> keras.Model:
     """MobileNetV2 with ImageNet weights, of which only a last layer is trained. It takes images in 0..1, as all do."""
-    trunk = keras.applications.MobileNetV2(input_shape=shape, include_top=False, weights=weights, pooling="avg")
+    trunk = keras.applications.MobileNetV2(input_shape=shape, include_top=False, weights=str(weights), pooling="avg")
     trunk.trainable = False
     inputs = keras.Input(shape)
     x = layers.Rescaling(2.0, offset=-1.0)(inputs)

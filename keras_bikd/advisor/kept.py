@@ -14,6 +14,8 @@ from keras_bikd.files import atomic_write
 
 __all__ = ["Kept"]
 
+_ONE_LINE = 80  # characters
+
 
 class Kept:
     """What a comparison has finished.
@@ -48,7 +50,7 @@ class Kept:
             return None
         there, own = stored["identity"], json.loads(json.dumps(identity))
         if differing := [name for name in own if there.get(name) != own[name]]:
-            listed = "; ".join(f"{name}: {there.get(name)!r} there, {own[name]!r} here" for name in differing)
+            listed = "; ".join(_difference(name, there.get(name), own[name]) for name in differing)
             raise ValueError(
                 f"The folder {str(self.folder)!r} holds another comparison. {listed}. Choose another folder, or remove "
                 "this one."
@@ -89,3 +91,11 @@ class Kept:
     def _path(self, kind: str, name: str, seed: int, suffix: str) -> pathlib.Path:
         plain = "".join(character if character.isalnum() else "_" for character in name)
         return self.folder / kind / f"{plain}_{seed}{suffix}"
+
+
+def _difference(name: str, there: Any, here: Any) -> str:
+    """What differs, in one line: values that are short, or the entries that are not the same."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        return f"{name}: other {', '.join(key for key in here | there if there.get(key) != here.get(key))}"
+    values = f"{there!r} there, {here!r} here"
+    return f"{name}: {values}" if len(values) < _ONE_LINE else f"other {name}"

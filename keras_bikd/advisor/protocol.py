@@ -30,7 +30,8 @@ class Protocol:
         seeds: One round of trainings for each. If no validation data are given, every round holds out other samples.
         steps: Steps of every training. By default thirty passes over the training data, at least 500 steps and at most
             5,000.
-        minutes: Time for the whole comparison, in place of `steps`: the methods are timed first.
+        minutes: Time for the whole comparison, in place of `steps`: the methods are timed first. Less is taken where
+            every training has two hundred passes over the data.
         batch_size: Samples per step.
         optimizer: Function from a number of steps to an optimizer for teacher and student.
         augment: Function `(inputs, seed) -> inputs` of a batch, such as `keras_bikd.data.pad_crop_flip()`.

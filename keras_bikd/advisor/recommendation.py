@@ -1,11 +1,11 @@
 """Which method to use, in words, from validation samples alone."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from keras_bikd.advisor.candidates import BASELINE, SAFE_DEFAULT, TWO_RUNS
+from keras_bikd.advisor.candidates import BASELINE, expected
 from keras_bikd.advisor.evidence import Evidence
 
 __all__ = ["Recommendation", "recommend"]
@@ -13,8 +13,8 @@ __all__ = ["Recommendation", "recommend"]
 EQUAL, MARGIN = 0.3, 1.0
 """Points: what counts as equal, and what a cheaper method may lose at most."""
 
-UNCLEAR = 1.5
-"""Points: standard error of a difference above which the data cannot tell small differences."""
+_SHOWN = 0.05  # points, below which a difference is printed as 0.0
+_ANY_LEVEL = 100.0  # points: the deviation of a score of which nothing is known
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Recommendation:
 
     Attributes:
         method: Its name.
-        can_tell: Whether the data tell it apart from the others. If not, it is the safe default.
+        can_tell: Whether the validation samples alone say so. If not, it rests on what the studies found as well.
         sentences: Why, and what it gains and costs, in plain sentences.
     """
 
@@ -36,17 +36,24 @@ class Recommendation:
 
 
 def recommend(
-    evidence: Evidence, seconds: Mapping[str, float], teacher_seconds: float, with_teacher: Mapping[str, bool]
+    evidence: Evidence,
+    imbalance_factor: float,
+    seconds: Mapping[str, float],
+    teacher_seconds: float,
+    with_teacher: Mapping[str, bool],
 ) -> Recommendation:
     """Choose the cheapest method that is within noise of the best.
 
     A cheaper method is preferred if it is behind by less than one standard error of the difference, and by less than
-    one point. Where the noise is larger than what the methods differ by, a safe default is chosen: BiKD with class
-    counts, which loses least over many situations with nothing tuned, or BiKD in two runs where it is compared, which
-    gains most where labels are wrong (results, "Wrong labels").
+    one point.
+
+    Few validation samples say little, so they are weighed against what was found on other data (`expected`): the larger
+    the noise, the less they count. With many samples the expectation hardly matters; with very few, the methods with
+    the class counts are chosen, which lost least over many situations.
 
     Args:
         evidence: The `Evidence`; its methods stand from the cheapest to the dearest.
+        imbalance_factor: Largest class count over smallest.
         seconds: Method to seconds of a training.
         teacher_seconds: Seconds of the training of a teacher; 0 if it was there.
         with_teacher: Method to whether it learns from a teacher.
@@ -54,12 +61,12 @@ def recommend(
     Returns:
         A `Recommendation`.
     """
-    best = max(evidence.methods, key=evidence.mean)
-    chosen = next(name for name in evidence.methods if _is_as_good(evidence, name, best))
-    can_tell, safe = True, _safe_default(evidence)
-    if safe is not None and _is_unclear(evidence, best, safe):
-        chosen, can_tell = safe, False
-    sentences = [_headline(evidence, chosen, best, can_tell)]
+    seen = np.array([evidence.mean(name) for name in evidence.methods])
+    noise = np.cov(evidence.draws, rowvar=False).reshape(len(seen), len(seen))
+    by_data = _cheapest_within_noise(seen, noise)
+    choice = _cheapest_within_noise(*_weighed(evidence.methods, seen, noise, imbalance_factor))
+    chosen, can_tell = evidence.methods[choice], choice == by_data
+    sentences = [_headline(evidence, chosen, can_tell)]
     if BASELINE in evidence.methods and chosen != BASELINE:
         sentences += [_gain(evidence, chosen, group) for group in ("rare", "frequent")]
     sentences.append(_cost(chosen, seconds, teacher_seconds, with_teacher))
@@ -68,44 +75,54 @@ def recommend(
     return Recommendation(chosen, can_tell, sentences)
 
 
-def _is_as_good(evidence: Evidence, name: str, best: str) -> bool:
-    behind = evidence.mean(best) - evidence.mean(name)
-    return behind <= max(EQUAL, min(evidence.standard_error(best, name), MARGIN))
+def _weighed(
+    methods: Sequence[str], seen: np.ndarray, noise: np.ndarray, imbalance_factor: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Scores and their covariance, once what was seen and what was expected are weighed by their precision.
+
+    The level that all methods share is unknown before: only their differences are expected.
+    """
+    ahead, deviations = (np.array(column) for column in zip(*(expected(name, imbalance_factor) for name in methods)))
+    before = np.diag(deviations**2) + _ANY_LEVEL**2
+    gain = before @ np.linalg.inv(before + noise)
+    return ahead + gain @ (seen - ahead), before - gain @ before
 
 
-def _safe_default(evidence: Evidence) -> str | None:
-    """What to choose where the data cannot tell. Two runs are compared only if many labels look wrong."""
-    return next((name for name in (*TWO_RUNS, SAFE_DEFAULT) if name in evidence.methods), None)
+def _cheapest_within_noise(scores: np.ndarray, covariance: np.ndarray) -> int:
+    """Position of the first method that is as good as the best, as far as one can tell."""
+    best = int(scores.argmax())
+    errors = np.sqrt(np.maximum(covariance[best, best] + np.diag(covariance) - 2 * covariance[best], 0))
+    allowed = np.maximum(EQUAL, np.minimum(errors, MARGIN))
+    return int(np.flatnonzero(scores[best] - scores <= allowed)[0])
 
 
-def _is_unclear(evidence: Evidence, best: str, safe: str) -> bool:
-    """Whether the best method and the safe default could well be in the other order, and far apart."""
-    low = evidence.difference(best, safe)[1]
-    return low <= 0 and evidence.standard_error(best, safe) > UNCLEAR
-
-
-def _headline(evidence: Evidence, chosen: str, best: str, can_tell: bool) -> str:
+def _headline(evidence: Evidence, chosen: str, can_tell: bool) -> str:
     low, high = evidence.interval(chosen)
-    score = f"Its balanced accuracy is {evidence.mean(chosen):.1f} % (90 % interval {low:.1f} to {high:.1f})"
-    if not can_tell:
-        return (
-            f"Use {chosen}. The validation samples are too few to tell the best methods apart, and in our studies this "
-            f"one {'gains most where labels are wrong' if chosen in TWO_RUNS else 'loses least over many data sets'}. "
-            f"{score}."
-        )
-    if chosen == best:
-        return f"Use {chosen}. {score}, the best of all methods."
+    best = max(evidence.methods, key=evidence.mean)
     behind = evidence.mean(best) - evidence.mean(chosen)
-    return (
-        f"Use {chosen}. {score}. The best, {best}, has {behind:.1f} points more, which is within the noise, and costs "
-        "more."
+    text = (
+        f"Use {chosen}. Its balanced accuracy is {evidence.mean(chosen):.1f} % (90 % interval {low:.1f} to {high:.1f})"
     )
+    if chosen == best:
+        text += ", the best of all methods."
+    elif behind < _SHOWN:
+        text += f", as good as the best, {best}, which costs more."
+    else:
+        text += f"; the best, {best}, has {behind:.1f} points more, which is within the noise."
+    if not can_tell:
+        text += (
+            " The validation samples alone are too few to choose by. The choice also rests on how the methods compared "
+            "on other data."
+        )
+    return text
 
 
 def _gain(evidence: Evidence, chosen: str, group: str) -> str:
     estimate, low, high = evidence.difference(chosen, BASELINE, group)
     if np.isnan(estimate):
         return f"There are no validation samples of the {group} classes."
+    if abs(estimate) < _SHOWN:
+        return f"On the {group} classes it is level with {BASELINE} (90 % interval {low:+.1f} to {high:+.1f})."
     verb = "gains" if estimate >= 0 else "loses"
     certain = "" if low > 0 or high < 0 else ", so it may be noise"
     return (

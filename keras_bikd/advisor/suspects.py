@@ -6,6 +6,8 @@ import numpy as np
 
 __all__ = ["Suspect", "Suspects", "suspects_of"]
 
+_SURE = 0.5  # margin above which a suspect counts: an undertrained student suspects many, and is sure of few
+
 
 class Suspect(NamedTuple):
     """A sample whose label looks wrong.
@@ -31,7 +33,7 @@ class Suspects(NamedTuple):
     Attributes:
         samples: The `Suspect`s.
         looked_at: Number of samples that were looked at.
-        share: Share of suspects among those looked at.
+        share: Share of those looked at whose suggested class is more probable by half at least.
     """
 
     samples: list[Suspect]
@@ -76,4 +78,4 @@ def suspects_of(positions: np.ndarray, labels: np.ndarray, probabilities: np.nda
         Suspect(int(positions[i]), int(labels[i]), int(suggested[i]), float(margin[i]), bool(held_out[i]))
         for i in found
     ]
-    return Suspects(samples, len(labels), len(found) / len(labels))
+    return Suspects(samples, len(labels), float((margin[found] >= _SURE).sum() / len(labels)))

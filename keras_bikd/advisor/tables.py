@@ -304,7 +304,7 @@ def _useful(features: Table) -> Table:
     useful = {name: features[name] for name, reason in found.items() if reason is None}
     reasons = {reason: [name for name, own in found.items() if own == reason] for reason in found.values() if reason}
     for reason, names in reasons.items():
-        warnings.warn(f"{len(names)} columns are left out, because {reason}: {_listed(names)}.", stacklevel=3)
+        warnings.warn(f"These columns are left out, because {reason}: {_listed(names)}.", stacklevel=3)
     if not useful:
         raise ValueError(f"No column besides the label can help: {_listed(list(features))} were left out.")
     return useful

@@ -25,6 +25,7 @@ __all__ = [
     "processes",
     "run_step",
     "snapshot",
+    "traced_once",
     "value_and_grad",
     "variable_scope",
     "vjp",
@@ -55,6 +56,11 @@ def value_and_grad(function: Callable[..., Any], primals: list[Tensor]) -> tuple
         `((value, aux), gradients)`, one gradient per primal.
     """
     return jax.value_and_grad(function, has_aux=True)(primals)
+
+
+def traced_once(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return `function`: only TensorFlow shares the traces of what is called several times."""
+    return function
 
 
 def cond(predicate: Tensor, compute: Callable[[], Any], otherwise: Callable[[], Any]) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 import tensorflow as tf
+from keras import tree
 
 from keras_bikd.types import Batch, Logs, Tensor
 
@@ -20,6 +21,7 @@ __all__ = [
     "processes",
     "run_step",
     "snapshot",
+    "traced_once",
     "value_and_grad",
     "variable_scope",
     "vjp",
@@ -38,22 +40,57 @@ def vjp(function: Callable[..., Any], primals: list[Tensor]) -> tuple[tuple[Tens
         output to leave out. It returns one gradient per primal, or only those with the indices `wanted`. It can be
         called several times, and differentiated.
     """
-    with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
-        tape.watch(primals)
+    recorded = None if _in_plain_graph() else tf.GradientTape(persistent=True, watch_accessed_variables=False)
+    with recorded or contextlib.nullcontext():
+        if recorded is not None:
+            recorded.watch(primals)
         outputs, aux = function(primals)
+    # Under a persistent tape, a graph of `traced_once` would be made ready for gradients of any order.
+    differentiate = tf.gradients if recorded is None else recorded.gradient
 
     def pullback(cotangents: Sequence[Tensor | None], wanted: Sequence[int] | None = None) -> list[Tensor]:
         pulled = [(output, cotangent) for output, cotangent in zip(outputs, cotangents) if cotangent is not None]
-        gradients = tape.gradient(
+        gradients = differentiate(
             [output for output, _ in pulled],
             primals if wanted is None else [primals[i] for i in wanted],
-            output_gradients=[cotangent for _, cotangent in pulled],
+            [cotangent for _, cotangent in pulled],
             unconnected_gradients=tf.UnconnectedGradients.ZERO,
         )
         # The gradient of an embedding is sparse: it cannot be scaled, and its sum over replicas has no gradient.
         return [tf.convert_to_tensor(gradient) for gradient in gradients]
 
     return outputs, aux, pullback
+
+
+def _in_plain_graph() -> bool:
+    """Whether a graph is being built, for one device: a graph inside a replica cannot wait for the other replicas."""
+    return not tf.executing_eagerly() and not tf.distribute.has_strategy()
+
+
+def traced_once(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a graph of its own of a function that a step calls several times, since to trace a network takes seconds.
+
+    Args:
+        function: Maps `(primals, *others)` to `(outputs, aux)`, a pure function of tensors.
+
+    Returns:
+        The function, traced once for all arguments of the same shapes. So is its gradient, which flows from `outputs`
+        to `primals` alone. Eagerly, and under `tf.distribute`, the function as it is.
+    """
+    if not _in_plain_graph():
+        return function
+
+    @tf.function(autograph=False)
+    def graph(primals: list[Tensor], *others: Any) -> tuple[Any, Any]:
+        # The gradient of such a graph has that of every output, with zeros for those that it is not asked for.
+        outputs, aux = function(primals, *tree.map_structure(_constant, others))
+        return outputs, tree.map_structure(_constant, aux)
+
+    return graph
+
+
+def _constant(leaf: Any) -> Any:
+    return tf.stop_gradient(leaf) if isinstance(leaf, tf.Tensor) else leaf
 
 
 def value_and_grad(function: Callable[..., Any], primals: list[Tensor]) -> tuple[tuple[Tensor, Any], list[Tensor]]:

@@ -21,6 +21,7 @@ __all__ = [
     "processes",
     "run_step",
     "snapshot",
+    "traced_once",
     "value_and_grad",
     "variable_scope",
     "vjp",
@@ -75,6 +76,11 @@ def _gradients(
 def _detached(structure: Any) -> Any:
     """The values alone: what they were computed from can be freed."""
     return tree.map_structure(lambda leaf: leaf.detach() if torch.is_tensor(leaf) else leaf, structure)
+
+
+def traced_once(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return `function`: only TensorFlow shares the traces of what is called several times."""
+    return function
 
 
 def cond(predicate: Tensor, compute: Callable[[], Any], otherwise: Callable[[], Any]) -> Any:

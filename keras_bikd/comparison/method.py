@@ -34,6 +34,8 @@ class Method:
         meta_in_train: Whether student and teacher also train on the meta images, as in `keras_bikd.data.load`.
         budget: Number of training steps, as a multiple of the setting's.
         meta_share: Size of a meta batch, as a share of the setting's batch size.
+        teacher_views: Number of views of every training image whose teacher logits are computed once and stored, as
+            `keras_bikd.data.precompute_teacher` does. By default the teacher runs in every step.
 
     Raises:
         ValueError: If a field is not data, or out of range.
@@ -56,6 +58,7 @@ class Method:
     meta_in_train: bool | float = False
     budget: int = 1
     meta_share: float = 1.0
+    teacher_views: int | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, Call):
@@ -66,6 +69,8 @@ class Method:
         checks.one_of("Method", "teacher", self.teacher, TEACHERS)
         checks.positive_integer("Method", "budget", self.budget)
         checks.positive_number("Method", "meta_share", self.meta_share)
+        if self.teacher_views is not None:
+            checks.positive_integer("Method", "teacher_views", self.teacher_views)
         for field in dataclasses.fields(self):
             try:
                 config_of(getattr(self, field.name))

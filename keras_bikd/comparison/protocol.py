@@ -14,7 +14,7 @@ from keras_bikd import results
 from keras_bikd.comparison.calls import Parts, make
 from keras_bikd.comparison.method import Method
 from keras_bikd.comparison.setting import EPOCHS, Cell, Setting, load_data, network, sgd, steps_of
-from keras_bikd.comparison.teachers import teacher_of
+from keras_bikd.comparison.teachers import stored_teacher, teacher_of
 from keras_bikd.data import LongTailedData
 from keras_bikd.feed import batches
 from keras_bikd.types import Logs
@@ -76,13 +76,17 @@ def _run(cell: Cell, setting: Setting, method: Method, folder: pathlib.Path, bef
     data = load_data(setting, cell, meta_share=method.meta_share, **drawn)
     clean_meta = load_data(setting, cell, augmented=False, **drawn).meta
     teacher, teacher_counts = teacher_of(cell, setting, method, data, folder)
+    train = data.train
+    if method.teacher_views is not None:
+        stored = stored_teacher(cell, method, teacher, data, folder)
+        teacher, train = stored.teacher, stored.batches(setting.batch_size)
     keras.utils.set_random_seed(cell.seed)
     parts = Parts(
         student=network(setting.student, data),
         teacher=teacher,
         counts=data.class_counts.tolist(),
         teacher_counts=teacher_counts,
-        train=data.train.repeat(),
+        train=train.repeat(),
         meta=data.meta,
         clean_meta=clean_meta,
         num_classes=data.num_classes,

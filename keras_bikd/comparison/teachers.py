@@ -14,7 +14,7 @@ from keras_bikd.long_tail import class_groups
 from keras_bikd.losses import BalancedSoftmaxLoss, hard_loss
 from keras_bikd.models.experts import Experts
 
-__all__ = ["teacher_of"]
+__all__ = ["stored_teacher", "teacher_of"]
 
 
 def teacher_of(
@@ -36,8 +36,7 @@ def teacher_of(
     if method.meta_in_train != in_train:  # a share is for the student; the teacher sees every image once per pass
         data = load_data(setting, cell, meta_in_train=in_train)
     counts = data.class_counts.tolist()
-    name = f"teacher_{method.teacher}{'_meta' if in_train else ''}_{cell.seed}{'_quick' if cell.quick else ''}"
-    path = folder / f"{name}.keras"
+    path = _path(cell, method, folder)
     protocol = path.with_suffix(".setting.json")
     if path.with_suffix(".json").exists() and results.load_row(protocol) == setting.config():  # written last
         long_tailed.check_manifest(path.with_suffix(".json"), data)
@@ -49,12 +48,35 @@ def teacher_of(
         own = load_data(setting, cell, meta_in_train=in_train)  # the student's stream must stay at its beginning
         teacher = _train_teacher(cell, setting, own, losses[method.teacher], steps_of(setting, own, cell))
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.with_suffix(".json").unlink(missing_ok=True)  # it belongs to the teacher before
+    for stale in (path.with_suffix(".json"), *folder.glob(f"{path.stem}_views_*")):  # of the teacher before
+        stale.unlink(missing_ok=True)
     with atomic_write(path) as unfinished:
         teacher.save(unfinished)
     results.save_row(protocol, setting.config())
     long_tailed.save_manifest(path.with_suffix(".json"), data)
     return teacher, counts
+
+
+def stored_teacher(
+    cell: Cell, method: Method, teacher: keras.Model, data: long_tailed.LongTailedData, folder: pathlib.Path
+) -> long_tailed.PrecomputedTeacher:
+    """Compute the logits of the teacher of a cell, or find them in the file next to it.
+
+    Args:
+        cell: The `Cell`.
+        method: Its `Method`, with `teacher_views`.
+        teacher: What `teacher_of` returned.
+        data: The images of the student.
+        folder: Where teachers are kept.
+    """
+    path = _path(cell, method, folder)
+    path = path.with_name(f"{path.stem}_views_{method.teacher_views}.npy")
+    return long_tailed.precompute_teacher(teacher, data, path, views=method.teacher_views or 1)
+
+
+def _path(cell: Cell, method: Method, folder: pathlib.Path) -> pathlib.Path:
+    options = f"{'_meta' if method.meta_in_train else ''}_{cell.seed}{'_quick' if cell.quick else ''}"
+    return folder / f"teacher_{method.teacher}{options}.keras"
 
 
 def _train_teacher(

@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -14,6 +14,8 @@ __all__ = ["HELD_OUT", "IndexedRecords", "StreamedRecords", "prepared_builder", 
 
 HELD_OUT = "held_out"
 """The split of samples for meta and validation sets alone."""
+
+_LABELS = 256  # records that are read at a time where their labels are needed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,13 +94,16 @@ class StreamedRecords(_Records):
 class IndexedRecords(_Records):
     """The records by their index, without TensorFlow. The order is that of `StreamedRecords`."""
 
-    def split(self, split: str) -> Sequence[dict[str, Any]]:
-        """The records of a split."""
+    def split(self, split: str) -> Any:
+        """The records of a split, a sequence of dicts."""
         return self.builder.as_data_source(split=split, decoders=self._encoded())
 
     def labels(self, split: str) -> np.ndarray:
         """The label of every record of a split."""
-        return np.array([record[self.label_key] for record in self.split(split)], "int64")
+        records = self.split(split)
+        # Many at a time, which takes a quarter of the time of one by one.
+        parts = (range(i, min(i + _LABELS, len(records))) for i in range(0, len(records), _LABELS))
+        return np.array([own[self.label_key] for part in parts for own in records.__getitems__(list(part))], "int64")
 
     def has_labels(self, split: str) -> bool:
         """As for `StreamedRecords`."""

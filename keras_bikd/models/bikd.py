@@ -1,5 +1,6 @@
 """`BiKDModel`: Algorithm 1 of the paper as the `train_step` of a Keras model."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -241,7 +242,8 @@ class BiKDModel(MetaGuidedModel):
 
     def virtual_step(self, batch: Batch, meta_batch: Batch, is_due: Tensor | None = None) -> VirtualStep:
         """One step of a virtual student and its hypergradient (lines 5-11). Changes no state."""
-        problem = self.problem
+        by_difference = self.hypergradient_form != "exact"
+        problem = dataclasses.replace(self.problem, traced_once=by_difference)
         lower_level = problem.lower_level(batch)
         return one_step_hypergradient(
             lower_level.at,
@@ -253,7 +255,7 @@ class BiKDModel(MetaGuidedModel):
             learning_rate=self.optimizer.learning_rate / loss_scale(self.student_optimizer),
             moved=self._moved_variables(),
             is_due=is_due,
-            difference=None if self.hypergradient_form == "exact" else lower_level.difference,
+            difference=lower_level.difference if by_difference else None,
         )
 
     def weigh(self, phi: list[Tensor], forward: Forward) -> Tensor:

@@ -1,13 +1,14 @@
 """The two levels of Algorithm 1 as functions of the student's parameters, `theta`."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import keras
 from keras import ops
 
-from keras_bikd.backend import all_reduce_sum, num_replicas, snapshot
+from keras_bikd.backend import all_reduce_sum, num_replicas, snapshot, traced_once
 from keras_bikd.bilevel.hypergradient import Difference, VirtualStep
 from keras_bikd.bilevel.optimizer import loss_scale
 from keras_bikd.losses import class_logits, hard_loss, soft_loss
@@ -58,6 +59,8 @@ class Problem:
         meta_loss: `"hard"`, `"soft"` or `"mixed"`.
         temperature: Temperature of the soft meta loss.
         optimizer: Optimizer of the student, whose loss scale multiplies the gradients of the lower level.
+        traced_once: Whether the student is traced once for all of its passes. It makes the first step shorter, unless
+            there are second derivatives, whose graph it makes larger.
     """
 
     student: keras.Model
@@ -66,6 +69,7 @@ class Problem:
     meta_loss: str
     temperature: float
     optimizer: keras.optimizers.Optimizer
+    traced_once: bool = False
 
     def lower_level(self, batch: Batch) -> "LowerLevel":
         """The losses of every training sample as functions of `theta` (lines 5-7)."""
@@ -112,13 +116,27 @@ class Problem:
         self, theta: list[Tensor], state: list[Tensor], x: Any
     ) -> tuple[Tensor, Tensor | None, list[Tensor]]:
         """The student in training mode as a pure function of its variables: `(logits, penalty, new_state)`."""
+        # The gradient of a shared trace is that of all its outputs: for a penalty it takes a whole backward pass.
+        if self.traced_once and not self.student.losses:
+            (logits, penalty), new_state = self._shared(theta, state, x)
+            if penalty is None:
+                return logits, penalty, new_state
+        (logits, penalty), new_state = self._run(theta, state, x)
+        return logits, penalty, new_state
+
+    @functools.cached_property
+    def _shared(self) -> Callable[..., Any]:
+        return traced_once(self._run)
+
+    def _run(self, theta: list[Tensor], state: list[Tensor], x: Any) -> tuple[tuple[Tensor, Tensor | None], Any]:
         student = self.student
         variables = [*student.trainable_variables, *self._state]
         with keras.StatelessScope(state_mapping=zip(variables, [*theta, *state]), collect_losses=True) as scope:
             logits = student(x, training=True)
             losses = [ops.sum(ops.cast(loss, keras.config.floatx())) for loss in student.losses]
-        new_state = [scope.get_current_value(variable) for variable in self._state]
-        return logits, sum(losses) if losses else None, new_state
+        return (logits, sum(losses) if losses else None), [
+            scope.get_current_value(variable) for variable in self._state
+        ]
 
     def cotangents(self, weights: Tensor, forward: Forward) -> tuple[Tensor, None]:
         """The factor of every loss in the (scaled) batch loss (line 7); the virtual step leaves out the penalty."""

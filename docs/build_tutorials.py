@@ -54,7 +54,7 @@ def write_page(source, notebook):
                 title, _, rest = cell.source.partition("\n")
                 parts[0] = f"{title}\n\n[Download the notebook]({source.stem}.ipynb){{ .md-button }}\n{rest}"
             continue
-        parts.append(f"```python\n{cell.source}\n```")
+        parts.append(f"```python\n{cell.source.strip()}\n```")
         parts += [part for output in joined(cell.outputs) if (part := shown(output, source.stem, images))]
     source.with_suffix(".md").write_text("\n\n".join(parts) + "\n")
 

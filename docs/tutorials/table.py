@@ -132,9 +132,10 @@ findings.report("table/report.html")
 # ## Probabilities
 #
 # A student that was trained with class counts predicts as if both classes were
-# equally frequent. That is what balanced accuracy asks for. If you need the
-# probability of a positive row in data as skewed as the training rows, add the
-# log of the ratio of the class counts to the logit.
+# equally frequent. That is what balanced accuracy asks for. For a first
+# estimate of the probability in data as skewed as the training rows, add the
+# log of the ratio of the class counts to the logit. Calibrate it on held-out
+# rows before you rely on it.
 
 # %%
 student = findings.student()

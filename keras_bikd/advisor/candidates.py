@@ -77,8 +77,6 @@ _STUDIES = {
     SAFE_DEFAULT: (0.0, 1.0),
     "BiKD in two runs": (2.0, 2.0),
 }
-_UNCORRECTED = {BASELINE, "KD", "BiKD as published"}  # they know nothing of the class counts
-
 _WITHOUT_TEACHER = {"CrossEntropy", "BalancedSoftmax", "LogitAdjustment"}
 
 
@@ -93,22 +91,26 @@ def needs_teacher(method: Method) -> bool:
     return objective.get("call", "").rpartition(".")[2] not in _WITHOUT_TEACHER
 
 
-def expected(name: str, imbalance_factor: float) -> tuple[float, float]:
+def expected(name: str, imbalance_factor: float, teacher_imbalance: float) -> tuple[float, float]:
     """What the studies say of a method before any of the data are seen.
 
     Args:
         name: Name of a method.
         imbalance_factor: Largest class count over smallest.
+        teacher_imbalance: Likewise, of what the teacher was trained on.
 
     Returns:
         Points of balanced accuracy that it is ahead of BiKD with class counts, and the standard deviation over data
         sets. Of a method that no study has, nothing is expected: 0, and a wide deviation.
 
     Examples:
-        >>> expected("balanced softmax", 100), expected("my own", 100)
+        >>> expected("balanced softmax", 100, 100), expected("my own", 100, 100)
         ((-3.0, 5.0), (0.0, 30.0))
+        >>> expected("KD", 100, 1)[0] == 0  # a teacher without a bias needs no correction
+        True
     """
     ahead, deviation = _STUDIES.get(name, (0.0, 30.0))
+    factor = {BASELINE: imbalance_factor, "KD": teacher_imbalance, "BiKD as published": teacher_imbalance}.get(name)
     # Without an imbalance, there is nothing to be corrected; the studies have factors of fifty and more.
-    grown = min(math.log(max(imbalance_factor, 1.0)) / math.log(50), 1.0) if name in _UNCORRECTED else 1.0
+    grown = 1.0 if factor is None else min(math.log(max(factor, 1.0)) / math.log(50), 1.0)
     return ahead * grown, deviation

@@ -218,7 +218,16 @@ class Comparison:
         return is_default and self.data.meta is not None and findings.labels_look_wrong
 
     def _findings(self, methods: dict[str, Method]) -> Findings:
-        return Findings(self.kept, self.data.train, self.rounds, methods, test=self.data.test, failures=self.failures)
+        trained = self.networks.trained_teacher
+        return Findings(
+            self.kept,
+            self.data.train,
+            self.rounds,
+            methods,
+            test=self.data.test,
+            failures=self.failures,
+            teacher_counts=None if trained is None else trained[1],
+        )
 
     def _train_all(self, methods: dict[str, Method], steps: int, progress: Progress) -> None:
         task = self._task(steps)

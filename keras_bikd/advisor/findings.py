@@ -66,6 +66,7 @@ class Findings:
         methods: Name to `Method`, from the cheapest to the dearest.
         test: Test samples, or `None`.
         failures: Trainings that failed.
+        teacher_counts: Class counts of the training of a given teacher; by default those of the training samples.
 
     Attributes:
         rows: A dict for every finished training: `method`, `seed`, `validation` (balanced accuracy in per cent),
@@ -85,9 +86,11 @@ class Findings:
         *,
         test: Subset | None = None,
         failures: Sequence[Failure] = (),
+        teacher_counts: Sequence[int] | None = None,
     ) -> None:
         self.kept, self.train, self.rounds, self.test = kept, train, dict(rounds), test
         self.failures = list(failures)
+        self.teacher_counts = train.class_counts if teacher_counts is None else np.asarray(teacher_counts)
         self.command: str | None = None
         complete = [name for name in methods if all(kept.row(name, seed) for seed in rounds)]
         if not complete:
@@ -264,8 +267,8 @@ class Findings:
     def _recommendation(self) -> Recommendation:
         seconds = {name: self.seconds(name) for name in self.methods}
         with_teacher = {name: needs_teacher(method) for name, method in self.methods.items()}
-        imbalance = float(self.class_counts.max() / self.class_counts.min())
-        found = recommend(self.evidence, imbalance, seconds, self.teacher_seconds(), with_teacher)
+        factors = _imbalance(self.class_counts), _imbalance(self.teacher_counts)
+        found = recommend(self.evidence, factors, seconds, self.teacher_seconds(), with_teacher)
         if self.labels_look_wrong:
             found.sentences.append(self._about_labels())
         return found
@@ -278,6 +281,10 @@ class Findings:
                 "two runs can be compared as well."
             )
         return share
+
+
+def _imbalance(class_counts: np.ndarray) -> float:
+    return float(class_counts.max() / max(class_counts.min(), 1))
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:

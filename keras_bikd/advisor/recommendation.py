@@ -37,7 +37,7 @@ class Recommendation:
 
 def recommend(
     evidence: Evidence,
-    imbalance_factor: float,
+    imbalance_factors: tuple[float, float],
     seconds: Mapping[str, float],
     teacher_seconds: float,
     with_teacher: Mapping[str, bool],
@@ -53,7 +53,7 @@ def recommend(
 
     Args:
         evidence: The `Evidence`; its methods stand from the cheapest to the dearest.
-        imbalance_factor: Largest class count over smallest.
+        imbalance_factors: Largest class count over smallest, of the training samples and of those of the teacher.
         seconds: Method to seconds of a training.
         teacher_seconds: Seconds of the training of a teacher; 0 if it was there.
         with_teacher: Method to whether it learns from a teacher.
@@ -64,7 +64,7 @@ def recommend(
     seen = np.array([evidence.mean(name) for name in evidence.methods])
     noise = np.cov(evidence.draws, rowvar=False).reshape(len(seen), len(seen))
     by_data = _cheapest_within_noise(seen, noise)
-    choice = _cheapest_within_noise(*_weighed(evidence.methods, seen, noise, imbalance_factor))
+    choice = _cheapest_within_noise(*_weighed(evidence.methods, seen, noise, imbalance_factors))
     chosen, can_tell = evidence.methods[choice], choice == by_data
     sentences = [_headline(evidence, chosen, can_tell)]
     if BASELINE in evidence.methods and chosen != BASELINE:
@@ -76,13 +76,13 @@ def recommend(
 
 
 def _weighed(
-    methods: Sequence[str], seen: np.ndarray, noise: np.ndarray, imbalance_factor: float
+    methods: Sequence[str], seen: np.ndarray, noise: np.ndarray, imbalance_factors: tuple[float, float]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Scores and their covariance, once what was seen and what was expected are weighed by their precision.
 
     The level that all methods share is unknown before: only their differences are expected.
     """
-    ahead, deviations = (np.array(column) for column in zip(*(expected(name, imbalance_factor) for name in methods)))
+    ahead, deviations = (np.array(column) for column in zip(*(expected(name, *imbalance_factors) for name in methods)))
     before = np.diag(deviations**2) + _ANY_LEVEL**2
     gain = before @ np.linalg.inv(before + noise)
     return ahead + gain @ (seen - ahead), before - gain @ before

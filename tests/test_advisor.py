@@ -19,6 +19,7 @@ from keras_bikd.advisor import comparing, evidence, recommendation, suspects
 from keras_bikd.advisor.holdout import balanced, divide
 from keras_bikd.advisor.kept import Kept
 from keras_bikd.advisor.samples import Batches, Samples, samples_of
+from models import tensorflow_only
 
 COUNTS = (40, 20, 8, 3)
 
@@ -127,6 +128,22 @@ def test_the_augmentation_of_a_batch_depends_on_its_seed_and_number():
     first, again, other = (Batches(subset, 8, steps=2, seed=seed, augment=noise)[1][0] for seed in (0, 0, 1))
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
+
+
+@tensorflow_only
+def test_strings_are_trained_on(tmp_path):
+    words = np.array(["good thing", "bad thing"] * 20, dtype=object)
+    vectorize = keras.layers.TextVectorization(5, output_sequence_length=2)
+    vectorize.adapt(words)
+
+    def reader():
+        layers = [keras.Input((), dtype="string"), vectorize, keras.layers.Embedding(5, 4), keras.layers.Flatten()]
+        return keras.Sequential([*layers, keras.layers.Dense(2)])
+
+    methods = ("cross-entropy", "BiKD with class counts")
+    protocol = bikd.Protocol(methods=methods, seeds=(0,), steps=10)
+    found = bikd.compare((words, np.arange(40) % 2), reader, reader, folder=tmp_path, protocol=protocol)
+    assert list(found.methods) == list(methods)
 
 
 @pytest.mark.parametrize("kind", ["arrays", "one-hot", "tuple of inputs", "batches", "source"])

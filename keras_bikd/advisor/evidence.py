@@ -159,7 +159,7 @@ def _drawn_recalls(judged: Judged, num_classes: int, random: np.random.Generator
             continue
         likely = (own + everywhere) / (total + 1)
         drawn = random.multinomial(total + 1, likely, size=_DRAWS) / (total + 1)
-        columns.append((drawn - likely + own / total) @ kinds)  # around the share that was seen
+        columns.append(np.clip((drawn - likely + own / total) @ kinds, 0, 1))  # around the share that was seen
     return np.stack(columns, axis=-1)
 
 

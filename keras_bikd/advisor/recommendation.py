@@ -106,7 +106,7 @@ def _headline(evidence: Evidence, chosen: str, can_tell: bool) -> str:
     if chosen == best:
         text += ", the best of all methods."
     elif behind < _SHOWN:
-        text += f", as good as the best, {best}, which costs more."
+        text += f", as good as that of {best}."
     else:
         text += f"; the best, {best}, has {behind:.1f} points more, which is within the noise."
     if not can_tell:

@@ -175,7 +175,18 @@ class Batches(keras.utils.PyDataset):
         inputs, labels = self.subset.samples.inputs(chosen), self.subset.samples.labels[chosen]
         if self.augment is not None:
             inputs = keras.ops.convert_to_numpy(self.augment(inputs, np.array([self.seed, index])))
-        return inputs, labels
+        return tree.map_structure(_readable, inputs), labels
+
+    def filled(self, index: int) -> Any:
+        """Inputs of a batch that is never smaller than the others: the last one repeats its samples."""
+        chosen = self.subset.ids[self.order[index * self.batch_size : (index + 1) * self.batch_size]]
+        return tree.map_structure(_readable, self.subset.samples.inputs(np.resize(chosen, self.batch_size)))
+
+
+def _readable(array: Any) -> Any:
+    """An array that Keras reads from a `PyDataset`; strings, which it does not, as a tensor."""
+    is_text = isinstance(array, np.ndarray) and array.dtype == object
+    return keras.ops.convert_to_tensor(array, dtype="string") if is_text else array
 
 
 def samples_of(argument: str, data: Any, class_names: Sequence[str] | None = None) -> Samples:

@@ -220,15 +220,9 @@ class _Curve(keras.callbacks.Callback):
 
 def logits_of(model: keras.Model, batches: Batches) -> np.ndarray:
     """Logits of all samples, float32 of shape `(samples, classes)`, in their order."""
-    size = batches.batch_size
-    logits = [class_logits(model.predict_on_batch(_filled(batches[i][0], size))) for i in range(len(batches))]
+    logits = [class_logits(model.predict_on_batch(batches.filled(i))) for i in range(len(batches))]
     found = np.concatenate([np.asarray(ops.convert_to_numpy(part), "float32") for part in logits])
-    return found[: len(batches.order)]
-
-
-def _filled(inputs: Any, size: int) -> Any:
-    """A batch of this size: a smaller one repeats its rows, because the model is compiled for every size."""
-    return tree.map_structure(lambda array: array[np.resize(np.arange(len(array)), size)], inputs)
+    return found[: len(batches.order)]  # the model is compiled for one size of batches
 
 
 def _some(subset: Subset, count: int, seed: int) -> Subset:

@@ -58,7 +58,7 @@ class Evidence:
         """How much better a method is than another, in points: `(estimate, low, high)`, a 90 % interval."""
         draws = self.draws if group is None else self.group_draws[group]
         own, its = (draws[:, self.methods.index(name)] for name in (method, other))
-        low, high = np.percentile(own - its, [5, 95])
+        low, high = np.clip(np.percentile(own - its, [5, 95]), -100, 100)
         classes = np.arange(len(self.counts)) if group is None else self.groups[group]
         seen = classes[self.counts[classes] > 0]
         if not len(seen):
@@ -68,7 +68,7 @@ class Evidence:
 
     def interval(self, method: str) -> tuple[float, float]:
         """A 90 % interval of the balanced accuracy of a method."""
-        low, high = np.percentile(self.draws[:, self.methods.index(method)], [5, 95])
+        low, high = np.clip(np.percentile(self.draws[:, self.methods.index(method)], [5, 95]), 0, 100)
         return float(low), float(high)
 
     def standard_error(self, method: str, other: str) -> float:
@@ -159,7 +159,7 @@ def _drawn_recalls(judged: Judged, num_classes: int, random: np.random.Generator
             continue
         likely = (own + everywhere) / (total + 1)
         drawn = random.multinomial(total + 1, likely, size=_DRAWS) / (total + 1)
-        columns.append(np.clip((drawn - likely + own / total) @ kinds, 0, 1))  # around the share that was seen
+        columns.append((drawn - likely + own / total) @ kinds)  # around the share that was seen
     return np.stack(columns, axis=-1)
 
 

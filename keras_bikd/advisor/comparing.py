@@ -18,7 +18,7 @@ from keras_bikd.advisor.kept import Kept
 from keras_bikd.advisor.progress import Progress
 from keras_bikd.advisor.protocol import Protocol
 from keras_bikd.advisor.timing import TIMED_STEPS, Timing, steps_within, timed
-from keras_bikd.advisor.training import EPOCHS, Task, train_student, train_teacher
+from keras_bikd.advisor.training import EPOCHS, Task, clear_session, train_student, train_teacher
 from keras_bikd.comparison import Method
 
 __all__ = ["Comparison", "compare"]
@@ -66,6 +66,7 @@ def compare(
 
     Examples:
         >>> import tempfile, numpy as np
+        >>> keras.config.disable_interactive_logging()  # no progress bar
         >>> random = np.random.default_rng(0)
         >>> y = np.repeat([0, 1, 2], [60, 20, 8])
         >>> x = random.normal(size=(88, 4)).astype("float32") + y[:, None]
@@ -76,6 +77,7 @@ def compare(
         >>> findings = compare((x, y), network, folder=tempfile.mkdtemp(), protocol=protocol)
         >>> sorted({row["method"] for row in findings.rows})
         ['balanced softmax', 'cross-entropy']
+        >>> keras.config.enable_interactive_logging()
     """
     return Comparison(
         data,
@@ -185,7 +187,7 @@ class Comparison:
 
                 with contextlib.suppress(Exception):
                     found[name] = timed(training)
-            keras.utils.clear_session()
+            clear_session()
         return found
 
     def _default_steps(self) -> int:
@@ -240,7 +242,7 @@ class Comparison:
                 with self._attempt(name, seed), progress.training(f"{name}, seed {seed}", runs * steps) as watch:
                     if not self.kept.row(name, seed):
                         self.kept.save(name, seed, train_student(task, method, division, seed, teacher, watch))
-                keras.utils.clear_session()
+                clear_session()
 
     def _teacher(
         self, task: Task, division: Division, seed: int, progress: Progress

@@ -12,6 +12,7 @@ import numpy as np
 from keras_bikd.advisor.candidates import needs_teacher
 from keras_bikd.advisor.protocol import Protocol
 from keras_bikd.advisor.samples import Batches, Samples, Subset, of_long_tailed, samples_of
+from keras_bikd.advisor.training import clear_session
 from keras_bikd.comparison import Method
 
 __all__ = ["Data", "GivenTeacher", "Networks", "chosen_methods", "data_of", "networks_of"]
@@ -71,7 +72,7 @@ class Networks(NamedTuple):
 
     def hashes(self) -> dict[str, str]:
         """What tells these networks from others; weights are not part of it."""
-        keras.utils.clear_session()  # layers are numbered from the start
+        clear_session()  # layers are numbered from the start
         return {role: _architecture(model) for role, model in self.made().items()}
 
 

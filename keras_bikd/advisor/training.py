@@ -19,7 +19,7 @@ from keras_bikd.metrics import BalancedAccuracy
 from keras_bikd.models import BiKDModel
 from keras_bikd.types import Logs, Tensor
 
-__all__ = ["Builder", "Task", "Trained", "logits_of", "train_student", "train_teacher"]
+__all__ = ["Builder", "Task", "Trained", "clear_session", "logits_of", "train_student", "train_teacher"]
 
 EPOCHS = 10
 """Points of every training curve."""
@@ -84,6 +84,14 @@ class _NoTeacher(keras.Model):
     def call(self, inputs: Any) -> Tensor:
         rows = ops.shape(tree.flatten(inputs)[0])[0]
         return ops.zeros((rows, self.num_classes))
+
+
+def clear_session() -> None:
+    """Free what the last training has left; the interactive logging of Keras stays as it is, on or off."""
+    is_on = keras.config.is_interactive_logging_enabled()
+    keras.utils.clear_session()
+    if not is_on:
+        keras.config.disable_interactive_logging()
 
 
 def train_teacher(task: Task, builder: Builder, division: Division, seed: int, *watchers: Any) -> Trained:

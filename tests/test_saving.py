@@ -55,7 +55,8 @@ def test_a_reference_trains_as_the_teacher_itself(teacher_file):
         models.reseed()
         results.append(trained(teacher).student.get_weights())
     for a, b in zip(*results):
-        np.testing.assert_array_equal(a, b)
+        # On JAX the two steps are compiled apart, and may differ in the last bit.
+        np.testing.assert_allclose(a, b, atol=1e-6)
 
 
 def test_another_teacher_under_the_same_name_is_refused(tmp_path, teacher_file):

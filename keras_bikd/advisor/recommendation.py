@@ -10,9 +10,11 @@ from keras_bikd.advisor.evidence import Evidence
 
 __all__ = ["Recommendation", "recommend"]
 
-EQUAL, MARGIN = 0.3, 1.0
-"""Points: what counts as equal, and what a cheaper method may lose at most."""
+EQUAL = 0.3
+"""Points: by how much more a cheaper method may be expected to fall behind the best."""
 
+_DRAWS = 4000
+_WORTH = 1.0  # points that a teacher must be able to gain
 _SHOWN = 0.05  # points, below which a difference is printed as 0.0
 _ANY_LEVEL = 100.0  # points: the deviation of a score of which nothing is known
 
@@ -44,8 +46,8 @@ def recommend(
 ) -> Recommendation:
     """Choose the cheapest method that is within noise of the best.
 
-    A cheaper method is preferred if it is behind by less than one standard error of the difference, and by less than
-    one point.
+    What a method risks is how far it may be behind the best of all, as the root mean square over all that the noise
+    leaves possible. The cheapest method is chosen that risks at most 0.3 points more than the one with the least risk.
 
     Few validation samples say little, so they are weighed against what was found on other data (`expected`): the larger
     the noise, the less they count. With many samples the expectation hardly matters; with very few, the methods with
@@ -89,11 +91,11 @@ def _weighed(
 
 
 def _cheapest_within_noise(scores: np.ndarray, covariance: np.ndarray) -> int:
-    """Position of the first method that is as good as the best, as far as one can tell."""
-    best = int(scores.argmax())
-    errors = np.sqrt(np.maximum(covariance[best, best] + np.diag(covariance) - 2 * covariance[best], 0))
-    allowed = np.maximum(EQUAL, np.minimum(errors, MARGIN))
-    return int(np.flatnonzero(scores[best] - scores <= allowed)[0])
+    """Position of the first method whose risk of falling behind is hardly larger than the least."""
+    possible = np.random.default_rng(0).multivariate_normal(scores, covariance, size=_DRAWS, method="eigh")
+    behind = possible.max(axis=1, keepdims=True) - possible
+    risk = np.sqrt((behind**2).mean(axis=0))
+    return int(np.flatnonzero(risk <= risk.min() + EQUAL)[0])
 
 
 def _headline(evidence: Evidence, chosen: str, can_tell: bool) -> str:
@@ -104,11 +106,11 @@ def _headline(evidence: Evidence, chosen: str, can_tell: bool) -> str:
         f"Use {chosen}. Its balanced accuracy is {evidence.mean(chosen):.1f} % (90 % interval {low:.1f} to {high:.1f})"
     )
     if chosen == best:
-        text += ", the best of all methods."
+        text += ", the highest of all methods."
     elif behind < _SHOWN:
         text += f", as good as that of {best}."
     else:
-        text += f"; the best, {best}, has {behind:.1f} points more, which is within the noise."
+        text += f"; the highest is that of {best}, {behind:.1f} points more, which is within the noise."
     if not can_tell:
         text += (
             " The validation samples alone are too few to choose by. The choice also rests on how the methods compared "
@@ -155,7 +157,7 @@ def _teacher(evidence: Evidence, with_teacher: Mapping[str, bool]) -> str | None
     estimate, low, high = evidence.difference(taught, alone)
     if low > 0:
         judged = "The teacher is worth its cost"
-    elif high < MARGIN:
+    elif high < _WORTH:
         judged = "The teacher is not worth its cost"
     else:
         judged = "Whether the teacher is worth its cost cannot be told from these samples"

@@ -6,7 +6,7 @@ import numpy as np
 
 __all__ = ["Suspect", "Suspects", "suspects_of"]
 
-_SURE = 0.5  # margin above which a suspect counts: an undertrained student suspects many, and is sure of few
+_SURE = 0.2  # margin above which a suspect counts: an undertrained student suspects many, and is sure of few
 
 
 class Suspect(NamedTuple):
@@ -33,7 +33,7 @@ class Suspects(NamedTuple):
     Attributes:
         samples: The `Suspect`s.
         looked_at: Number of samples that were looked at.
-        share: Share of those looked at whose suggested class is more probable by half at least.
+        share: Share of those looked at whose suggested class is more probable by a fifth at least.
     """
 
     samples: list[Suspect]

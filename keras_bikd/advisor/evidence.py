@@ -10,6 +10,7 @@ from keras_bikd.long_tail import class_groups
 __all__ = ["Evidence", "Judged", "evidence_of", "wilson"]
 
 _DRAWS = 2000
+_ADDED = 2  # samples of all classes, as Agresti and Coull (1998) add to the counts of a share
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,8 +81,8 @@ class Evidence:
 def evidence_of(rounds: Sequence[Judged], class_counts: np.ndarray) -> Evidence:
     """Score all methods, and draw rounds and validation samples again and again to see how much the scores vary.
 
-    In every draw, each class has as many samples as it has, drawn with replacement; one sample more is drawn from the
-    other classes, so that a class of a single sample is not thought to be certain.
+    In every draw, each class has as many samples as it has, drawn with replacement from its own and from two samples'
+    worth of all classes, so that a class of a single sample is not thought to be certain.
 
     Args:
         rounds: The rounds in which all methods were trained, at least one.
@@ -157,8 +158,8 @@ def _drawn_recalls(judged: Judged, num_classes: int, random: np.random.Generator
         if not total:
             columns.append(np.full((_DRAWS, right.shape[1]), np.nan))
             continue
-        likely = (own + everywhere) / (total + 1)
-        drawn = random.multinomial(total + 1, likely, size=_DRAWS) / (total + 1)
+        likely = (own + _ADDED * everywhere) / (total + _ADDED)
+        drawn = random.multinomial(total, likely, size=_DRAWS) / total
         columns.append((drawn - likely + own / total) @ kinds)  # around the share that was seen
     return np.stack(columns, axis=-1)
 

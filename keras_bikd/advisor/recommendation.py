@@ -5,13 +5,19 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from keras_bikd.advisor.candidates import BASELINE, expected
+from keras_bikd.advisor.candidates import BASELINE, SAFE_DEFAULT, TWO_RUNS, expected
 from keras_bikd.advisor.evidence import Evidence
 
 __all__ = ["Recommendation", "recommend"]
 
 EQUAL = 0.3
 """Points: by how much more a cheaper method may be expected to fall behind the best."""
+
+CLEARLY = 1.0
+"""Points: a method that is this much behind another is worse."""
+
+UNLIKELY = 0.1
+"""Probability of being worse than the safe default, above which the safe default is kept."""
 
 _DRAWS = 4000
 _WORTH = 1.0  # points that a teacher must be able to gain
@@ -48,6 +54,8 @@ def recommend(
 
     What a method risks is how far it may be behind the best of all, as the root mean square over all that the noise
     leaves possible. The cheapest method is chosen that risks at most 0.3 points more than the one with the least risk.
+    But the safe default is kept where that method could well be worse, with a probability above a tenth: BiKD with
+    class counts, or in two runs where it is compared.
 
     Few validation samples say little, so they are weighed against what was found on other data (`expected`): the larger
     the noise, the less they count. With many samples the expectation hardly matters; with very few, the methods with
@@ -65,8 +73,9 @@ def recommend(
     """
     seen = np.array([evidence.mean(name) for name in evidence.methods])
     noise = np.cov(evidence.draws, rowvar=False).reshape(len(seen), len(seen))
-    by_data = _cheapest_within_noise(seen, noise)
-    choice = _cheapest_within_noise(*_weighed(evidence.methods, seen, noise, imbalance_factors))
+    by_data = _cheapest_within_noise((), seen, noise)
+    weighed = _weighed(evidence.methods, seen, noise, imbalance_factors)
+    choice = _cheapest_within_noise(evidence.methods, *weighed)
     chosen, can_tell = evidence.methods[choice], choice == by_data
     sentences = [_headline(evidence, chosen, can_tell)]
     if BASELINE in evidence.methods and chosen != BASELINE:
@@ -90,12 +99,17 @@ def _weighed(
     return ahead + gain @ (seen - ahead), before - gain @ before
 
 
-def _cheapest_within_noise(scores: np.ndarray, covariance: np.ndarray) -> int:
-    """Position of the first method whose risk of falling behind is hardly larger than the least."""
+def _cheapest_within_noise(methods: Sequence[str], scores: np.ndarray, covariance: np.ndarray) -> int:
+    """Position of the method to choose, for scores with this covariance; a safe default is one of `methods`."""
     possible = np.random.default_rng(0).multivariate_normal(scores, covariance, size=_DRAWS, method="eigh")
     behind = possible.max(axis=1, keepdims=True) - possible
     risk = np.sqrt((behind**2).mean(axis=0))
-    return int(np.flatnonzero(risk <= risk.min() + EQUAL)[0])
+    choice = int(np.flatnonzero(risk <= risk.min() + EQUAL)[0])
+    # Two runs are compared only where many labels look wrong.
+    if safe := [methods.index(name) for name in (*TWO_RUNS, SAFE_DEFAULT) if name in methods]:
+        is_worse = possible[:, choice] < possible[:, safe[0]] - CLEARLY
+        choice = safe[0] if is_worse.mean() > UNLIKELY else choice
+    return choice
 
 
 def _headline(evidence: Evidence, chosen: str, can_tell: bool) -> str:

@@ -426,6 +426,22 @@ def test_a_trained_teacher_is_not_trained_again(tmp_path):
     assert all(np.array_equal(variable.numpy(), value) for variable, value in zip(given.variables, before))
 
 
+def test_another_trained_teacher_is_another_comparison():
+    """Its architecture is the same, and what it has learned is not."""
+    train = samples_of("data", arrays())
+    first, second = (advisor.given.networks_of(network, teacher(), train).hashes() for _ in range(2))
+    assert first["student"] == second["student"]
+    assert first["teacher"] != second["teacher"]
+
+
+def test_a_trained_teacher_is_the_same_whatever_its_layers_are_called():
+    train, first = samples_of("data", arrays()), teacher()
+    second = teacher()
+    second.set_weights(first.get_weights())
+    hashes = [advisor.given.networks_of(network, own, train).hashes() for own in (first, second)]
+    assert hashes[0] == hashes[1]
+
+
 def test_one_logit_is_enough_for_two_classes(tmp_path):
     x, y = arrays()
 

@@ -16,6 +16,7 @@ from keras_bikd.advisor.kept import Kept
 from keras_bikd.advisor.recommendation import Recommendation, recommend
 from keras_bikd.advisor.samples import Samples, Subset
 from keras_bikd.advisor.suspects import Suspects, suspects_of
+from keras_bikd.advisor.training import balanced_accuracy
 from keras_bikd.comparison import Method
 
 __all__ = ["TEACHER", "ClassAccuracy", "Failure", "Findings"]
@@ -234,7 +235,7 @@ class Findings:
         if part == "test" and self.test is None:
             return None
         labels, predicted = self.labels(seed, part), self.predicted(name, seed, part)
-        return 100 * float(np.mean([(predicted[labels == label] == label).mean() for label in np.unique(labels)]))
+        return 100 * balanced_accuracy(labels, predicted)
 
     def _judged(self, seed: int) -> Judged:
         division = self.rounds[seed]
@@ -246,6 +247,8 @@ class Findings:
 
     def _suspects(self) -> Suspects:
         """Suspects by what the students of the best method see; held-out samples are judged by strangers."""
+        from scipy.special import softmax
+
         best = max(self.methods, key=self.evidence.mean)
         size, classes = len(self.train), len(self.class_names)
         sums, asked = np.zeros((2, size, classes)), np.zeros((2, size), int)  # by strangers, and by those trained on it
@@ -256,7 +259,7 @@ class Findings:
                 seen.append((0, division.validation.ids, arrays["validation"]))
             for was_trained_on, ids, logits in seen:
                 own = ids < size  # others are checked samples
-                sums[was_trained_on, ids[own]] += _softmax(logits[own])
+                sums[was_trained_on, ids[own]] += softmax(logits[own].astype("float64"), axis=-1)
                 asked[was_trained_on, ids[own]] += 1
         judges = np.where(asked[0] > 0, 0, 1)
         looked_at = np.flatnonzero(asked[judges, np.arange(size)])
@@ -285,11 +288,6 @@ class Findings:
 
 def _imbalance(class_counts: np.ndarray) -> float:
     return float(class_counts.max() / max(class_counts.min(), 1))
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    shifted = np.exp(logits.astype("float64") - logits.max(axis=-1, keepdims=True))
-    return shifted / shifted.sum(axis=-1, keepdims=True)
 
 
 def metadata_of(findings: Findings) -> dict[str, Any]:

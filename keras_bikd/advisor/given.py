@@ -71,9 +71,16 @@ class Networks(NamedTuple):
         return models
 
     def hashes(self) -> dict[str, str]:
-        """What tells these networks from others; weights are not part of it."""
+        """What tells these networks from others: how they are built, and for a trained teacher what it has learned."""
         clear_session()  # layers are numbered from the start
-        return {role: _architecture(model) for role, model in self.made().items()}
+        found = {role: _architecture(model) for role, model in self.made().items()}
+        if self.trained_teacher is not None:  # its layers were numbered before
+            teacher, counts = self.trained_teacher
+            learned = hashlib.sha256(repr(counts).encode())
+            for weight in teacher.get_weights():
+                learned.update(str(weight.shape).encode() + weight.tobytes())
+            found["teacher"] = learned.hexdigest()[:16]
+        return found
 
 
 def data_of(data: Any, validation_data: Any, meta_data: Any, test_data: Any) -> Data:

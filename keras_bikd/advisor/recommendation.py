@@ -1,4 +1,4 @@
-"""Which method to use, in words, from validation samples alone."""
+"""Which method to use, in words: what the validation samples say, weighed against what other data said."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence

@@ -19,7 +19,16 @@ from keras_bikd.metrics import BalancedAccuracy
 from keras_bikd.models import BiKDModel
 from keras_bikd.types import Logs, Tensor
 
-__all__ = ["Builder", "Task", "Trained", "clear_session", "logits_of", "train_student", "train_teacher"]
+__all__ = [
+    "Builder",
+    "Task",
+    "Trained",
+    "balanced_accuracy",
+    "clear_session",
+    "logits_of",
+    "train_student",
+    "train_teacher",
+]
 
 EPOCHS = 10
 """Points of every training curve."""
@@ -220,10 +229,13 @@ class _Curve(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         start = time.perf_counter()
         predicted = logits_of(self.model, self.validation).argmax(axis=-1)
-        labels = self.validation.subset.labels
-        present = np.unique(labels)
-        self.values.append(float(np.mean([(predicted[labels == label] == label).mean() for label in present])))
+        self.values.append(balanced_accuracy(self.validation.subset.labels, predicted))
         self.seconds += time.perf_counter() - start
+
+
+def balanced_accuracy(labels: np.ndarray, predicted: np.ndarray) -> float:
+    """Mean accuracy over the classes that have samples; scikit-learn's warns of classes that are predicted alone."""
+    return float(np.mean([(predicted[labels == label] == label).mean() for label in np.unique(labels)]))
 
 
 def logits_of(model: keras.Model, batches: Batches) -> np.ndarray:

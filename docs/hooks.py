@@ -10,6 +10,10 @@ import re
 
 CODE_COLUMNS = 80  # the theme cuts off longer lines
 
+_CELL = re.compile(r"<t([dh])\b.*?</t\1>", re.DOTALL)
+_CODE = re.compile(r"(?<=<code>)[^<]+(?=</code>)")
+_WORD_END = re.compile(r"(?<=[._/(=,])(?=\w)|(?<=[a-z])(?=[A-Z])")  # in `module.ClassName(argument=1)`
+
 _EQUATION = re.compile(r'<(div|span) class="arithmatex">(.*?)</\1>', re.DOTALL)
 
 
@@ -29,6 +33,12 @@ def on_page_markdown(markdown, page, **kwargs):
     check_code_columns(markdown, page.file.src_uri)
 
 
+def on_post_page(output, page, **kwargs):
+    """Raise if an example of a docstring is too long for the page, and let code in tables break between its words."""
+    check_rendered_columns(output, page.file.src_uri)
+    return _CELL.sub(lambda cell: _CODE.sub(lambda code: _WORD_END.sub("<wbr>", code.group()), cell.group()), output)
+
+
 def check_code_columns(markdown, name):
     """Raise a `ValueError` for the lines of fenced code blocks that are longer than `CODE_COLUMNS`."""
     in_code, too_long = False, []
@@ -42,6 +52,14 @@ def check_code_columns(markdown, name):
             f"Code blocks have at most {CODE_COLUMNS} columns, so that nothing is cut off. Break these lines: "
             + "; ".join(too_long)
         )
+
+
+def check_rendered_columns(output, name):
+    """Raise a `ValueError` for the lines of code of a built page that are longer than `CODE_COLUMNS`."""
+    code = "\n".join(re.findall(r"<pre>(.*?)</pre>", output, re.DOTALL))
+    lines = [line for line in html.unescape(re.sub(r"<[^>]+>", "", code)).splitlines() if len(line) > CODE_COLUMNS]
+    if lines:
+        raise ValueError(f"{name}: code has at most {CODE_COLUMNS} columns. Break these lines:\n" + "\n".join(lines))
 
 
 def on_page_content(content, **kwargs):

@@ -130,7 +130,10 @@ def shot_groups(class_counts: Counts, many_above: int = 100, few_below: int = 20
         ValueError: If `many_above < few_below`.
 
     Examples:
-        >>> {name: ids.tolist() for name, ids in shot_groups([500, 100, 20, 19]).items()}
+        >>> {
+        ...     name: ids.tolist()
+        ...     for name, ids in shot_groups([500, 100, 20, 19]).items()
+        ... }
         {'many': [0], 'medium': [1, 2], 'few': [3]}
 
     Reference: Liu et al., arXiv 1904.05160, section 5.1.

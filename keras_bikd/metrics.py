@@ -82,7 +82,9 @@ class BalancedAccuracy(_PerClassMetric):
 
     Examples:
         >>> metric = BalancedAccuracy(num_classes=2)
-        >>> metric.update_state([0, 0, 0, 1], [[1.0, 0.0], [1.0, 0.0], [1.0, 0.0], [1.0, 0.0]])
+        >>> metric.update_state(
+        ...     [0, 0, 0, 1], [[1.0, 0.0], [1.0, 0.0], [1.0, 0.0], [1.0, 0.0]]
+        ... )
         >>> float(metric.result())
         0.5
 
@@ -109,7 +111,9 @@ class WorstClassAccuracy(_PerClassMetric):
 
     Examples:
         >>> metric = WorstClassAccuracy(num_classes=2)
-        >>> metric.update_state([0, 0, 1, 1], [[1.0, 0.0], [1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+        >>> metric.update_state(
+        ...     [0, 0, 1, 1], [[1.0, 0.0], [1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]
+        ... )
         >>> float(metric.result())
         0.5
     """
@@ -189,7 +193,9 @@ class ShotAccuracy(_PerClassMetric):
 
     Examples:
         >>> metric = ShotAccuracy(class_counts=[500, 50, 5])
-        >>> metric.update_state([0, 1, 2], [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
+        >>> metric.update_state(
+        ...     [0, 1, 2], [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0]]
+        ... )
         >>> {group: float(accuracy) for group, accuracy in metric.result().items()}
         {'many': 1.0, 'medium': 1.0, 'few': 0.0}
 
@@ -235,7 +241,8 @@ class ExpectedCalibrationError(Serializable, keras.metrics.Metric):
 
     Examples:
         >>> metric = ExpectedCalibrationError(num_bins=10, from_logits=False)
-        >>> metric.update_state([0, 1], [[0.75, 0.25], [0.75, 0.25]])  # confidence 0.75, accuracy 0.5
+        >>> # Confidence 0.75, accuracy 0.5.
+        >>> metric.update_state([0, 1], [[0.75, 0.25], [0.75, 0.25]])
         >>> float(metric.result())
         0.25
 

@@ -117,7 +117,7 @@ def load_pytorch_weights(model: keras.Model, state_dict: Mapping[str, Any]) -> N
         >>> model = cifar_resnet(8, (4, 4, 8, 16), num_classes=5)
         >>> load_pytorch_weights(model, {"conv1.weight": np.zeros((4, 3, 3, 3))})
         Traceback (most recent call last):
-        ValueError: The checkpoint belongs to another network. Missing: bn1.weight, bn1.bias, bn1.running_mean, ...
+        ValueError: The checkpoint belongs to another network. ...
     """
     arrays = {
         name.removeprefix("module."): np.asarray(value)

@@ -60,7 +60,9 @@ def weight_map(
         ImportError: If matplotlib is missing.
 
     Examples:
-        >>> figure = weight_map([0.1, 2.0, 4.0], [0.2, 1.0, 3.0], [[0.1, 0.2], [0.5, 0.6], [0.9, 0.8]])
+        >>> figure = weight_map(
+        ...     [0.1, 2.0, 4.0], [0.2, 1.0, 3.0], [[0.1, 0.2], [0.5, 0.6], [0.9, 0.8]]
+        ... )
         >>> len(figure.axes)  # three panels, three colour bars
         6
 
@@ -95,7 +97,9 @@ def confusion_matrices(matrices: Mapping[str, ArrayLike], class_names: Sequence[
         A `matplotlib.figure.Figure`.
 
     Examples:
-        >>> figure = confusion_matrices({"KD": np.eye(3), "BiKD": np.eye(3)}, ["a", "b", "c"])
+        >>> figure = confusion_matrices(
+        ...     {"KD": np.eye(3), "BiKD": np.eye(3)}, ["a", "b", "c"]
+        ... )
         >>> [axis.get_title() for axis in figure.axes[:2]]
         ['KD', 'BiKD']
 
@@ -168,7 +172,9 @@ def class_accuracy_bars(
         A `matplotlib.figure.Figure`.
 
     Examples:
-        >>> figure = class_accuracy_bars({"KD": [0.9, 0.2], "BiKD": [0.8, 0.5]}, [100, 2])
+        >>> figure = class_accuracy_bars(
+        ...     {"KD": [0.9, 0.2], "BiKD": [0.8, 0.5]}, [100, 2]
+        ... )
         >>> len(figure.axes[0].patches)
         4
     """
@@ -202,7 +208,10 @@ def method_bars(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> "Figu
         A `matplotlib.figure.Figure`.
 
     Examples:
-        >>> figure = method_bars([{"method": "KD", "few": 40.0}, {"method": "BiKD", "few": 50.0}], ["few"])
+        >>> figure = method_bars(
+        ...     [{"method": "KD", "few": 40.0}, {"method": "BiKD", "few": 50.0}],
+        ...     ["few"],
+        ... )
         >>> [text.get_text() for text in figure.axes[0].get_yticklabels()]
         ['KD', 'BiKD']
     """
@@ -285,7 +294,9 @@ def training_curves(
         ValueError: If a history has neither of the two keys.
 
     Examples:
-        >>> figure = training_curves({"BiKD": {"loss": [2.0, 1.0], "val_loss": [2.1, 1.5]}}, "loss")
+        >>> figure = training_curves(
+        ...     {"BiKD": {"loss": [2.0, 1.0], "val_loss": [2.1, 1.5]}}, "loss"
+        ... )
         >>> len(figure.axes[0].lines)
         2
     """
@@ -327,7 +338,9 @@ def score_intervals(
         A `matplotlib.figure.Figure`.
 
     Examples:
-        >>> figure = score_intervals({"KD": (70, 66, 73), "BiKD": (75, 71, 78)}, marked="BiKD")
+        >>> figure = score_intervals(
+        ...     {"KD": (70, 66, 73), "BiKD": (75, 71, 78)}, marked="BiKD"
+        ... )
         >>> [text.get_text() for text in figure.axes[0].get_yticklabels()]
         ['KD', 'BiKD']
     """
@@ -362,7 +375,9 @@ def class_accuracy_dots(
         A `matplotlib.figure.Figure`.
 
     Examples:
-        >>> figure = class_accuracy_dots({"KD": [(0.9, 0.8, 1.0), (0.2, 0.1, 0.4)]}, [100, 2])
+        >>> figure = class_accuracy_dots(
+        ...     {"KD": [(0.9, 0.8, 1.0), (0.2, 0.1, 0.4)]}, [100, 2]
+        ... )
         >>> [text.get_text() for text in figure.axes[0].get_yticklabels()]
         ['0 (100)', '1 (2)']
     """
@@ -441,7 +456,9 @@ def reliability_diagram(predictions: Mapping[str, tuple[ArrayLike, ArrayLike]], 
         A `matplotlib.figure.Figure`.
 
     Examples:
-        >>> figure = reliability_diagram({"KD": ([0.75, 0.75, 0.95], [True, False, True])})
+        >>> figure = reliability_diagram(
+        ...     {"KD": ([0.75, 0.75, 0.95], [True, False, True])}
+        ... )
         >>> figure.axes[0].lines[1].get_xydata().tolist()
         [[75.0, 50.0], [95.0, 100.0]]
 

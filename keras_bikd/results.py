@@ -93,7 +93,12 @@ def markdown_table(rows: Sequence[Row], columns: Mapping[str, str], by: str = "m
         The table, its lines in the order of their first rows.
 
     Examples:
-        >>> print(markdown_table([{"method": "CE", "few": 1.0}, {"method": "CE", "few": 3.0}], {"few-shot": "few"}))
+        >>> print(
+        ...     markdown_table(
+        ...         [{"method": "CE", "few": 1.0}, {"method": "CE", "few": 3.0}],
+        ...         {"few-shot": "few"},
+        ...     )
+        ... )
         | method | few-shot | seeds |
         |---|---:|---:|
         | CE | 2.0 ± 1.4 | 2 |
@@ -128,14 +133,23 @@ def paired(rows: Sequence[Row], method: str, reference: str, key: str) -> dict[s
         key: Key of the number to compare.
 
     Returns:
-        Dict of the differences, method minus reference, over the seeds that both have: `"difference"` (their mean),
-        `"worst"` (the smallest), `"wins"` (how many are positive), `"seeds"` (how many there are), and `"p"`, the
+        Dict of the differences, method minus reference, over the seeds that both have, with `"difference"` (their
+        mean), `"worst"` (the smallest), `"wins"` (how many are positive), `"seeds"` (how many there are), and `"p"`, the
         two-sided p-value of a paired t-test; `None` below three seeds, or if all differences are equal. `None` in
         place of the dict if no seed is common to both.
 
     Examples:
-        >>> rows = [{"method": m, "seed": s, "few": v} for m, s, v in
-        ...         [("A", 0, 3.0), ("B", 0, 1.0), ("A", 1, 4.0), ("B", 1, 1.0), ("A", 2, 3.5), ("B", 2, 1.0)]]
+        >>> rows = [
+        ...     {"method": m, "seed": s, "few": v}
+        ...     for m, s, v in [
+        ...         ("A", 0, 3.0),
+        ...         ("B", 0, 1.0),
+        ...         ("A", 1, 4.0),
+        ...         ("B", 1, 1.0),
+        ...         ("A", 2, 3.5),
+        ...         ("B", 2, 1.0),
+        ...     ]
+        ... ]
         >>> result = paired(rows, "A", "B", "few")
         >>> result["difference"], result["wins"], round(result["p"], 3)
         (2.5, 3, 0.013)

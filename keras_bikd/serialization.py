@@ -23,7 +23,11 @@ def for_every_backend(config: Any) -> Any:
         A copy of `config`.
 
     Examples:
-        >>> sgd = {"module": "keras.src.backend.torch.optimizers.torch_sgd", "class_name": "SGD", "config": {}}
+        >>> sgd = {
+        ...     "module": "keras.src.backend.torch.optimizers.torch_sgd",
+        ...     "class_name": "SGD",
+        ...     "config": {},
+        ... }
         >>> for_every_backend({"optimizer": sgd})["optimizer"]["module"]
         'keras.optimizers'
     """

@@ -23,11 +23,19 @@ class StoredTeacher(keras.Model):
 
     Examples:
         >>> import numpy as np, keras_bikd as bikd
-        >>> x, y, logits = np.ones((8, 3)), np.arange(8) % 4, np.random.normal(size=(8, 4))
+        >>> x, y, logits = (
+        ...     np.ones((8, 3)),
+        ...     np.arange(8) % 4,
+        ...     np.random.normal(size=(8, 4)),
+        ... )
         >>> student = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4)])
-        >>> model = bikd.DistillationModel(student, StoredTeacher(), bikd.objectives.KnowledgeDistillation())
+        >>> model = bikd.DistillationModel(
+        ...     student, StoredTeacher(), bikd.objectives.KnowledgeDistillation()
+        ... )
         >>> model.compile(optimizer="sgd")
-        >>> sorted(model.fit(x, {"labels": y, "teacher_logits": logits}, verbose=0).history)
+        >>> sorted(
+        ...     model.fit(x, {"labels": y, "teacher_logits": logits}, verbose=0).history
+        ... )
         ['loss']
     """
 

@@ -20,7 +20,9 @@ def labels_and_logits(target: Any) -> tuple[Any, Any]:
     Examples:
         >>> labels_and_logits([0, 1])
         ([0, 1], None)
-        >>> labels_and_logits({"labels": [0, 1], "teacher_logits": [[1.5, -0.5], [0.0, 2.0]]})
+        >>> labels_and_logits(
+        ...     {"labels": [0, 1], "teacher_logits": [[1.5, -0.5], [0.0, 2.0]]}
+        ... )
         ([0, 1], [[1.5, -0.5], [0.0, 2.0]])
     """
     if not isinstance(target, dict):

@@ -92,7 +92,10 @@ class BiKDHyperModel(keras_tuner.HyperModel):
         >>> teacher = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
         >>> tuner = keras_tuner.RandomSearch(
         ...     BiKDHyperModel(student_builder, teacher, num_classes=4),
-        ...     objective=OBJECTIVE, max_trials=12, directory=tempfile.mkdtemp())
+        ...     objective=OBJECTIVE,
+        ...     max_trials=12,
+        ...     directory=tempfile.mkdtemp(),
+        ... )
         >>> [hp.name for hp in tuner.oracle.get_space().space]
         ['inner_steps', 'temperature', 'meta_learning_rate']
 

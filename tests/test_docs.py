@@ -5,6 +5,7 @@ import importlib.util
 import pathlib
 import re
 import shlex
+import tomllib
 
 import keras
 import pytest
@@ -95,6 +96,29 @@ def test_commands_name_what_exists(page, command):
         assert words[0] in {"pip", "git"}
 
 
+def test_every_link_of_the_readme_is_absolute_and_names_what_exists():
+    # A package index shows the README without the files beside it.
+    urls = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]
+    files = urls["Repository"] + "/blob/main/"
+    images = files.replace("github.com", "raw.githubusercontent.com").replace("/blob/", "/")
+    links = re.findall(r"\]\(([^)]+)\)", (ROOT / "README.md").read_text())
+    assert not [link for link in links if not link.startswith("https://")]
+    for link in links:
+        path = link.partition("#")[0]
+        if path.startswith(urls["Documentation"]):
+            page = ROOT / "docs" / path.removeprefix(urls["Documentation"])
+            assert page.with_suffix(".md").exists() or (page / "index.md").exists(), link
+        elif path.startswith((files, images)):
+            assert (ROOT / path.removeprefix(files).removeprefix(images)).exists(), link
+
+
+def test_every_recipe_is_listed():
+    index = (ROOT / "docs/recipes/index.md").read_text()
+    recipes = [recipe for recipe in (ROOT / "recipes").glob("*.py") if "__main__" in recipe.read_text()]
+    assert recipes
+    assert not [recipe.name for recipe in recipes if f"`{recipe.name}`" not in index]
+
+
 @pytest.fixture
 def hooks():
     spec = importlib.util.spec_from_file_location("hooks", ROOT / "docs/hooks.py")
@@ -109,6 +133,19 @@ def test_the_site_refuses_code_that_would_be_cut_off(hooks, language):
     hooks.check_code_columns(f"{too_long}\n```{language}\n{fits}\n```\n{too_long}\n", "page.md")
     with pytest.raises(ValueError, match=r"page\.md:3 has 81 columns"):
         hooks.check_code_columns(f"Text\n```{language}\n{too_long}\n{fits}\n```\n", "page.md")
+
+
+def test_the_site_refuses_an_example_of_a_docstring_that_would_be_cut_off(hooks):
+    hooks.check_rendered_columns(f"<pre><code>{'<b>x</b>' * 80}</code></pre>", "page.md")
+    with pytest.raises(ValueError, match=r"page\.md: code has at most 80 columns"):
+        hooks.check_rendered_columns(f"<pre><code>&gt;{'x' * 80}</code></pre>", "page.md")
+
+
+def test_names_in_tables_break_between_their_words(hooks):
+    page = type("Page", (), {"file": type("File", (), {"src_uri": "page.md"})})
+    row = "<td><code>losses.HardLoss</code> HardLoss</td>"
+    expected = "<td><code>losses.<wbr>Hard<wbr>Loss</code> HardLoss</td>"
+    assert hooks.on_post_page(f"<code>HardLoss</code>{row}", page=page) == f"<code>HardLoss</code>{expected}"
 
 
 def test_code_of_the_readme_fits_the_columns_of_the_site(hooks):

@@ -106,7 +106,8 @@ def expected(name: str, imbalance_factor: float, teacher_imbalance: float) -> tu
     Examples:
         >>> expected("balanced softmax", 100, 100), expected("my own", 100, 100)
         ((-3.0, 5.0), (0.0, 30.0))
-        >>> expected("KD", 100, 1)[0] == 0  # a teacher without a bias needs no correction
+        >>> # A teacher without a bias needs no correction.
+        >>> expected("KD", 100, 1)[0] == 0
         True
     """
     ahead, deviation = _STUDIES.get(name, (0.0, 30.0))

@@ -59,7 +59,7 @@ def compare(
         protocol: A `Protocol`: methods, seeds, steps or minutes, batch size, optimizer, augmentation.
 
     Returns:
-        `Findings`: rows, students, `recommendation` and `report`.
+        `Findings`, which has the rows, the students, `recommendation` and `report`.
 
     Raises:
         ValueError: If an argument does not fit, before the first training; or if no method could be finished.
@@ -71,10 +71,18 @@ def compare(
         >>> y = np.repeat([0, 1, 2], [60, 20, 8])
         >>> x = random.normal(size=(88, 4)).astype("float32") + y[:, None]
         >>> def network(units=4):
-        ...     layers = [keras.Input((4,)), keras.layers.Dense(units, "relu"), keras.layers.Dense(3)]
+        ...     layers = [
+        ...         keras.Input((4,)),
+        ...         keras.layers.Dense(units, "relu"),
+        ...         keras.layers.Dense(3),
+        ...     ]
         ...     return keras.Sequential(layers)
-        >>> protocol = Protocol(methods=("cross-entropy", "balanced softmax"), seeds=(0, 1), steps=20)
-        >>> findings = compare((x, y), network, folder=tempfile.mkdtemp(), protocol=protocol)
+        >>> protocol = Protocol(
+        ...     methods=("cross-entropy", "balanced softmax"), seeds=(0, 1), steps=20
+        ... )
+        >>> findings = compare(
+        ...     (x, y), network, folder=tempfile.mkdtemp(), protocol=protocol
+        ... )
         >>> sorted({row["method"] for row in findings.rows})
         ['balanced softmax', 'cross-entropy']
         >>> keras.config.enable_interactive_logging()
@@ -172,7 +180,7 @@ class Comparison:
         """Time a few steps of every training of a round.
 
         Returns:
-            Name to `Timing`. A method that fails is left out: it will be reported when it is trained.
+            Name to `Timing`. A method that fails is left out, and reported when it is trained.
         """
         task, (seed, division) = self._task(TIMED_STEPS), next(iter(self.rounds.items()))
         teacher, found = self.networks.trained_teacher, {}

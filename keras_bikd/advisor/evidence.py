@@ -94,7 +94,10 @@ def evidence_of(rounds: Sequence[Judged], class_counts: np.ndarray) -> Evidence:
     Examples:
         >>> labels = np.repeat([0, 1], [90, 10])
         >>> always, never = labels.copy(), np.zeros(100, int)
-        >>> evidence = evidence_of([Judged(labels, {"A": always, "B": never}, np.arange(100))], np.array([900, 100]))
+        >>> evidence = evidence_of(
+        ...     [Judged(labels, {"A": always, "B": never}, np.arange(100))],
+        ...     np.array([900, 100]),
+        ... )
         >>> evidence.mean("A"), evidence.mean("B")
         (100.0, 50.0)
         >>> low, high = evidence.difference("A", "B")[1:]

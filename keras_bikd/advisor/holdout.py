@@ -72,7 +72,10 @@ def divide(
         >>> labels = np.repeat([0, 1, 2], [10, 3, 1])
         >>> samples = Samples(np.arange(14).__getitem__, labels, ["a", "b", "c"])
         >>> division = divide(samples, seed=0)
-        >>> division.validation.class_counts.tolist(), division.train.class_counts.tolist()
+        >>> (
+        ...     division.validation.class_counts.tolist(),
+        ...     division.train.class_counts.tolist(),
+        ... )
         ([2, 1, 0], [8, 2, 1])
         >>> division.meta.class_counts.tolist()
         [10, 10, 10]

@@ -51,7 +51,9 @@ def read_images(path: str | os.PathLike[str], image_size: Sequence[int] = (64, 6
         >>> for name, count in (("cat", 3), ("dog", 2)):
         ...     (folder / name).mkdir(parents=True)
         ...     for i in range(count):
-        ...         keras.utils.save_img(folder / name / f"{i}.png", np.full((9, 9, 3), i))
+        ...         keras.utils.save_img(
+        ...             folder / name / f"{i}.png", np.full((9, 9, 3), i)
+        ...         )
         >>> images = read_images(folder, image_size=(16, 16))
         >>> images.samples.class_names, images.samples.class_counts.tolist()
         (['cat', 'dog'], [3, 2])

@@ -41,7 +41,9 @@ def with_classes(samples: Samples, class_names: Sequence[str], where: str) -> Sa
         ValueError: If a class is not among them; `where` says of what.
 
     Examples:
-        >>> samples = Samples(np.arange(3).__getitem__, np.array([0, 0, 1]), ["cat", "fox"])
+        >>> samples = Samples(
+        ...     np.arange(3).__getitem__, np.array([0, 0, 1]), ["cat", "fox"]
+        ... )
         >>> with_classes(samples, ["cat", "dog", "fox"], "animals").labels.tolist()
         [0, 0, 2]
     """

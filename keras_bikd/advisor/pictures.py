@@ -59,8 +59,8 @@ def thumbnails(samples: Samples, ids: Sequence[int]) -> list[str] | None:
         ids: Which of them.
 
     Returns:
-        A data URI for each, or `None` if the samples are no images: float arrays from 0 to 1 of shape `(height, width,
-        channels)` with one or three channels.
+        A data URI for each, or `None` if the samples are no images. An image is a float array from 0 to 1 of shape
+        `(height, width, channels)` with one or three channels.
     """
     if not len(ids):
         return None

@@ -41,7 +41,11 @@ class Protocol:
         ValueError: If an argument is out of range.
 
     Examples:
-        >>> list(Protocol(methods=("cross-entropy", "KD"), seeds=(0,), steps=200).chosen_methods)
+        >>> list(
+        ...     Protocol(
+        ...         methods=("cross-entropy", "KD"), seeds=(0,), steps=200
+        ...     ).chosen_methods
+        ... )
         ['cross-entropy', 'KD']
     """
 

@@ -45,7 +45,9 @@ class Samples:
 
     Examples:
         >>> x = np.arange(6.0).reshape(3, 2)
-        >>> samples = Samples(x.__getitem__, np.array([0, 1, 0]), ["a", "b"], content=x.tobytes())
+        >>> samples = Samples(
+        ...     x.__getitem__, np.array([0, 1, 0]), ["a", "b"], content=x.tobytes()
+        ... )
         >>> samples.class_counts.tolist()
         [2, 1]
     """

@@ -58,7 +58,9 @@ def suspects_of(positions: np.ndarray, labels: np.ndarray, probabilities: np.nda
 
     Examples:
         >>> probabilities = np.array([[0.9, 0.1], [0.8, 0.2], [0.95, 0.05], [0.1, 0.9]])
-        >>> suspects = suspects_of(np.arange(4), np.array([0, 0, 1, 1]), probabilities, np.ones(4, bool))
+        >>> suspects = suspects_of(
+        ...     np.arange(4), np.array([0, 0, 1, 1]), probabilities, np.ones(4, bool)
+        ... )
         >>> [(suspect.position, suspect.suggested) for suspect in suspects.samples]
         [(2, 0)]
 

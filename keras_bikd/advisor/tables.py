@@ -47,7 +47,10 @@ class Columns:
         categories: Name of a column with categories to those that are told apart; code 0 is any other.
 
     Examples:
-        >>> table = {"age": np.array(["20", "40", ""]), "city": np.array(["Rome", "Rome", "Oslo"])}
+        >>> table = {
+        ...     "age": np.array(["20", "40", ""]),
+        ...     "city": np.array(["Rome", "Rome", "Oslo"]),
+        ... }
         >>> columns = Columns.of(table)
         >>> columns.matrix(table).tolist()
         [[-1.0, 0.0, 1.0], [1.0, 0.0, 1.0], [0.0, 1.0, 0.0]]
@@ -169,7 +172,10 @@ def read_table(path: str | os.PathLike[str], label: str | None) -> Inputs:
     Examples:
         >>> import pathlib, tempfile
         >>> path = pathlib.Path(tempfile.mkdtemp(), "table.csv")
-        >>> rows = [f"{i % 7},{'red' if i % 3 else 'blue'},{'yes' if i % 5 == 0 else 'no'}" for i in range(100)]
+        >>> rows = [
+        ...     f"{i % 7},{'red' if i % 3 else 'blue'},{'yes' if i % 5 == 0 else 'no'}"
+        ...     for i in range(100)
+        ... ]
         >>> _ = path.write_text("\n".join(["size,colour,sold", *rows]))
         >>> table = read_table(path, label="sold")
         >>> table.samples.class_names, table.samples.class_counts.tolist()

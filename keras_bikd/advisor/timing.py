@@ -79,7 +79,9 @@ def steps_within(minutes: float, timings: Mapping[str, Timing], rounds: int) -> 
         ValueError: If these are too few.
 
     Examples:
-        >>> steps_within(1, {"cross-entropy": Timing(2.0, 0.1), "KD": Timing(3.0, 0.2)}, rounds=2)
+        >>> steps_within(
+        ...     1, {"cross-entropy": Timing(2.0, 0.1), "KD": Timing(3.0, 0.2)}, rounds=2
+        ... )
         80
     """
     besides, step = (sum(column) for column in zip(*timings.values()))

@@ -111,12 +111,19 @@ def one_step_hypergradient(
 
     Examples:
         >>> import keras
-        >>> theta, phi = [keras.ops.convert_to_tensor([1.0])], [keras.ops.convert_to_tensor([3.0])]
+        >>> theta, phi = (
+        ...     [keras.ops.convert_to_tensor([1.0])],
+        ...     [keras.ops.convert_to_tensor([3.0])],
+        ... )
         >>> step = one_step_hypergradient(
-        ...     lower_level=lambda theta: ((theta[0] ** 2,), None),  # theta' = 1 - 0.1 * 3 * 2 = 0.4
+        ...     # theta' = 1 - 0.1 * 3 * 2 = 0.4
+        ...     lower_level=lambda theta: ((theta[0] ** 2,), None),
         ...     weigh=lambda phi, _: (phi[0],),
         ...     upper_loss=lambda theta: keras.ops.sum(theta[0] ** 2),
-        ...     theta=theta, phi=phi, learning_rate=0.1)
+        ...     theta=theta,
+        ...     phi=phi,
+        ...     learning_rate=0.1,
+        ... )
         >>> step.hypergradient[0].numpy().round(4)  # 2 * 0.4 * (-0.1 * 2)
         array([-0.16], dtype=float32)
 

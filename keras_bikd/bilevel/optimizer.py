@@ -28,8 +28,13 @@ class BilevelOptimizer(Serializable, keras.optimizers.Optimizer):
 
     Examples:
         >>> import keras
-        >>> optimizer = BilevelOptimizer(keras.optimizers.SGD(0.1), keras.optimizers.Adam(1e-3))
-        >>> float(optimizer.learning_rate), float(optimizer.meta_optimizer.learning_rate)
+        >>> optimizer = BilevelOptimizer(
+        ...     keras.optimizers.SGD(0.1), keras.optimizers.Adam(1e-3)
+        ... )
+        >>> (
+        ...     float(optimizer.learning_rate),
+        ...     float(optimizer.meta_optimizer.learning_rate),
+        ... )
         (0.10000000149011612, 0.0010000000474974513)
     """
 
@@ -77,7 +82,7 @@ class BilevelOptimizer(Serializable, keras.optimizers.Optimizer):
             inner_steps: Number of batches between two updates of the weight network.
 
         Returns:
-            Boolean scalar tensor: whether the weight network moves after this batch.
+            Boolean scalar tensor, whether the weight network moves after this batch.
         """
         hypergradient = all_reduce_sum(hypergradient)
         finite = ops.all(ops.stack([ops.all(ops.isfinite(term)) for term in hypergradient]))

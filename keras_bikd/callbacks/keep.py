@@ -38,13 +38,24 @@ class ExactBackup(keras.callbacks.Callback):
     Examples:
         >>> import numpy as np, tempfile, tensorflow as tf
         >>> keras.utils.set_random_seed(0)
-        >>> batches = tf.data.Dataset.from_tensor_slices((np.ones((8, 3)), np.zeros(8))).shuffle(8).batch(2)
+        >>> batches = (
+        ...     tf.data.Dataset.from_tensor_slices((np.ones((8, 3)), np.zeros(8)))
+        ...     .shuffle(8)
+        ...     .batch(2)
+        ... )
         >>> from keras_bikd.data import resumable
         >>> stream, position = resumable(batches)
         >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
         >>> model.compile("sgd", "mse")
         >>> backup = ExactBackup(tempfile.mkdtemp(), position, every=3)
-        >>> _ = model.fit(stream, shuffle=False, steps_per_epoch=4, epochs=2, callbacks=[backup], verbose=0)
+        >>> _ = model.fit(
+        ...     stream,
+        ...     shuffle=False,
+        ...     steps_per_epoch=4,
+        ...     epochs=2,
+        ...     callbacks=[backup],
+        ...     verbose=0,
+        ... )
         >>> int(model.optimizer.iterations)
         8
     """
@@ -160,7 +171,11 @@ class StudentCheckpoint(keras.callbacks.ModelCheckpoint):
         **kwargs: As in `ModelCheckpoint` (`monitor`, `mode`, `save_best_only`, ...).
 
     Examples:
-        >>> best = {"monitor": "val_balanced_accuracy", "mode": "max", "save_best_only": True}
+        >>> best = {
+        ...     "monitor": "val_balanced_accuracy",
+        ...     "mode": "max",
+        ...     "save_best_only": True,
+        ... }
         >>> callback = StudentCheckpoint("student.keras", **best)
     """
 

@@ -276,7 +276,9 @@ class PerClassReport(_AtEpochs):
         ImportError: If matplotlib is missing.
 
     Examples:
-        >>> callback = PerClassReport("runs/report", data=[(np.zeros((1, 4)), np.zeros(1, "int32"))])
+        >>> callback = PerClassReport(
+        ...     "runs/report", data=[(np.zeros((1, 4)), np.zeros(1, "int32"))]
+        ... )
     """
 
     def __init__(

@@ -43,11 +43,22 @@ class ExpertPacing(keras.callbacks.Callback):
 
     Examples:
         >>> import keras_bikd as bikd
-        >>> x, y, counts = np.random.normal(size=(32, 8)).astype("float32"), np.arange(32) % 4, [100, 50, 20, 5]
+        >>> x, y, counts = (
+        ...     np.random.normal(size=(32, 8)).astype("float32"),
+        ...     np.arange(32) % 4,
+        ...     [100, 50, 20, 5],
+        ... )
         >>> student = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
-        >>> experts = [keras.Sequential([keras.Input((8,)), keras.layers.Dense(2)]) for _ in range(2)]
-        >>> teacher = bikd.Experts(experts, bikd.long_tail.class_groups(counts, num_groups=2))
-        >>> model = bikd.DistillationModel(student, teacher, ExpertsObjective(counts, num_groups=2))
+        >>> experts = [
+        ...     keras.Sequential([keras.Input((8,)), keras.layers.Dense(2)])
+        ...     for _ in range(2)
+        ... ]
+        >>> teacher = bikd.Experts(
+        ...     experts, bikd.long_tail.class_groups(counts, num_groups=2)
+        ... )
+        >>> model = bikd.DistillationModel(
+        ...     student, teacher, ExpertsObjective(counts, num_groups=2)
+        ... )
         >>> model.compile(optimizer="sgd")
         >>> pacing = ExpertPacing((x, y), (x[:8], y[:8]))
         >>> sorted(model.fit(x, y, callbacks=[pacing], verbose=0).history)

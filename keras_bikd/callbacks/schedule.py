@@ -20,7 +20,9 @@ class MetaLearningRateScheduler(keras.callbacks.Callback):
             `meta_learning_rate`, and not changed.
 
     Examples:
-        >>> callback = MetaLearningRateScheduler(lambda epoch, rate: rate * 0.8 if epoch in (80, 100) else rate)
+        >>> callback = MetaLearningRateScheduler(
+        ...     lambda epoch, rate: rate * 0.8 if epoch in (80, 100) else rate
+        ... )
     """
 
     def __init__(self, schedule: Callable[[int, float], float] | None = None) -> None:
@@ -53,7 +55,9 @@ class DeferredObjective(keras.callbacks.Callback):
 
     Examples:
         >>> from keras_bikd.objectives import BalancedKnowledgeDistillation
-        >>> callback = DeferredObjective(BalancedKnowledgeDistillation(class_counts=(100, 10)), epoch=160)
+        >>> callback = DeferredObjective(
+        ...     BalancedKnowledgeDistillation(class_counts=(100, 10)), epoch=160
+        ... )
 
     Reference: Cao et al., arXiv 1906.07413, section 3.3; Zhang et al., arXiv 2104.10510.
     """

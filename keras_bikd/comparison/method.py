@@ -43,7 +43,9 @@ class Method:
     Examples:
         >>> import keras_bikd as bikd
         >>> kd = bikd.objectives.KnowledgeDistillation(temperature=2.0)
-        >>> method = Method(model=Call(bikd.DistillationModel, Part("student"), Part("teacher"), kd))
+        >>> method = Method(
+        ...     model=Call(bikd.DistillationModel, Part("student"), Part("teacher"), kd)
+        ... )
     """
 
     model: Call

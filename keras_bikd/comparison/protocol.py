@@ -32,7 +32,7 @@ def train(cell: Cell, setting: Setting, method: Method, folder: pathlib.Path) ->
         folder: Where teachers are kept. A teacher that is not there yet is trained first.
 
     Returns:
-        The row of the cell: accuracies in per cent, `seconds`, `memory` in MiB, and what they came from.
+        The row of the cell, with accuracies in per cent, `seconds`, `memory` in MiB, and what they came from.
     """
     before = None if method.before is None else _run(cell, setting, method.before, folder)
     run = _run(cell, setting, method, folder, None if before is None else before.model)

@@ -61,7 +61,13 @@ class Setting:
         >>> from keras_bikd.comparison import Perceptron
         >>> networks = {"student": Perceptron((12,)), "teacher": Perceptron((128,))}
         >>> setting = Setting(
-        ...     name="sklearn_digits", imbalance_factors=(50,), seeds=(0,), meta_size=100, steps=2000, **networks)
+        ...     name="sklearn_digits",
+        ...     imbalance_factors=(50,),
+        ...     seeds=(0,),
+        ...     meta_size=100,
+        ...     steps=2000,
+        ...     **networks,
+        ... )
         >>> setting.config()["student"]["arguments"]
         {'units': [12], 'l2': 0.00025}
     """

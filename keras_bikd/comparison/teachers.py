@@ -30,7 +30,7 @@ def teacher_of(
         folder: Where teachers are kept.
 
     Returns:
-        `(teacher, class_counts)`: the model, and how many images of each class it was trained on.
+        `(teacher, class_counts)`, the model, and how many images of each class it was trained on.
     """
     in_train = bool(method.meta_in_train)
     if method.meta_in_train != in_train:  # a share is for the student; the teacher sees every image once per pass

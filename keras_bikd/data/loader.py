@@ -125,15 +125,17 @@ def load(
         ValueError: If the source is unknown, a size does not fit it, or a class would be left without a sample.
 
     Examples:
-        >>> data = load("sklearn_digits", imbalance_factor=50, meta_size=100, test_size=500)
-        sklearn_digits 1.0.0: 314 training samples in 10 classes of 114 to 2, 100 meta samples, 500 test samples
+        >>> data = load(
+        ...     "sklearn_digits", imbalance_factor=50, meta_size=100, test_size=500
+        ... )
+        sklearn_digits 1.0.0: 314 training samples in 10 classes of 114 to 2, ...
         >>> data.class_counts.tolist()
         [114, 73, 47, 30, 20, 12, 8, 5, 3, 2]
 
         >>> from keras_bikd.data import Arrays
         >>> x, y = np.zeros((300, 8, 8, 1), "uint8"), np.arange(300) % 3
         >>> data = load(Arrays(x, y), imbalance_factor=10, meta_size=30, test_size=60)
-        arrays 1: 99 training samples in 3 classes of 70 to 7, 30 meta samples, 60 test samples
+        arrays 1: 99 training samples in 3 classes of 70 to 7, ...
     """
     if moved:
         from keras_bikd.data.deprecated import moved_keywords
@@ -179,10 +181,19 @@ def only_classes(data: LongTailedData, classes: Sequence[int] | np.ndarray, batc
     Examples:
         >>> from keras_bikd.data import Arrays
         >>> x, y = np.zeros((300, 2), "float32"), np.arange(300) % 3
-        >>> data = load(Arrays(x, y), imbalance_factor=10, meta_size=30, test_size=60, batch_size=50)
-        arrays 1: 99 training samples in 3 classes of 70 to 7, 30 meta samples, 60 test samples
+        >>> data = load(
+        ...     Arrays(x, y),
+        ...     imbalance_factor=10,
+        ...     meta_size=30,
+        ...     test_size=60,
+        ...     batch_size=50,
+        ... )
+        arrays 1: 99 training samples in 3 classes of 70 to 7, ...
         >>> part = only_classes(data, [2, 1], batch_size=50)
-        >>> [np.bincount(labels).tolist() for _, labels in part.train.as_numpy_iterator()]
+        >>> [
+        ...     np.bincount(labels).tolist()
+        ...     for _, labels in part.train.as_numpy_iterator()
+        ... ]
         [[7, 22]]
     """
     chosen = list(classes)

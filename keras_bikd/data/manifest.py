@@ -72,10 +72,12 @@ def load_manifest(
     Examples:
         >>> import tempfile
         >>> path = pathlib.Path(tempfile.mkdtemp(), "split.json")
-        >>> save_manifest(path, load("sklearn_digits", 50, meta_size=100, test_size=500))
-        sklearn_digits 1.0.0: 314 training samples in 10 classes of 114 to 2, 100 meta samples, 500 test samples
+        >>> save_manifest(
+        ...     path, load("sklearn_digits", 50, meta_size=100, test_size=500)
+        ... )
+        sklearn_digits 1.0.0: 314 training samples in 10 classes of 114 to 2, ...
         >>> data = load_manifest(path)
-        sklearn_digits 1.0.0: 314 training samples in 10 classes of 114 to 2, 100 meta samples, 500 test samples
+        sklearn_digits 1.0.0: 314 training samples in 10 classes of 114 to 2, ...
     """
     recorded = _read("load_manifest", path)
     # In files of the first version the sampling is missing.

@@ -60,7 +60,7 @@ class PrecomputedTeacher:
             batch_size: Images per batch.
 
         Returns:
-            A Grain data set of `(images, {"labels": labels, "teacher_logits": logits})`, for `fit`, `pair` and
+            A Grain data set of images and dicts of `labels` and `teacher_logits`, for `fit`, `pair` and
             `resumable`. The logits are float32.
         """
         from keras_bikd.data import indexed
@@ -98,7 +98,7 @@ def precompute_teacher(
         dtype: `"float16"`, with a relative error of 5e-4, or `"float32"`.
 
     Returns:
-        A `PrecomputedTeacher`: its `teacher` goes to the model, its `batches(batch_size)` to `fit`.
+        A `PrecomputedTeacher`. Its `teacher` goes to the model, its `batches(batch_size)` to `fit`.
 
     Raises:
         ImportError: If Grain is missing.
@@ -108,9 +108,19 @@ def precompute_teacher(
     Examples:
         >>> import tempfile
         >>> from keras_bikd.data import gaussian_noise, load
-        >>> data = load("sklearn_digits", 50, meta_size=100, test_size=500, augment=gaussian_noise(0.1))
-        sklearn_digits 1.0.0: 314 training samples in 10 classes of 114 to 2, 100 meta samples, 500 test samples
-        >>> layers = [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(10)]
+        >>> data = load(
+        ...     "sklearn_digits",
+        ...     50,
+        ...     meta_size=100,
+        ...     test_size=500,
+        ...     augment=gaussian_noise(0.1),
+        ... )
+        sklearn_digits 1.0.0: 314 training samples in 10 classes of 114 to 2, ...
+        >>> layers = [
+        ...     keras.Input((8, 8, 1)),
+        ...     keras.layers.Flatten(),
+        ...     keras.layers.Dense(10),
+        ... ]
         >>> path = pathlib.Path(tempfile.mkdtemp(), "teacher.npy")
         >>> keras.config.disable_interactive_logging()  # no progress bar
         >>> stored = precompute_teacher(keras.Sequential(layers), data, path, views=2)

@@ -22,7 +22,7 @@ def resumable(data: Any) -> tuple[Any, Any]:
         data: `tf.data.Dataset` or Grain data set of batches, or of pairs of batches as from `pair`.
 
     Returns:
-        `(stream, position)`: an endless data set of the same kind, and the number of batches to skip, an object with
+        `(stream, position)`, an endless data set of the same kind, and the number of batches to skip, an object with
         the method `assign`. It is read whenever an iterator is made; `callbacks.ExactBackup` sets it.
 
     Raises:

@@ -23,7 +23,12 @@ class Rows:
         keep: Whether to keep what has been read in memory.
 
     Examples:
-        >>> rows = Rows(lambda i: np.full((2, 2, 1), i), ids=np.array([5, 3]), labels=np.arange(10), keep=False)
+        >>> rows = Rows(
+        ...     lambda i: np.full((2, 2, 1), i),
+        ...     ids=np.array([5, 3]),
+        ...     labels=np.arange(10),
+        ...     keep=False,
+        ... )
         >>> len(rows), int(rows[1][1])
         (2, 3)
     """

@@ -193,7 +193,9 @@ class Folder:
         >>> for name, count in (("cat", 3), ("dog", 2)):
         ...     (folder / name).mkdir(parents=True)
         ...     for i in range(count):
-        ...         keras.utils.save_img(folder / name / f"{i}.png", np.full((9, 9, 3), i))
+        ...         keras.utils.save_img(
+        ...             folder / name / f"{i}.png", np.full((9, 9, 3), i)
+        ...         )
         >>> Folder(folder, image_size=(8, 8)).class_names
         ['cat', 'dog']
     """

@@ -38,7 +38,7 @@ def pair(train: Any, meta: Any) -> Any:
         meta: The meta set, batched, in any of these forms, or another iterable of batches.
 
     Returns:
-        A data set of `((x, y), (meta_x, meta_y))`: a `tf.data.Dataset` if `train` is one and `meta` is no generator, a
+        A data set of `((x, y), (meta_x, meta_y))`, a `tf.data.Dataset` if `train` is one and `meta` is no generator, a
         Grain data set if both are what `load` gives without TensorFlow, else a data adapter of Keras.
 
     Raises:
@@ -47,8 +47,12 @@ def pair(train: Any, meta: Any) -> Any:
 
     Examples:
         >>> import numpy as np, tensorflow as tf
-        >>> train = tf.data.Dataset.from_tensor_slices((np.zeros((8, 3)), np.zeros(8, "int32"))).batch(2)
-        >>> meta = tf.data.Dataset.from_tensor_slices((np.ones((2, 3)), np.ones(2, "int32"))).batch(2)
+        >>> train = tf.data.Dataset.from_tensor_slices(
+        ...     (np.zeros((8, 3)), np.zeros(8, "int32"))
+        ... ).batch(2)
+        >>> meta = tf.data.Dataset.from_tensor_slices(
+        ...     (np.ones((2, 3)), np.ones(2, "int32"))
+        ... ).batch(2)
         >>> len(pair(train, meta))
         4
     """

@@ -298,7 +298,7 @@ class BiKDModel(MetaGuidedModel):
             meta_batch: Meta batch, likewise.
 
         Returns:
-            `(meta_loss, gradients)`: a scalar, and one tensor per variable of `weight_net.trainable_variables`.
+            `(meta_loss, gradients)`, a scalar, and one tensor per variable of `weight_net.trainable_variables`.
         """
         self._assert_compile_called("hypergradient")
         batch, meta_batch = preprocessed_batch((batch, meta_batch), self.preprocess_samples)

@@ -55,7 +55,9 @@ class DistillationModel(TeacherStudentModel):
         >>> x, y = np.random.normal(size=(32, 8)).astype("float32"), np.arange(32) % 4
         >>> student = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
         >>> teacher = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
-        >>> model = DistillationModel(student, teacher, KnowledgeDistillation(temperature=4.0))
+        >>> model = DistillationModel(
+        ...     student, teacher, KnowledgeDistillation(temperature=4.0)
+        ... )
         >>> model.compile(optimizer="sgd", metrics=["accuracy"])
         >>> sorted(model.fit(x, y, verbose=0).history)
         ['accuracy', 'loss']

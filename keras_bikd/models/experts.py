@@ -30,7 +30,10 @@ class Experts(Serializable, keras.Model):
 
     Examples:
         >>> import keras, numpy as np
-        >>> experts = [keras.Sequential([keras.Input((8,)), keras.layers.Dense(2)]) for _ in range(2)]
+        >>> experts = [
+        ...     keras.Sequential([keras.Input((8,)), keras.layers.Dense(2)])
+        ...     for _ in range(2)
+        ... ]
         >>> Experts(experts, [[1, 3], [2, 0]])(np.zeros((5, 8))).shape
         TensorShape([5, 4])
     """

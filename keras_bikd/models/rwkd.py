@@ -44,7 +44,11 @@ class RWKDModel(MetaGuidedModel):
         >>> teacher = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
         >>> model = RWKDModel(student, teacher)
         >>> model.compile(optimizer=keras.optimizers.SGD(0.1))
-        >>> sorted(model.fit(x, y, meta_data=(x[:8], y[:8]), batch_size=8, verbose=0).history)
+        >>> sorted(
+        ...     model.fit(
+        ...         x, y, meta_data=(x[:8], y[:8]), batch_size=8, verbose=0
+        ...     ).history
+        ... )
         ['hard_weight', 'loss', 'meta_loss', 'soft_weight', 'student_loss']
 
     Reference: Lu et al., Findings of EMNLP 2021; no official code. The algorithm follows two independent

@@ -38,6 +38,7 @@ class Objective(Serializable):
         >>> @dataclasses.dataclass(frozen=True, kw_only=True)
         ... class FocalLoss(Objective):
         ...     gamma: Factor = 2.0
+        ...
         ...     def call(self, labels, teacher_logits, student_logits):
         ...         loss = hard_loss(labels, student_logits)
         ...         return (1 - ops.exp(-loss)) ** self.gamma * loss

@@ -70,7 +70,10 @@ class TeacherTrust(Objective):
         >>> import numpy as np
         >>> from keras_bikd.objectives import CrossEntropy
         >>> teacher, student = np.array([[1.0, 0.0, 3.0]]), np.array([[0.0, 2.0, 1.0]])
-        >>> np.round(TeacherTrust(objective=CrossEntropy())(np.array([2]), teacher, student), 4)
+        >>> np.round(
+        ...     TeacherTrust(objective=CrossEntropy())(np.array([2]), teacher, student),
+        ...     4,
+        ... )
         array([1.1877])
     """
 

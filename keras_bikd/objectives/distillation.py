@@ -71,7 +71,10 @@ class KnowledgeDistillation(Objective):
     Examples:
         >>> import numpy as np
         >>> teacher, student = np.array([[1.0, 0.0, 3.0]]), np.array([[0.0, 2.0, 1.0]])
-        >>> np.round(KnowledgeDistillation(temperature=4.0)(np.array([2]), teacher, student), 4)
+        >>> np.round(
+        ...     KnowledgeDistillation(temperature=4.0)(np.array([2]), teacher, student),
+        ...     4,
+        ... )
         array([1.4025])
 
     Reference: Hinton et al., arXiv 1503.02531; arXiv 2605.17839, section 3.1.

@@ -106,7 +106,10 @@ def expert_weight(student_accuracy: float, expert_accuracy: float, threshold: fl
         Float in 0..1.
 
     Examples:
-        >>> [round(expert_weight(accuracy, 0.6), 4) for accuracy in (0.0, 0.18, 0.3, 0.7)]
+        >>> [
+        ...     round(expert_weight(accuracy, 0.6), 4)
+        ...     for accuracy in (0.0, 0.18, 0.3, 0.7)
+        ... ]
         [1.0, 1.0, 0.7143, 0.0]
 
     Reference: Xiang et al., arXiv 2001.01536, Eq. (6), with the threshold of the authors' code.

@@ -44,7 +44,9 @@ class LearnedWeights(Serializable, keras.layers.Layer):
         >>> from keras_bikd.objectives import CrossEntropy, SoftTargets
         >>> losses = {"hard": CrossEntropy(), "soft": SoftTargets()}
         >>> objective = LearnedWeights(MetaWeightNet(), losses)
-        >>> objective(np.array([2]), np.array([[1.0, 0.0, 3.0]]), np.array([[0.0, 2.0, 1.0]])).shape
+        >>> objective(
+        ...     np.array([2]), np.array([[1.0, 0.0, 3.0]]), np.array([[0.0, 2.0, 1.0]])
+        ... ).shape
         TensorShape([1])
     """
 

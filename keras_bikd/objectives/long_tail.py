@@ -35,7 +35,12 @@ class BalancedSoftmax(Objective):
     Examples:
         >>> import numpy as np
         >>> logits = np.array([[0.0, 2.0, 1.0]])
-        >>> np.round(BalancedSoftmax(class_counts=(100, 10, 1))(np.array([2]), logits, logits), 4)
+        >>> np.round(
+        ...     BalancedSoftmax(class_counts=(100, 10, 1))(
+        ...         np.array([2]), logits, logits
+        ...     ),
+        ...     4,
+        ... )
         array([4.1739])
 
     Reference: Ren et al., arXiv 2007.10740, Eq. (4).
@@ -61,7 +66,12 @@ class LogitAdjustment(Objective):
     Examples:
         >>> import numpy as np
         >>> logits = np.array([[0.0, 2.0, 1.0]])
-        >>> np.round(LogitAdjustment(class_counts=(100, 10, 1), strength=0.5)(np.array([2]), logits, logits), 4)
+        >>> np.round(
+        ...     LogitAdjustment(class_counts=(100, 10, 1), strength=0.5)(
+        ...         np.array([2]), logits, logits
+        ...     ),
+        ...     4,
+        ... )
         array([2.5859])
 
     Reference: Menon et al., arXiv 2007.07314, Eq. (10).
@@ -91,7 +101,9 @@ class BalancedKnowledgeDistillation(Objective):
     Examples:
         >>> import numpy as np
         >>> teacher, student = np.array([[1.0, 0.0, 3.0]]), np.array([[0.0, 2.0, 1.0]])
-        >>> objective = BalancedKnowledgeDistillation(class_counts=(100, 10, 1), temperature=4.0)
+        >>> objective = BalancedKnowledgeDistillation(
+        ...     class_counts=(100, 10, 1), temperature=4.0
+        ... )
         >>> np.round(objective(np.array([2]), teacher, student), 4)
         array([15.6659])
 
@@ -128,7 +140,9 @@ class DistillingVirtualExamples(Objective):
     Examples:
         >>> import numpy as np
         >>> teacher, student = np.array([[1.0, 0.0, 3.0]]), np.array([[0.0, 2.0, 1.0]])
-        >>> objective = DistillingVirtualExamples(class_counts=(100, 10, 1), temperature=4.0)
+        >>> objective = DistillingVirtualExamples(
+        ...     class_counts=(100, 10, 1), temperature=4.0
+        ... )
         >>> np.round(objective(np.array([2]), teacher, student), 4)
         array([2.4271])
 
@@ -173,7 +187,9 @@ class ClassConditionalDistillation(Objective):
     Examples:
         >>> import numpy as np
         >>> teacher, student = np.array([[1.0, 0.0, 3.0]]), np.array([[0.0, 2.0, 1.0]])
-        >>> objective = ClassConditionalDistillation(class_counts=(100, 10, 1), teacher_prior=(0.5, 0.3, 0.2))
+        >>> objective = ClassConditionalDistillation(
+        ...     class_counts=(100, 10, 1), teacher_prior=(0.5, 0.3, 0.2)
+        ... )
         >>> np.round(objective(np.array([2]), teacher, student), 2)
         array([8.93])
 
@@ -216,7 +232,9 @@ def teacher_prior_of(teacher: keras.Model, balanced_data: Iterable[Any]) -> np.n
 
     Examples:
         >>> import numpy as np
-        >>> teacher = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3, kernel_initializer="zeros")])
+        >>> teacher = keras.Sequential(
+        ...     [keras.Input((2,)), keras.layers.Dense(3, kernel_initializer="zeros")]
+        ... )
         >>> teacher_prior_of(teacher, [(np.ones((4, 2)), np.zeros(4))]).round(3)
         array([0.333, 0.333, 0.333], dtype=float32)
     """

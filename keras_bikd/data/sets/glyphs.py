@@ -71,7 +71,12 @@ def draw(labels: Sequence[int] | np.ndarray, style: Style, seed: int, size: int 
         uint8 array of shape `(images, size, size, 3)`.
 
     Examples:
-        >>> draw(np.array([0, 1]), Style(characters="BS", level=1.0, distractors=1, noise=0.1), seed=0, size=16).shape
+        >>> draw(
+        ...     np.array([0, 1]),
+        ...     Style(characters="BS", level=1.0, distractors=1, noise=0.1),
+        ...     seed=0,
+        ...     size=16,
+        ... ).shape
         (2, 16, 16, 3)
     """
     labels = np.asarray(labels)

@@ -13,14 +13,16 @@ import re
 import sys
 
 DOCS = pathlib.Path(__file__).parent
-GREY, BLUE, ORANGE, GREEN, RED = "#90a4ae", "#5c7cfa", "#f59f00", "#00897b", "#d9480f"
+IMAGES = DOCS / "images"
+GREY, BLUE, ORANGE, GREEN, RED, VIOLET = "#90a4ae", "#5c7cfa", "#f59f00", "#00897b", "#d9480f", "#b197fc"
 INK, SOFT = "#263238", "#607d8b"
 
 
-def table(page, heading=None):
-    """The first table of a page below a heading: name of the row to its cells."""
+def table(page, heading, after=""):
+    """The first table of a page below a heading, and below what comes `after` it: name of the row to its cells."""
     text = (DOCS / page).read_text()
-    text = text[text.index(f"\n## {heading}\n") :] if heading else text
+    text = text[text.index(f"\n## {heading}\n") :]
+    text = text[text.index(after) :]
     lines = [line for line in re.search(r"(^\|.*\n)+", text, re.MULTILINE).group().splitlines()]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     return {row[0]: dict(zip(cells[0], row)) for row in cells[2:]}
@@ -38,7 +40,7 @@ def svg(name, width, height, label, parts):
         f'font-size="15" role="img" aria-label="{html.escape(label)}">'
     )
     card = f'<rect width="{width}" height="{height}" rx="10" fill="#ffffff"/>'
-    (DOCS / "images" / name).write_text("\n  ".join([head, card, *parts]) + "\n</svg>\n")
+    (IMAGES / name).write_text("\n  ".join([head, card, *parts]) + "\n</svg>\n")
 
 
 def text(x, y, words, fill=INK, anchor="start", size=15, weight=400):
@@ -134,54 +136,200 @@ def cost():
     """The time of a step relative to plain distillation, from the first table of the benchmarks."""
     rows = table("benchmarks.md", "A step")
     times = {name.replace("`", ""): float(row["time / KD"]) for name, row in rows.items()}
+    times = {name.replace("inner_steps=5, ", ""): time for name, time in times.items()}
     parts, y = [], 20
-    scale = 230 / max(times.values())
+    scale = 200 / max(times.values())
     for name, time in {"plain distillation (KD)": 1.0, **times}.items():
         colour = GREY if time == 1.0 else RED if "naive" in name else GREEN if time < 1.3 else BLUE
         parts += [
-            text(246, y + 17, name, anchor="end", size=14),
-            box(256, y, time * scale, 24, colour),
-            text(262 + time * scale, y + 17, f"{time:.2f}", size=14),
+            text(286, y + 17, name, anchor="end", size=13),
+            box(296, y, time * scale, 24, colour),
+            text(302 + time * scale, y + 17, f"{time:.2f}", size=14),
         ]
         y += 34
     parts.append(text(280, y + 14, "Time of a training step relative to plain distillation", SOFT, "middle", 13))
     svg("cost.svg", 560, y + 30, "Time of a training step relative to plain distillation", parts)
 
 
-def method_chart():
-    """Which method to use, as questions with answers."""
-    questions = [
-        ("All classes about equally\nlarge, and labels right?", "yes", "Plain distillation (KD),\nwith any library"),
-        ("Many labels wrong, and a few\nchecked samples per class?", "yes", "BiKD in two runs"),
-        ("A trained teacher,\nor time to train one?", "no", "Balanced softmax"),
-        ("A few samples per class\nto hold out?", "no", "Balanced softmax and\ncorrected teacher, 1 : 1"),
+SETS = {
+    "digits, imbalance 10": ("results-digits.md", "digits-noise, imbalance 10"),
+    "digits, imbalance 50": ("results-digits.md", "digits-noise, imbalance 50"),
+    "digits, imbalance 100": ("results-digits.md", "digits-noise, imbalance 100"),
+    "hundred glyphs": ("results-glyphs.md", "glyphs/g100, imbalance 50"),
+    "ten hard glyphs": ("results-glyphs.md", "glyphs/h, imbalance 100"),
+}
+METHODS = {
+    "CE": ("cross-entropy", GREY),
+    "KD": ("plain distillation (KD)", BLUE),
+    "BiKD": ("BiKD as published", VIOLET),
+    "balanced softmax": ("balanced softmax", ORANGE),
+    "BiKD, class counts": ("BiKD with class counts", GREEN),
+}
+
+
+def overall(name, groups, about):
+    """The accuracy of the methods on some of the data sets; `groups` has their names in the figure."""
+    rows = [table(*SETS[group]) for group in groups]
+    series = [(colour, [mean(row[method]["overall"]) for row in rows]) for method, (_, colour) in METHODS.items()]
+    parts = [
+        *legend(METHODS.values(), 20, per_row=2),
+        *bars(list(groups.values()), series, top=120, base=292, left=14, right=546, largest=100),
+        text(280, 346, f"Test accuracy in per cent, {about}", fill=SOFT, anchor="middle", size=13),
     ]
+    svg(name, 560, 366, f"Test accuracy of five methods, {about}", parts)
+
+
+def digits():
+    """Five methods at three imbalances."""
+    groups = {f"digits, {imbalance}": imbalance for imbalance in ("imbalance 10", "imbalance 50", "imbalance 100")}
+    overall("digits.svg", groups, "digits, mean of six seeds")
+
+
+def glyphs():
+    """Five methods on a hundred classes, and on ten that are easily confused."""
+    groups = {"hundred glyphs": "a hundred classes", "ten hard glyphs": "ten hard classes"}
+    overall("glyphs.svg", groups, "glyphs, mean of three seeds")
+
+
+def wrong_labels():
+    """Accuracy over the passes of all runs together."""
+    rows = table("results-wrong-labels.md", "All rows")
+    mix, learned = "constant 2/2 +meta, half", "BiKD, class counts, weights learned first, then +meta, half"
+    curves = (
+        ("constant mix, tuned", ORANGE, {10: mix, 20: f"{mix}, twice the steps", 30: f"{mix}, three times the steps"}),
+        ("learned weights, in two runs", GREEN, {20: learned, 30: f"{learned}, twice the steps"}),
+    )
+    highest = {
+        passes: max(mean(rows[row]["overall"]) for _, _, c in curves for p, row in c.items() if p == passes)
+        for passes in (10, 20, 30)
+    }
+    parts = legend([(name, colour) for name, colour, _ in curves], 20)
+    for _, colour, points in curves:
+        accuracies = {passes: mean(rows[row]["overall"]) for passes, row in points.items()}
+        places = {passes: (16 * passes - 60, 1114 - 12 * accuracy) for passes, accuracy in accuracies.items()}
+        line = " ".join(f"{x},{y:.1f}" for x, y in places.values())
+        parts.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="3"/>')
+        for passes, (x, y) in places.items():
+            above = accuracies[passes] == highest[passes]
+            parts += [
+                f'<circle cx="{x}" cy="{y:.1f}" r="5" fill="{colour}"/>',
+                text(x, y - 12 if above else y + 22, f"{accuracies[passes]}", anchor="middle"),
+            ]
+    parts += [text(16 * passes - 60, 282, f"{passes} passes in all", SOFT, "middle", 14) for passes in highest]
+    caption = "Test accuracy in per cent over the passes of all runs together,\nfour labels in ten wrong, twelve seeds"
+    parts.append(text(260, 322, caption, SOFT, "middle", 13))
+    svg("wrong_labels.svg", 520, 348, "Accuracy of learned weights and of a constant mix over the passes in all", parts)
+
+
+def studies():
+    """Accuracy under meta sets that are small, mislabelled or different."""
+    rows = {}
+    for heading in (
+        "Size of the meta set",
+        "Wrong labels in the meta set",
+        "A meta set that differs from the test images",
+    ):
+        rows |= table("results-studies.md", heading, "All rows")
+    altered = {
+        "ten images per class": "10 meta images per class",
+        "one image per class": "1 meta images per class",
+        "40 % wrong labels": "40 % of meta labels wrong",
+        "half the brightness": "meta shift: darker",
+        "moved by a pixel": "meta shift: moved",
+        "with training noise": "meta shift: noisier",
+    }
+    methods = {"BiKD": METHODS["BiKD"], "BiKD, class counts": METHODS["BiKD, class counts"]}
+    parts, y = legend(methods.values(), 20), 62
+    for words, row in altered.items():
+        parts.append(text(160, y + 22, words, anchor="end", size=14))
+        for method, (_, colour) in methods.items():
+            accuracy = mean(rows[f"{method}, {row}"]["overall"])
+            end = 172 + 3.1 * accuracy
+            parts += [box(172, y, end - 172, 16, colour), text(end + 6, y + 13, f"{accuracy}", size=14)]
+            y += 18
+        y += 12
+    caption = "Test accuracy in per cent with another meta set,\ndigits at imbalance 50, three seeds"
+    parts.append(text(260, y + 24, caption, SOFT, "middle", 13))
+    svg("studies.svg", 520, y + 50, "Test accuracy with meta sets that are small, mislabelled or different", parts)
+
+
+QUESTIONS = [
+    ("All classes about equally\nlarge, and labels right?", "yes", "Plain distillation (KD),\nwith any library"),
+    ("Many labels wrong, and a few\nchecked samples per class?", "yes", "BiKD in two runs"),
+    ("A trained teacher,\nor time to train one?", "no", "Balanced softmax"),
+    ("A few samples per class\nto hold out?", "no", "Balanced softmax and\ncorrected teacher, 1 : 1"),
+]
+
+
+def decisions(name, label, ends, evidence=("", "", "", "")):
+    """Questions with answers, and what the results say of each answer; `ends` are the two boxes below them."""
     parts = [
         '<defs><marker id="to" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="8" markerHeight="8" orient="auto">'
         f'<path d="M0 0 10 5 0 10z" fill="{SOFT}"/></marker></defs>'
     ]
     line = f'fill="none" stroke="{SOFT}" stroke-width="1.6" marker-end="url(#to)"'
-    for i, (question, answer, method) in enumerate(questions):
-        y = 20 + 100 * i
-        other = "no" if answer == "yes" else "yes"
+    tall = 84 if any(evidence) else 62
+    for i, ((question, answer, method), measured) in enumerate(zip(QUESTIONS, evidence)):
+        y, middle = 20 + (tall + 38) * i, tall / 2
         parts += [
-            box(14, y, 208, 62, "#e3f2fd", "#78909c"),
-            text(118, y + 36, question, anchor="middle", size=13),
-            f'<path d="M222 {y + 31}H266" {line}/>',
-            text(243, y + 24, answer, SOFT, "middle", 14),
-            box(268, y, 178, 62, "#e0f2f1", GREEN),
-            text(357, y + 36, method, anchor="middle", size=13, weight=600),
-            f'<path d="M118 {y + 62}V{y + 98}" {line}/>',
-            text(128, y + 86, other, SOFT, size=14),
+            box(14, y, 208, tall, "#e3f2fd", "#78909c"),
+            text(118, y + middle + 5, question, anchor="middle", size=13),
+            f'<path d="M222 {y + middle}H262" {line}/>',
+            text(240, y + middle - 7, answer, SOFT, "middle", 14),
+            box(264, y, 184, tall, "#e0f2f1", GREEN),
+            *_answer(356, y + middle + 5, method, measured),
+            f'<path d="M118 {y + tall}V{y + tall + 36}" {line}/>',
+            text(128, y + tall + 24, "no" if answer == "yes" else "yes", SOFT, size=14),
         ]
-    y = 20 + 100 * len(questions)
+    y = 20 + (tall + 38) * len(QUESTIONS)
+    (last, measured), (other, other_measured) = ends
     parts += [
-        box(14, y, 208, 62, GREEN),
-        text(118, y + 37, "BiKD with class counts,\nthe safe default", "#ffffff", "middle", 13, 600),
-        box(268, y, 178, 62, "#fff8e1", ORANGE),
-        text(357, y + 37, "In doubt?\nbikd.compare", anchor="middle", size=13, weight=600),
+        box(14, y, 208, tall, GREEN),
+        *_answer(118, y + tall / 2 + 5, last, measured, "#ffffff", "#ffffff"),
+        box(264, y, 184, tall, "#fff8e1", ORANGE),
+        *_answer(356, y + tall / 2 + 5, other, other_measured),
     ]
-    svg("method_chart.svg", 460, y + 80, "Decision chart: which method to use", parts)
+    svg(name, 460, y + tall + 18, label, parts)
+
+
+def _answer(x, y, method, measured, fill=INK, soft=SOFT):
+    """A method, and below it what was measured."""
+    if not measured:
+        return [text(x, y, method, fill, "middle", 13, 600)]
+    lines = method.count("\n") + measured.count("\n") + 2
+    top = y - 8 * (lines - 1)
+    method_y = top + 8 * method.count("\n")
+    measured_y = top + 16 * (method.count("\n") + 1) + 8 * measured.count("\n") + 1
+    return [text(x, method_y, method, fill, "middle", 13, 600), text(x, measured_y, measured, soft, "middle", 12)]
+
+
+def method_chart():
+    """Which method to use."""
+    ends = ("BiKD with class counts,\nthe safe default", ""), ("In doubt?\nbikd.compare", "")
+    decisions("method_chart.svg", "Decision chart: which method to use", ends)
+
+
+def results_chart():
+    """Which method to use, and what it gained where it was measured."""
+    paired = [table(page, heading, "Paired with") for page, heading in SETS.values()]
+    two_runs = table("results-wrong-labels.md", "All rows", "Paired with")
+
+    def ahead(method, sign=1):
+        points = [sign * float(rows[method]["difference"]) for rows in paired]
+        return f"{min(points):+.1f} to {max(points):+.1f} points"
+
+    evidence = (
+        "",
+        f"{-float(two_runs['constant 2/2 +meta, half']['difference']):+.1f} points over a tuned mix,\n"
+        "at equal steps of the student",
+        f"{ahead('CE', -1)}\nover cross-entropy",
+        f"{ahead('balanced softmax + KD, corrected teacher')}\nagainst balanced softmax",
+    )
+    ends = (
+        ("BiKD with class counts", f"{ahead('BiKD, class counts')}\nagainst balanced softmax"),
+        ("BiKD as published", f"{ahead('BiKD')}\nagainst balanced softmax"),
+    )
+    decisions("results_chart.svg", "Decision chart with the results: which method, and its gain", ends, evidence)
 
 
 def collapse():
@@ -244,11 +392,23 @@ def _draw_collapse(curves, steps):
     svg("collapse.svg", 560, 300, "Sum of both weights at three meta learning rates, and with class counts", parts)
 
 
+FIGURES = (
+    rare_classes,
+    no_effect,
+    cost,
+    method_chart,
+    results_chart,
+    digits,
+    glyphs,
+    wrong_labels,
+    studies,
+)
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--collapse", action="store_true", help="train for the figure of collapsed weights")
     if parser.parse_args().collapse:
         collapse()
     else:
-        for figure in (rare_classes, no_effect, cost, method_chart):
+        for figure in FIGURES:
             figure()

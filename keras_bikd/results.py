@@ -134,7 +134,7 @@ def paired(rows: Sequence[Row], method: str, reference: str, key: str) -> dict[s
 
     Returns:
         Dict of the differences, method minus reference, over the seeds that both have, with `"difference"` (their
-        mean), `"worst"` (the smallest), `"wins"` (how many are positive), `"seeds"` (how many there are), and `"p"`, the
+        mean), `"worst"` (the smallest), `"wins"` (how many are positive), `"seeds"` (how many there are) and `"p"`, the
         two-sided p-value of a paired t-test; `None` below three seeds, or if all differences are equal. `None` in
         place of the dict if no seed is common to both.
 

@@ -119,12 +119,26 @@ def test_every_recipe_is_listed():
     assert not [recipe.name for recipe in recipes if f"`{recipe.name}`" not in index]
 
 
-@pytest.fixture
-def hooks():
-    spec = importlib.util.spec_from_file_location("hooks", ROOT / "docs/hooks.py")
+def load(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / f"docs/{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def test_figures_show_the_tables_of_the_pages(monkeypatch, tmp_path):
+    figures = load("figures")
+    monkeypatch.setattr(figures, "IMAGES", tmp_path)
+    for figure in figures.FIGURES:
+        figure()
+    drawn = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    kept = {name: (ROOT / "docs/images" / name).read_text() for name in drawn}
+    assert drawn == kept, "run `python docs/figures.py`"
+
+
+@pytest.fixture
+def hooks():
+    return load("hooks")
 
 
 @pytest.mark.parametrize("language", ["python", "bash"])

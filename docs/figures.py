@@ -102,15 +102,13 @@ def rare_classes():
     }
     series = [(colour, [mean(rows[row][g]) for g in ("many", "medium", "few")]) for row, (_, colour) in methods.items()]
     groups = ("frequent classes", "in between", "rare classes")
-    for name, width, per_row in (("rare_classes.svg", 860, 4), ("rare_classes_narrow.svg", 460, 2)):
-        top, base = 24 + 26 * 4 // per_row + 22, 262 + 26 * (4 // per_row - 1)
-        caption = "Test accuracy in per cent of a small student on digits,\n114 zeros to two nines. Mean of six seeds."
-        parts = [
-            *legend(methods.values(), 20, per_row=per_row),
-            *bars(groups, series, top=top, base=base, left=20, right=width - 20, largest=100),
-            text(width / 2, base + 62, caption, fill=SOFT, anchor="middle", size=13),
-        ]
-        svg(name, width, base + 90, "Test accuracy of frequent, medium and rare classes under four methods", parts)
+    caption = "Test accuracy in per cent of a small student on digits,\n114 zeros to two nines. Mean of six seeds."
+    parts = [
+        *legend(methods.values(), 20, per_row=2),
+        *bars(groups, series, top=98, base=288, left=20, right=440, largest=100),
+        text(230, 350, caption, fill=SOFT, anchor="middle", size=13),
+    ]
+    svg("rare_classes.svg", 460, 378, "Test accuracy of frequent, medium and rare classes under four methods", parts)
 
 
 def no_effect():

@@ -12,7 +12,7 @@ CODE_COLUMNS = 80  # the theme cuts off longer lines
 
 _CELL = re.compile(r"<t([dh])\b.*?</t\1>", re.DOTALL)
 _CODE = re.compile(r"(?<=<code>)[^<]+(?=</code>)")
-_WORD_END = re.compile(r"(?<=[._/(=,])(?=\w)|(?<=[a-z])(?=[A-Z])")  # in `module.ClassName(argument=1)`
+_WORD_END = re.compile(r"(?<=[._/(=,])(?=\w)|(?<=[a-z])(?=[A-Z][a-z])")  # in `module.ClassName(argument=1)`
 
 _EQUATION = re.compile(r'<(div|span) class="arithmatex">(.*?)</\1>', re.DOTALL)
 

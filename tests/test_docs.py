@@ -157,8 +157,8 @@ def test_the_site_refuses_an_example_of_a_docstring_that_would_be_cut_off(hooks)
 
 def test_names_in_tables_break_between_their_words(hooks):
     page = type("Page", (), {"file": type("File", (), {"src_uri": "page.md"})})
-    row = "<td><code>losses.HardLoss</code> HardLoss</td>"
-    expected = "<td><code>losses.<wbr>Hard<wbr>Loss</code> HardLoss</td>"
+    row = "<td><code>losses.HardLoss</code> HardLoss <code>BiKDModel</code></td>"
+    expected = "<td><code>losses.<wbr>Hard<wbr>Loss</code> HardLoss <code>BiKDModel</code></td>"
     assert hooks.on_post_page(f"<code>HardLoss</code>{row}", page=page) == f"<code>HardLoss</code>{expected}"
 
 

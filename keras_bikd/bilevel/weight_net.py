@@ -34,8 +34,8 @@ class MetaWeightNet(Serializable, keras.layers.Layer):
         **kwargs: Keras layer arguments (`name`, `dtype`, ...).
 
     Call arguments:
-        losses: Float tensor of shape `(batch, 2)`: cross-entropy of the teacher, then of the student.
-        labels: Class ids or one-hot rows; only needed with `class_counts`.
+        - `losses`: Float tensor of shape `(batch, 2)`, the cross-entropy of the teacher, then of the student.
+        - `labels`: Class ids or one-hot rows; only needed with `class_counts`.
 
     Returns:
         Float tensor of shape `(batch, num_losses)`; in the paper the weight of the hard loss, then of the soft loss.

@@ -34,10 +34,7 @@ def share_of_process(data: Any) -> Any:
         >>> import tensorflow as tf
         >>> batches = tf.data.Dataset.range(5).batch(4)
         >>> # One process with one device has it all.
-        >>> [
-        ...     batch.tolist()
-        ...     for batch in share_of_process(batches).as_numpy_iterator()
-        ... ]
+        >>> [batch.tolist() for batch in share_of_process(batches).as_numpy_iterator()]
         [[0, 1, 2, 3], [4]]
     """
     if not is_tf_dataset(data) and not data_adapters.is_grain_dataset(data):

@@ -50,9 +50,7 @@ class KerasDistillation(Objective):
         ...     temperature=4.0, loss=keras.losses.KLDivergence()
         ... )
         >>> teacher, student = np.array([[1.0, 0.0, 3.0]]), np.array([[0.0, 2.0, 1.0]])
-        >>> np.round(
-        ...     KerasDistillation(loss=loss)(np.array([2]), teacher, student), 4
-        ... )
+        >>> np.round(KerasDistillation(loss=loss)(np.array([2]), teacher, student), 4)
         array([1.3975])
     """
 

@@ -29,9 +29,9 @@ class LearnedWeights(Serializable, keras.layers.Layer):
         **kwargs: Keras layer arguments (`name`, `dtype`, ...).
 
     Call arguments:
-        labels: Integer ids of shape `(batch,)`, or one-hot rows.
-        teacher_logits: Float tensor of shape `(batch, classes)`.
-        student_logits: Float tensor of shape `(batch, classes)`.
+        - `labels`: Integer ids of shape `(batch,)`, or one-hot rows.
+        - `teacher_logits`: Float tensor of shape `(batch, classes)`.
+        - `student_logits`: Float tensor of shape `(batch, classes)`.
 
     Returns:
         The weighted loss of every sample, shape `(batch,)`.

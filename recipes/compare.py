@@ -6,6 +6,7 @@
     python recipes/compare.py digits-noise --methods CE KD BiKD --imbalance-factors 50 --seeds 0 1
     python recipes/compare.py digits-noise --study inner-steps --imbalance-factors 50 --folder runs/inner_steps
     python recipes/compare.py glyphs/g100-wrong-labels --study wrong-labels --folder runs/wrong_labels
+    python recipes/compare.py --study safe-default                  # what is lost if nothing is tuned
     python recipes/compare.py --paper                               # Table 1: CIFAR-10 and CIFAR-100; wants a GPU
 
 Every cell (data set, imbalance, method, seed) is written to `runs/compare/` when it is done and skipped afterwards: a
@@ -20,80 +21,13 @@ meta samples, the teacher too: BiKD sees them, so the others should.
 """
 
 import argparse
-import dataclasses
+import pathlib
 
 from compare_methods import METHODS
-from compare_studies import LEARNED_FIRST, STUDIES, draw_inner_steps
-from keras_bikd import comparison, data
-from keras_bikd.comparison import ByteConvNet, Call, CifarResNet, Perceptron
+from compare_settings import PAPER, SETTINGS, SITUATIONS
+from compare_studies import CONSTANTS, LEARNED_FIRST, STUDIES, draw_inner_steps
+from keras_bikd import comparison
 
-# The numbers are those of studies on these sets, or the paper's for CIFAR.
-SETTINGS = {
-    "digits-noise": comparison.Setting(
-        name="sklearn_digits",
-        imbalance_factors=(10.0, 50.0, 100.0),
-        seeds=(0, 1, 2, 3, 4, 5),
-        meta_size=100,
-        test_size=500,
-        steps=2000,
-        learning_rate=0.05,
-        student=Perceptron((12,)),
-        teacher=Perceptron((128,)),
-        augment=Call(data.gaussian_noise, 0.7),
-    ),
-    "glyphs/g100": comparison.Setting(
-        name="glyphs/g100",
-        imbalance_factors=(50.0,),
-        seeds=(0, 1, 2),
-        meta_size=500,
-        passes=10,
-        student=CifarResNet(8, (16, 16, 32, 64), stem_stride=2),
-        teacher=CifarResNet(8, (32, 32, 64, 128), stem_stride=2),
-        augment=Call(data.pad_crop_flip, 1, flip=False),
-    ),
-    "glyphs/h": comparison.Setting(
-        name="glyphs/h",
-        imbalance_factors=(100.0,),
-        seeds=(0, 1, 2),
-        meta_size=400,
-        passes=12,
-        student=CifarResNet(8, (8, 8, 16, 32), stem_stride=2),
-        teacher=CifarResNet(8, (32, 32, 64, 128), stem_stride=2),
-        augment=Call(data.pad_crop_flip, 1, flip=False),
-    ),
-    "keywords": comparison.Setting(
-        name="python_keywords/small",
-        imbalance_factors=(None,),
-        seeds=(1, 2, 3, 4, 5, 6),  # the teacher was chosen on seed 0
-        meta_size=350,
-        batch_size=128,
-        steps=1500,
-        student=ByteConvNet(16, (16, 16)),
-        teacher=ByteConvNet(16, (64, 64), dropout=0.1),
-    ),
-}
-# As collected from the web: four labels of ten are wrong; five checked images per class. Seeds that chose nothing.
-SETTINGS["glyphs/g100-wrong-labels"] = dataclasses.replace(
-    SETTINGS["glyphs/g100"], wrong_labels=0.4, seeds=tuple(range(100, 112))
-)
-SETTINGS["digits"] = dataclasses.replace(
-    SETTINGS["digits-noise"], augment=Call(data.gaussian_noise, 0.15), imbalance_factors=(50.0,)
-)
-PAPER = {
-    name: comparison.Setting(
-        name=name,
-        imbalance_factors=(10.0, 50.0, 100.0),
-        seeds=(0, 1, 2),
-        meta_size=1000,
-        batch_size=100,
-        passes=120,
-        student=CifarResNet(8, (32, 64, 128, 256)),
-        teacher=CifarResNet(32, (32, 64, 128, 256)),
-        augment=Call(data.pad_crop_flip, 4),
-    )
-    for name in ("cifar10", "cifar100")
-}
-SETTINGS |= PAPER
 ALL_METHODS = METHODS | {label: method for study in STUDIES.values() for label, method in study.items()}
 
 
@@ -116,6 +50,12 @@ def main(settings, *, methods=None, study=None, imbalance_factors=None, seeds=No
         for method in methods
     ]
     comparison.run_cells(cells, lookup, folder, workers)
+    if study == "safe-default":
+        rows = [row for cell in cells if (row := comparison.row_of(cell, lookup, folder))]
+        text = comparison.regret_tables(rows, CONSTANTS)
+        pathlib.Path(folder, "regret.md").write_text(text + "\n")
+        print(f"\n{text}")
+        return rows
     reference = LEARNED_FIRST if study == "wrong-labels" else "balanced softmax"
     rows = comparison.report(cells, lookup, folder, reference)
     if study == "inner-steps":
@@ -142,6 +82,8 @@ if __name__ == "__main__":
     given = vars(parser.parse_args())
     if given.pop("paper"):
         given["settings"] = list(PAPER)
+    if given["study"] == "safe-default":
+        given["settings"] = given["settings"] or list(SITUATIONS)
     if not given["settings"]:
         parser.error("name the data to compare on, or pass --paper")
     main(given.pop("settings"), **given)

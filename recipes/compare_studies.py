@@ -11,6 +11,7 @@ from compare_methods import (
     LOG_PRIOR,
     META_LEARNING_RATE,
     META_ONLY,
+    METHODS,
     PRESET,
     RETRAIN,
     bikd_model,
@@ -102,7 +103,19 @@ def step_cost_study():
         yield f"BiKD, class counts, {name}", bikd_model(candidate_losses=PRESET, **arguments)
 
 
+MIXES = ((1.0, 0.0), (0.5, 0.5), (0.0, 1.0), (1.0, 1.0), (0.25, 1.0), (1.0, 0.25))
+CONSTANTS = tuple(f"constant {hard:g}/{soft:g}, class counts" for hard, soft in MIXES)
+
+
+def safe_default_study():
+    """What is lost if nothing is tuned: the same two losses under constant weights, and under learned ones."""
+    yield from zip(CONSTANTS, (fixed(mix(hard, soft)) for hard, soft in MIXES))
+    yield "BiKD, class counts", METHODS["BiKD, class counts"]
+    yield "BiKD, class counts + log prior", bikd_model(candidate_losses=PRESET, weight_net=LOG_PRIOR)
+
+
 STUDIES = {
+    "safe-default": dict(safe_default_study()),
     "step-cost": dict(step_cost_study()),
     "wrong-labels": dict(wrong_labels_study()),
     "inner-steps": dict(inner_steps_study()),

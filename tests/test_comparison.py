@@ -160,6 +160,56 @@ def test_a_stored_teacher_gives_way_to_a_new_one(compare, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_teacher_that_was_trained_elsewhere(compare, tmp_path):
+    """The other setting decides its data, and the student's samples for judging are none of its own."""
+    cell = comparison.Cell("digits/strong-teacher", 50.0, "KD", 0, quick=True)
+    setting, method = compare.lookup(cell)
+    own = comparison.setting.load_data(setting, cell)
+    elsewhere = comparison.setting.load_data(setting.taught, cell._replace(imbalance_factor=1.0))
+    assert (own.split.test == elsewhere.split.test).all()
+    assert not set(own.split.meta) & set(elsewhere.split.train)
+    teacher, counts = comparison.teachers.teacher_of(cell, setting, method, own, tmp_path)
+    assert counts == elsewhere.class_counts.tolist() != own.class_counts.tolist()
+    again, _ = comparison.teachers.teacher_of(cell, setting, method, own, tmp_path)
+    assert (again.get_weights()[0] == teacher.get_weights()[0]).all()
+    weak, weak_method = compare.lookup(cell._replace(setting="digits/weak-teacher"))
+    weak_teacher, _ = comparison.teachers.teacher_of(cell, weak, weak_method, own, tmp_path)
+    assert (weak_teacher.get_weights()[0] != teacher.get_weights()[0]).any()
+
+
+def test_a_setting_is_taught_in_one_setting(compare):
+    digits = compare.SETTINGS["digits-noise"]
+    with pytest.raises(ValueError, match="takes the setting of a single table"):
+        dataclasses.replace(digits, taught=digits)
+
+
+def test_regret_is_the_distance_to_the_best_constant_of_each_situation():
+    scores = {
+        ("a", "1/0"): [80.0, 84.0],
+        ("a", "0/1"): [70.0, 74.0],
+        ("a", "learned"): [81.0, 81.0],
+        ("b", "1/0"): [50.0, 50.0],
+        ("b", "0/1"): [60.0, 60.0],
+        ("b", "learned"): [58.0, 58.0],
+    }
+    rows = [
+        {"data": data, "imbalance_factor": 50.0, "method": method, "seed": seed, "overall": score}
+        for (data, method), values in scores.items()
+        for seed, score in enumerate(values)
+    ]
+    hard, soft, learned = comparison.regret(rows, ["1/0", "0/1"])
+    assert hard.of_situation == {"a": 0.0, "b": 10.0}
+    assert soft.of_situation == {"a": 10.0, "b": 0.0}
+    assert learned.of_situation == {"a": 1.0, "b": 2.0}
+    assert learned.worst[0] == 2.0
+    assert learned.mean[0] == 1.5
+    assert learned.mean[1] == 0.5  # both draws take the seed in which it is a point ahead in a
+    assert learned.mean[2] == 2.5
+    assert len(comparison.regret(rows[1:], ["1/0", "0/1"])[0].of_situation) == 1  # a is not complete
+    with pytest.raises(ValueError, match="has a row of every method and seed"):
+        comparison.regret(rows[:1] + rows[-1:], ["1/0"])
+
+
 def test_a_kill_while_a_teacher_is_written(compare, tmp_path, monkeypatch):
     """The files of the teacher before must not be taken for those of the new one."""
     cell = comparison.Cell("digits-noise", 50.0, "KD", 0, quick=True)
@@ -200,8 +250,10 @@ def test_every_method_and_study_is_a_record(compare):
     assert len(compare.METHODS) > 25
     assert {"CE", "KD", "WSL", "RW-KD", "BKD", "DiVE", "LFME", "BiKD"} <= set(compare.METHODS)
     assert all(isinstance(method, comparison.Method) for method in compare.ALL_METHODS.values())
-    labels = [label for study in compare.STUDIES.values() for label in study]
-    assert len(labels) == len(set(labels)) > 30
+    assert len({label for study in compare.STUDIES.values() for label in study}) > 30
+    for study in compare.STUDIES.values():  # one label, one method
+        for label, method in study.items():
+            assert comparison.config_of(method) == comparison.config_of(compare.ALL_METHODS[label])
 
 
 def test_paired_comparison_agrees_with_scipy():

@@ -5,6 +5,7 @@ from keras_bikd.comparison.cells import row_of, run_cells
 from keras_bikd.comparison.method import Method
 from keras_bikd.comparison.networks import ByteConvNet, CifarResNet, Perceptron
 from keras_bikd.comparison.protocol import train
+from keras_bikd.comparison.regret import Regret, regret, regret_tables
 from keras_bikd.comparison.setting import Cell, Setting
 from keras_bikd.comparison.studies import altered_meta, retrain_last_layer
 from keras_bikd.comparison.tables import report
@@ -18,10 +19,13 @@ __all__ = [
     "Part",
     "Parts",
     "Perceptron",
+    "Regret",
     "Setting",
     "altered_meta",
     "config_of",
     "make",
+    "regret",
+    "regret_tables",
     "report",
     "retrain_last_layer",
     "row_of",

@@ -53,9 +53,11 @@ class Setting:
             after five sixths.
         augment: `Call` that makes the augmentation of training and meta samples, or `None`.
         wrong_labels: Share of wrong labels, as in `keras_bikd.data.LongTailCut`.
+        taught: Setting in which the teacher was trained, if not in this one: on data of another imbalance or with other
+            wrong labels, for longer or shorter. It has one imbalance factor, and the same test and meta samples.
 
     Raises:
-        ValueError: If the length of a training is not given, or given twice.
+        ValueError: If the length of a training is not given, or given twice, or if `taught` has several imbalances.
 
     Examples:
         >>> from keras_bikd.comparison import Perceptron
@@ -85,12 +87,18 @@ class Setting:
     learning_rate: float = 0.1
     augment: Call | None = None
     wrong_labels: float = 0.0
+    taught: "Setting | None" = None
 
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.passes is None):
             raise ValueError(
                 f"`Setting` takes `steps` or `passes`, one of the two. Received: steps={self.steps!r} and "
                 f"passes={self.passes!r}"
+            )
+        if self.taught is not None and len(self.taught.imbalance_factors) != 1:
+            raise ValueError(
+                "`Setting(taught=...)` takes the setting of a single table. Received: a setting with "
+                f"imbalance_factors={self.taught.imbalance_factors!r}"
             )
 
     def config(self) -> dict[str, Any]:

@@ -33,7 +33,11 @@ def teacher_of(
         `(teacher, class_counts)`, the model, and how many images of each class it was trained on.
     """
     in_train = bool(method.meta_in_train)
-    if method.meta_in_train != in_train:  # a share is for the student; the teacher sees every image once per pass
+    elsewhere = setting.taught
+    if elsewhere is not None:
+        setting, cell = elsewhere, cell._replace(imbalance_factor=elsewhere.imbalance_factors[0])
+    # A share of the meta set is for the student; the teacher sees every image once per pass.
+    if method.meta_in_train != in_train or elsewhere is not None:
         data = load_data(setting, cell, meta_in_train=in_train)
     counts = data.class_counts.tolist()
     path = _path(cell, method, folder)

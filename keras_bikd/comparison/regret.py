@@ -47,8 +47,17 @@ def regret(rows: Sequence[Row], constants: Sequence[str], *, resamples: int = 20
 
     Examples:
         >>> scores = {"1/0": [80.0, 82.0], "0/1": [70.0, 72.0], "learned": [79.0, 82.0]}
-        >>> rows = [{"data": "digits", "imbalance_factor": 50, "method": m, "seed": i, "overall": v}
-        ...         for m, values in scores.items() for i, v in enumerate(values)]
+        >>> rows = [
+        ...     {
+        ...         "data": "digits",
+        ...         "imbalance_factor": 50,
+        ...         "method": m,
+        ...         "seed": i,
+        ...         "overall": v,
+        ...     }
+        ...     for m, values in scores.items()
+        ...     for i, v in enumerate(values)
+        ... ]
         >>> [(found.method, found.mean[0]) for found in regret(rows, ["1/0", "0/1"])]
         [('1/0', 0.0), ('0/1', 10.0), ('learned', 0.5)]
     """

@@ -2,8 +2,9 @@
 
     python docs/check_dist.py
 
-The wheel is installed with the extras `tensorflow` and `viz` into an empty environment, which has nothing of this
-checkout. Set `WHEEL_ONLY=1` to leave that out: it downloads TensorFlow.
+They are built from the files that git knows, with a README whose links to files beside it are absolute: a package index
+shows it without these files. The wheel is installed with the extras `tensorflow` and `viz` into an empty environment,
+which has nothing of this checkout. Set `WHEEL_ONLY=1` to leave that out: it downloads TensorFlow.
 """
 
 import os
@@ -19,19 +20,44 @@ import venv
 import zipfile
 
 ROOT = pathlib.Path(__file__).parents[1]
+RELATIVE_LINK = re.compile(r"(!?)(\[[^]]*\])\((?!https?://|#)([^)]+)\)")
 PYTHON_BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
 def main():
     dist = ROOT / "dist"
-    for leftover in (dist, ROOT / "build"):
-        shutil.rmtree(leftover, ignore_errors=True)
-    run(sys.executable, "-m", "build", "--outdir", dist, ROOT)
+    shutil.rmtree(dist, ignore_errors=True)
+    with tempfile.TemporaryDirectory() as folder:
+        copy_for_index(pathlib.Path(folder))
+        run(sys.executable, "-m", "build", "--outdir", dist, folder)
     (wheel,), (source,) = dist.glob("*.whl"), dist.glob("*.tar.gz")
     run(sys.executable, "-m", "twine", "check", "--strict", wheel, source)
     check_contents(wheel, source)
     if not os.environ.get("WHEEL_ONLY"):
         run_readme(wheel)
+
+
+def copy_for_index(folder):
+    """Copy the files that git knows, the README with absolute links."""
+    git = shutil.which("git") or "git"
+    known = subprocess.run([git, "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    for name in known.rstrip("\0").split("\0"):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, path)
+    repository = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
+    readme = folder / "README.md"
+    readme.write_text(with_absolute_links(readme.read_text(), repository))
+
+
+def with_absolute_links(text, repository):
+    """Markdown whose links to files of the repository are absolute; images are linked as files, not as pages."""
+
+    def absolute(link):
+        image, label, path = link.groups()
+        return f"{image}{label}({repository}/{'raw' if image else 'blob'}/main/{path})"
+
+    return RELATIVE_LINK.sub(absolute, text)
 
 
 def check_contents(wheel, source):

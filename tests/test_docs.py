@@ -5,7 +5,6 @@ import importlib.util
 import pathlib
 import re
 import shlex
-import tomllib
 
 import keras
 import pytest
@@ -96,20 +95,16 @@ def test_commands_name_what_exists(page, command):
         assert words[0] in {"pip", "git"}
 
 
-def test_every_link_of_the_readme_is_absolute_and_names_what_exists():
-    # A package index shows the README without the files beside it.
-    urls = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]
-    files = urls["Repository"] + "/blob/main/"
-    images = files.replace("github.com", "raw.githubusercontent.com").replace("/blob/", "/")
-    links = re.findall(r"\]\(([^)]+)\)", (ROOT / "README.md").read_text())
-    assert not [link for link in links if not link.startswith("https://")]
-    for link in links:
-        path = link.partition("#")[0]
-        if path.startswith(urls["Documentation"]):
-            page = ROOT / "docs" / path.removeprefix(urls["Documentation"])
-            assert page.with_suffix(".md").exists() or (page / "index.md").exists(), link
-        elif path.startswith((files, images)):
-            assert (ROOT / path.removeprefix(files).removeprefix(images)).exists(), link
+def test_every_link_of_the_readme_names_what_exists_also_on_a_package_index():
+    check_dist = load("check_dist")
+    readme = (ROOT / "README.md").read_text()
+    here = [link for link in re.findall(r"\]\(([^)]+)\)", readme) if not link.startswith("https://")]
+    assert here
+    assert not [link for link in here if not (ROOT / link).exists()]
+    on_index = check_dist.with_absolute_links(readme, "https://example.org/repository")
+    assert "](https://example.org/repository/blob/main/CHANGELOG.md)" in on_index
+    assert "](https://example.org/repository/raw/main/docs/images/digits_weight_map.png)" in on_index
+    assert not [link for link in re.findall(r"\]\(([^)]+)\)", on_index) if not link.startswith("https://")]
 
 
 def test_every_recipe_is_listed():

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from keras_bikd.advisor import Comparison, Findings, Protocol
 from keras_bikd.advisor.findings import TEACHER
+from keras_bikd.advisor.given import data_of, networks_of
 from keras_bikd.advisor.images import read_images, read_tfds
 from keras_bikd.advisor.inputs import Inputs
 from keras_bikd.advisor.kept import Kept
@@ -62,14 +63,13 @@ def _prepared(options: argparse.Namespace, folder: str) -> Prepared:
     Kept(folder)  # before anything is read, which may take minutes
     inputs, batch_size = _read(options)
     given = {name: getattr(options, name) for name in ("validation", "meta", "test")}
-    more = {f"{name}_data": path and inputs.like(path) for name, path in given.items()}
+    more = {name: path and inputs.like(path) for name, path in given.items()}
+    data = data_of(inputs.samples, more["validation"], more["meta"], more["test"] or inputs.test)
     minutes = _MINUTES if options.minutes is None and options.steps is None else options.minutes
     comparison = Comparison(
-        inputs.samples,
-        inputs.student,
-        inputs.teacher,
+        data,
+        networks_of(inputs.student, inputs.teacher, data.train),
         folder=folder,
-        **more | {"test_data": more["test_data"] or inputs.test},
         protocol=Protocol(
             methods=options.methods and tuple(options.methods),
             seeds=tuple(range(options.seeds)),

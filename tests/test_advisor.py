@@ -16,6 +16,7 @@ import pytest
 import keras_bikd as bikd
 from keras_bikd import advisor
 from keras_bikd.advisor import comparing, evidence, recommendation, suspects
+from keras_bikd.advisor.given import data_of, networks_of
 from keras_bikd.advisor.holdout import balanced, divide
 from keras_bikd.advisor.kept import Kept
 from keras_bikd.advisor.samples import Batches, Samples, samples_of
@@ -389,7 +390,9 @@ def test_a_method_that_fails_is_reported_and_the_others_go_on(tmp_path, monkeypa
 def test_minutes_become_steps_that_fit_and_are_kept(tmp_path):
     protocol = {"methods": ("cross-entropy",), "seeds": (0,), "steps": None, "minutes": 0.2}
     given = {"methods": protocol["methods"], "seeds": (0,), "minutes": 0.2, "batch_size": 8}
-    comparison = advisor.Comparison(arrays(), network, folder=tmp_path, protocol=bikd.Protocol(**given))
+    data = data_of(arrays(), None, None, None)
+    networks = networks_of(network, None, data.train)
+    comparison = advisor.Comparison(data, networks, folder=tmp_path, protocol=bikd.Protocol(**given))
     plan = comparison.plan()
     before, step = plan["timing"]["cross-entropy"]
     assert before + plan["steps"] * step <= 12

@@ -12,7 +12,7 @@ import keras
 
 from keras_bikd.advisor.candidates import TWO_RUNS, needs_teacher
 from keras_bikd.advisor.findings import TEACHER, Failure, Findings
-from keras_bikd.advisor.given import GivenTeacher, chosen_methods, data_of, networks_of
+from keras_bikd.advisor.given import Data, GivenTeacher, Networks, chosen_methods, data_of, networks_of
 from keras_bikd.advisor.holdout import Division, divide
 from keras_bikd.advisor.kept import Kept
 from keras_bikd.advisor.progress import Progress
@@ -87,45 +87,28 @@ def compare(
         ['balanced softmax', 'cross-entropy']
         >>> keras.config.enable_interactive_logging()
     """
-    return Comparison(
-        data,
-        student,
-        teacher,
-        folder=folder,
-        validation_data=validation_data,
-        meta_data=meta_data,
-        test_data=test_data,
-        protocol=protocol,
-    ).run()
+    given = data_of(data, validation_data, meta_data, test_data)
+    return Comparison(given, networks_of(student, teacher, given.train), folder=folder, protocol=protocol).run()
 
 
 class Comparison:
-    """A comparison that has been checked and not been run; the arguments are those of `compare`.
+    """A comparison that has been checked and not been run.
+
+    Args:
+        data: What `data_of` has read.
+        networks: What `networks_of` has checked.
+        folder: As in `compare`.
+        protocol: As in `compare`.
 
     Attributes:
-        data: The `Data`.
-        networks: The `Networks`.
         rounds: Seed to `Division`.
         methods: Name to `Method`.
         kept: The folder, a `Kept`.
     """
 
-    def __init__(
-        self,
-        data: Any,
-        student: Callable[[], keras.Model],
-        teacher: GivenTeacher = None,
-        *,
-        folder: str | os.PathLike[str],
-        validation_data: Any = None,
-        meta_data: Any = None,
-        test_data: Any = None,
-        protocol: Protocol = Protocol(),  # noqa: B008 (frozen)
-    ) -> None:
-        self.protocol = protocol
-        self.data = data_of(data, validation_data, meta_data, test_data)
-        self.networks = networks_of(student, teacher, self.data.train)
-        self.methods = chosen_methods(protocol, self.networks)
+    def __init__(self, data: Data, networks: Networks, *, folder: str | os.PathLike[str], protocol: Protocol) -> None:
+        self.data, self.networks, self.protocol = data, networks, protocol
+        self.methods = chosen_methods(protocol, networks)
         self.rounds = {
             seed: divide(
                 self.data.train,

@@ -164,9 +164,11 @@ class Findings:
 
     def confusion(self, method: str, part: str = "validation") -> np.ndarray:
         """Confusion matrix over all rounds, true class by predicted class."""
-        matrix = np.zeros((len(self.class_names),) * 2, int)
-        for seed in self.rounds:
-            np.add.at(matrix, (self.labels(seed, part), self.predicted(method, seed, part)), 1)
+        from sklearn.metrics import confusion_matrix
+
+        labels = np.concatenate([self.labels(seed, part) for seed in self.rounds])
+        predicted = np.concatenate([self.predicted(method, seed, part) for seed in self.rounds])
+        matrix: np.ndarray = confusion_matrix(labels, predicted, labels=range(len(self.class_names)))
         return matrix
 
     def class_accuracies(self, method: str) -> list[ClassAccuracy]:

@@ -251,6 +251,27 @@ def studies():
     svg("studies.svg", 520, y + 50, "Test accuracy with meta sets that are small, mislabelled or different", parts)
 
 
+def recommendations():
+    """How far the recommended method is behind the best one, in every comparison."""
+    rows = table("results-recommendations.md", "Points behind the best method")
+    left, scale, y = 190, 80, 40
+    height = 30 * len(rows)
+    parts = [
+        box(left, y - 14, scale, height, "#e0f2f1"),
+        text(left + scale / 2, 18, "within a point", SOFT, "middle", 13),
+    ]
+    for situation, cells in rows.items():
+        parts.append(text(left - 14, y + 5, situation, anchor="end", size=14))
+        for points in sorted(float(cell) for heading, cell in cells.items() if heading.startswith("seed")):
+            parts.append(f'<circle cx="{left + scale * points:.1f}" cy="{y}" r="6" fill="{GREEN}" fill-opacity="0.6"/>')
+        y += 30
+    for points in range(4):
+        parts.append(text(left + scale * points, y + 8, f"{points}", SOFT, "middle", 13))
+    caption = "Points of test accuracy behind the best method.\nOne dot per comparison; darker ones are several."
+    parts.append(text(280, y + 40, caption, SOFT, "middle", 13))
+    svg("recommendations.svg", 560, y + 66, "How far recommended methods are behind the best one", parts)
+
+
 QUESTIONS = [
     ("All classes about equally\nlarge, and labels right?", "yes", "Plain distillation (KD),\nwith any library"),
     ("Many labels wrong, and a few\nchecked samples per class?", "yes", "BiKD in two runs"),
@@ -400,6 +421,7 @@ FIGURES = (
     glyphs,
     wrong_labels,
     studies,
+    recommendations,
 )
 
 if __name__ == "__main__":

@@ -6,9 +6,11 @@ import json
 import os
 import pathlib
 import random
+import runpy
 import sys
 import tempfile
 import traceback
+import types
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -53,16 +55,19 @@ def run_cells(
     Examples:
         >>> from keras_bikd.comparison import Call, Method, Part, Perceptron, Setting
         >>> from keras_bikd.models import DistillationModel
+        >>> from keras_bikd.objectives import KnowledgeDistillation
         >>> networks = {"student": Perceptron((12,)), "teacher": Perceptron((64,))}
         >>> digits = Setting(
         ...     name="sklearn_digits",
         ...     imbalance_factors=(50.0,),
         ...     seeds=(0,),
         ...     meta_size=100,
+        ...     test_size=500,
         ...     steps=2000,
         ...     **networks,
         ... )
-        >>> model = Call(DistillationModel, Part("student"), Part("teacher"))
+        >>> parts = [Part("student"), Part("teacher")]
+        >>> model = Call(DistillationModel, *parts, KnowledgeDistillation())
         >>> lookup = lambda cell: (digits, Method(model=model))
         >>> cells = [Cell("digits", 50.0, "KD", seed=0, quick=True)]
         >>> folder = tempfile.mkdtemp()
@@ -96,8 +101,10 @@ _Training = tuple[Cell, Setting, Method]
 def _stored(training: _Training, folder: str | pathlib.Path) -> results.Row | None:
     cell, setting, method = training
     row = results.load_row(cell.path(folder))
+    if row is None:
+        return None
     # As text, because the order of a dict counts too: of candidate losses, for one.
-    return row if row is not None and json.dumps(row.get("config")) == json.dumps(cell.config(setting, method)) else None
+    return row if json.dumps(row.get("config")) == json.dumps(cell.config(setting, method)) else None
 
 
 def _name(cell: Cell) -> str:
@@ -209,6 +216,7 @@ def _run_on_worker(training: _Training, witness: pathlib.Path, backend: str) -> 
 
 def _give_dask_its_own_random() -> None:
     """The event loop of a worker draws from Python's generator, while a task draws the seeds of Keras' layers there."""
+    own = types.SimpleNamespace(**runpy.run_module("random"))  # a second copy of it, with a state of its own
     for name, module in list(sys.modules.items()):
         if name.partition(".")[0] in ("dask", "distributed") and getattr(module, "random", None) is random:
-            module.random = random.Random()  # type: ignore[attr-defined]
+            module.random = own  # type: ignore[attr-defined]

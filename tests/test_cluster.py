@@ -125,7 +125,7 @@ def test_cells_on_a_scheduler_of_ours(tmp_path):
     with scheduler(threads=1) as own:
         comparison.run_cells(CELLS[:1], lookup, tmp_path, scheduler=own.scheduler_address)
     assert comparison.row_of(CELLS[0], lookup, tmp_path)["overall"] > 0
-    assert not list(tmp_path.glob("running_*"))
+    assert not list(tmp_path.glob(".running_*"))
 
 
 def test_a_worker_with_several_threads_is_refused(tmp_path):

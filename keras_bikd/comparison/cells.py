@@ -188,7 +188,7 @@ def _witness(folder: str | pathlib.Path) -> Iterator[pathlib.Path]:
     """A file in the folder of rows, by which a worker knows that it sees the same folder."""
     folder = pathlib.Path(folder).resolve()  # a worker has a working directory of its own
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=folder, prefix="running_") as file:
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=".running_") as file:
         yield pathlib.Path(file.name)
 
 

@@ -67,7 +67,7 @@ class Lookup:
         return DIGITS, Method(model=model, callbacks=[log])
 
 
-CELLS = [Cell("digits", 50.0, method, seed, quick=True) for seed in (0, 1) for method in ("KD", "again")]
+CELLS = [Cell("digits", 50.0, method, seed, quick=True) for method, seed in (("KD", 0), ("KD", 1), ("again", 1))]
 
 
 def without_clock(row):
@@ -97,7 +97,7 @@ def test_a_worker_that_is_killed_loses_no_row_and_none_is_computed_twice(tmp_pat
     assert sorted(line for line in log if "end" in line) == sorted(f"end {name}" for name in names)
     assert sorted(line for line in log if "begin" in line) == sorted(f"begin {name}" for name in [*names, "KD 1"])
     out = capsys.readouterr().out
-    assert [out.count(f"{cell.method}, seed {cell.seed}:") for cell in CELLS] == [1] * 4
+    assert [out.count(f"{cell.method}, seed {cell.seed}:") for cell in CELLS] == [1, 1, 1]
     for cell in CELLS:
         one, two = (comparison.row_of(cell, lookup, tmp_path / folder) for folder in ("process", "cluster"))
         assert without_clock(one) == without_clock(two)
@@ -110,9 +110,9 @@ def test_a_worker_that_is_killed_loses_no_row_and_none_is_computed_twice(tmp_pat
 def test_a_cell_that_kills_every_worker_is_reported_and_does_not_stop_its_group(tmp_path, forked_workers, capsys):
     lookup = Lookup(tmp_path / "log", callback=Die)
     with dask.config.set({"distributed.scheduler.allowed-failures": 0}):
-        comparison.run_cells(CELLS[:2], lookup, tmp_path, workers=2)
-    assert "FAILED: digits, imbalance 50, KD, seed 0\n" in capsys.readouterr().out
-    assert [comparison.row_of(cell, lookup, tmp_path) is None for cell in CELLS[:2]] == [True, False]
+        comparison.run_cells(CELLS[1:], lookup, tmp_path, workers=2)
+    assert "FAILED: digits, imbalance 50, KD, seed 1\n" in capsys.readouterr().out
+    assert [comparison.row_of(cell, lookup, tmp_path) is None for cell in CELLS[1:]] == [True, False]
 
 
 def scheduler(threads):

@@ -11,7 +11,8 @@ if KERAS_DISTRIBUTION_JOB_ADDRESSES, KERAS_DISTRIBUTION_NUM_PROCESSES and KERAS_
 Paper, Table 1, "Ours": 88.85 / 82.45 / 75.91 at imbalance 10 / 50 / 100 (mean of three seeds, selection not stated).
 This recipe: last epoch, mean and spread over the seeds. Not run here on CIFAR: that takes a GPU and a download.
 
-A killed run resumes from its last epoch. Name the seeds that are not finished: `--seeds 1 2`.
+A killed run resumes from its last epoch, one that ends with SIGTERM from its last batch, and then its exit code is 75.
+Name the seeds that are not finished: `--seeds 1 2`.
 """
 
 import argparse
@@ -67,12 +68,13 @@ def main(
             bikd.callbacks.WeightMap(folder, data=looked_at),
             bikd.callbacks.PerClassReport(folder, split.test, split.class_names),
         ]
-        callbacks = [] if keras.distribution.distribution() else watching  # they see the data of one process only
+        alone = keras.distribution.distribution() is None
+        callbacks = watching if alone else []  # they see the data of one process only
         pairs = bikd.data.share_of_process(bikd.data.pair(split.train, split.meta))
         pairs, position = bikd.data.resumable(pairs)
         callbacks += [
             keras.callbacks.CSVLogger(folder / "history.csv", append=resumes),
-            bikd.callbacks.ExactBackup(backup, position),
+            bikd.callbacks.ExactBackup(backup, position, exit_code=75 if alone else None),
         ]
         model.fit(pairs, epochs=epochs, steps_per_epoch=len(split.train), callbacks=callbacks)
         model.student.save(folder / "student.keras")

@@ -11,8 +11,10 @@
 
 Every cell (data set, imbalance, method, seed) is written to `runs/compare/` when it is done and skipped afterwards: a
 killed run resumes where it stopped, a failed cell is reported and run again the next time, and so is one whose setting
-or method has been changed. `--workers 2` runs two at a time, each on one core. The results are in `results.md`,
-`results.csv` and a plot per data set and imbalance.
+or method has been changed. The results are in `results.md`, `results.csv` and a plot per data set and imbalance.
+
+`--workers 2` runs two cells at a time, each on one core, on a Dask cluster that starts and ends with the command.
+`--scheduler tcp://host:8786` runs them on one of yours. Both want the extra `cluster`.
 
 There is one protocol for all. The teacher is in inference mode; it was trained on the same long-tailed data. Accuracy
 is balanced accuracy on test samples that are not augmented, after the last step. The table also has that of the epoch
@@ -41,7 +43,7 @@ def main(settings, *, methods=None, study=None, imbalance_factors=None, seeds=No
     unknown = [name for name in methods if name not in ALL_METHODS]
     if unknown:
         raise SystemExit(f"There is no method {unknown[0]!r}. Known: {', '.join(ALL_METHODS)}")
-    quick, workers = how.get("quick", False), how.get("workers", 1)
+    quick = how.pop("quick", False)
     cells = [
         comparison.Cell(name, factor, method, seed, quick)
         for name in settings
@@ -49,7 +51,7 @@ def main(settings, *, methods=None, study=None, imbalance_factors=None, seeds=No
         for seed in seeds or SETTINGS[name].seeds
         for method in methods
     ]
-    comparison.run_cells(cells, lookup, folder, workers)
+    comparison.run_cells(cells, lookup, folder, **how)
     if study == "safe-default":
         rows = [row for cell in cells if (row := comparison.row_of(cell, lookup, folder))]
         text = comparison.regret_tables(rows, CONSTANTS)
@@ -77,7 +79,8 @@ if __name__ == "__main__":
     parser.add_argument("--imbalance-factors", type=float, nargs="+")
     parser.add_argument("--seeds", type=int, nargs="+")
     parser.add_argument("--folder", default="runs/compare")
-    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=1, help="processes on this machine")
+    parser.add_argument("--scheduler", help="address of a Dask scheduler, in the place of --workers")
     parser.add_argument("--quick", action="store_true", help="a hundredth of the steps")
     given = vars(parser.parse_args())
     if given.pop("paper"):

@@ -55,7 +55,7 @@ def main(name, out, imbalance_factor=50.0, *, loss="ce", epochs=120, seed=0, met
         steps_per_epoch=len(data.train),
         callbacks=[
             keras.callbacks.CSVLogger(out / "history.csv", append=backup.exists()),
-            bikd.callbacks.ExactBackup(backup, position),
+            bikd.callbacks.ExactBackup(backup, position, exit_code=75),
         ],
     )
     results = teacher.evaluate(data.test, return_dict=True, verbose=0)

@@ -54,7 +54,8 @@ def main(folder, every, slow=""):
     model = bikd.BiKDModel(net(16, layers.BatchNormalization(), layers.Dropout(0.3)), net(32), inner_steps=3)
     model.compile(keras.optimizers.SGD(0.05, momentum=0.9), metrics=["accuracy"])
     stream, position = bikd.data.resumable(bikd.data.pair(data.train, data.meta))
-    backup = bikd.callbacks.ExactBackup(folder / "backup", position, every=None if every == "epoch" else int(every))
+    every = None if every == "epoch" else int(every)
+    backup = bikd.callbacks.ExactBackup(folder / "backup", position, every, exit_code=os.EX_TEMPFAIL)
     callbacks = [backup, Rows(folder / "epochs.csv")]
     if slow:
         callbacks.append(keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: time.sleep(0.05)))

@@ -80,7 +80,7 @@ def stored(methods, folder):
 
 
 def start_and_kill(methods, folder):
-    """Kill a comparison after its first cell. Its process finishes the cell at hand, and begins no other."""
+    """Kill a comparison after its first cell."""
     process = start(methods, folder)
     first, *_, last = paths(methods, folder)
     end = time.monotonic() + 120
@@ -88,7 +88,7 @@ def start_and_kill(methods, folder):
         assert time.monotonic() < end
         time.sleep(0.05)
     process.kill()
-    process.communicate()  # until the last process that writes there has ended
+    process.communicate()
     assert not last.exists()
 
 

@@ -1,10 +1,12 @@
-"""A training that is killed with SIGKILL ends bit for bit as one that never was.
+"""A training that is killed, with SIGKILL or SIGTERM, ends bit for bit as one that never was.
 
 `python tests/test_resume.py 20` kills twenty times, at random moments, and prints what came of it.
 """
 
+import os
 import pathlib
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -14,11 +16,11 @@ import keras
 import numpy as np
 import pytest
 import resume_worker
-import tensorflow as tf
 
 import forks
 import keras_bikd as bikd
 import models
+from small_runs import StopAfter, small, train_small
 
 pytestmark = pytest.mark.backend
 
@@ -44,6 +46,19 @@ def run_with_kills(folder, every, kills, generator):
     return done
 
 
+def run_with_sigterm(folder):
+    """Terminate in the second epoch; backups are made at the end of each."""
+    process = start(folder, "epoch", "slow")
+    while not (folder / "epochs.csv").exists():
+        time.sleep(0.01)
+    time.sleep(0.3)
+    os.kill(process.pid, signal.SIGTERM)
+    assert process.wait() == os.EX_TEMPFAIL
+    (backup,) = (folder / "backup").glob("step_*")
+    assert int(backup.name[5:17]) % resume_worker.STEPS
+    assert start(folder, "epoch").wait() == 0
+
+
 def epochs(folder):
     """The logs of every epoch, as they were last written."""
     lines = (folder / "epochs.csv").read_text().splitlines()
@@ -59,49 +74,14 @@ def assert_same_end(folder, reference):
 
 
 @pytest.mark.slow
-def test_three_kills(tmp_path):
+def test_three_kills_and_a_sigterm(tmp_path):
     resume_worker.main(tmp_path / "whole", "epoch")
     assert len(epochs(tmp_path / "whole")) == 8
     places = run_with_kills(tmp_path / "killed", 7, 3, random.Random(0))
     assert len(places) == 3
     assert_same_end(tmp_path / "killed", tmp_path / "whole")
-
-
-def small(**kwargs):
-    models.reseed()
-    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2), keras.layers.Dropout(0.5)])
-    model.compile(keras.optimizers.Adam(0.1), "mse", metrics=["mae"], **kwargs)
-    x, y = np.random.default_rng(0).normal(size=(2, 24, 3)).astype("float32")
-    batches = tf.data.Dataset.from_tensor_slices((x, y[:, :2])).shuffle(24, seed=3).batch(4)
-    return model, batches
-
-
-class StopAfter(keras.callbacks.Callback):
-    """An exception in the place of a kill, after so many batches."""
-
-    def __init__(self, batches):
-        super().__init__()
-        self.left = batches
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.left -= 1
-        if not self.left:
-            raise KeyboardInterrupt
-
-
-def train_small(folder, every, *callbacks):
-    """Six batches per epoch, three epochs; returns the model and the logs."""
-    from keras_bikd.callbacks import ExactBackup
-    from keras_bikd.data import resumable
-
-    model, batches = small(run_eagerly=True)
-    model.layers[1].rate = 0.0  # a plain Keras model does not save the seeds of its dropout
-    stream, position = resumable(batches)
-    rows = []
-    record = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: rows.append((epoch, dict(logs))))
-    backup = ExactBackup(folder, position, every=every)
-    model.fit(stream, shuffle=False, steps_per_epoch=6, epochs=3, verbose=0, callbacks=[backup, record, *callbacks])
-    return model, rows
+    run_with_sigterm(tmp_path / "terminated")
+    assert_same_end(tmp_path / "terminated", tmp_path / "whole")
 
 
 @pytest.fixture(scope="module")

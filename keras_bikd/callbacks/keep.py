@@ -11,6 +11,7 @@ import numpy as np
 
 from keras_bikd import checks
 from keras_bikd.backend import processes
+from keras_bikd.callbacks.termination import Termination
 from keras_bikd.files import atomic_write
 from keras_bikd.types import Logs
 
@@ -30,10 +31,15 @@ class ExactBackup(keras.callbacks.Callback):
         directory: Folder for the backup; created if missing.
         position: The second result of `keras_bikd.data.resumable`; train on the first, with `steps_per_epoch`.
         every: Number of batches between two backups; by default only the end of each epoch is backed up.
+        exit_code: If given, SIGTERM, by which job schedulers announce that they take a machine away, lets the batch at
+            hand end, writes a backup, and ends the process with this code. 75, `os.EX_TEMPFAIL`, says that to try
+            again helps, and is none that Python, a shell or a signal gives. A second SIGTERM acts as before the
+            training. By default the first one does.
 
     Raises:
-        ValueError: If `every` is out of range, or, when training starts, if `steps_per_epoch` is missing or no
-            multiple of `steps_per_execution`.
+        ValueError: If `every` or `exit_code` is out of range, or, when training starts, if `steps_per_epoch` is missing
+            or no multiple of `steps_per_execution`, or if `exit_code` is given outside the main thread or in one of
+            several processes.
 
     Examples:
         >>> import numpy as np, tempfile, tensorflow as tf
@@ -60,10 +66,17 @@ class ExactBackup(keras.callbacks.Callback):
         8
     """
 
-    def __init__(self, directory: str | os.PathLike[str], position: Any, every: int | None = None) -> None:
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        position: Any,
+        every: int | None = None,
+        exit_code: int | None = None,
+    ) -> None:
         super().__init__()
         self.every = None if every is None else checks.positive_integer("ExactBackup", "every", every)
         self.directory, self.position = pathlib.Path(directory), position
+        self._termination = None if exit_code is None else Termination(exit_code)
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
         self._steps = self.params["steps"]
@@ -77,6 +90,8 @@ class ExactBackup(keras.callbacks.Callback):
                 f"number, Keras takes more steps per epoch. Received: steps_per_epoch={self._steps} and "
                 f"steps_per_execution={self.model.steps_per_execution}"
             )
+        if self._termination is not None:
+            self._termination.expect()
         self._saved, self._cut_short = 0, False
         self._metrics: dict[str, np.ndarray] = {}
         self._rates: list[tuple[keras.Variable, np.ndarray]] = []
@@ -99,6 +114,11 @@ class ExactBackup(keras.callbacks.Callback):
         self._add_metrics()
 
     def on_train_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
+        # Here all callbacks have seen the end of the batch before, and of the epoch before.
+        if self._termination is not None and self._termination.requested:
+            if self._first + batch > self._saved:
+                self._save(self._first + batch)
+            self._termination.exit()
         for variable, rate in self._rates:
             variable.assign(rate)
         self._rates = []
@@ -127,6 +147,10 @@ class ExactBackup(keras.callbacks.Callback):
 
     def on_train_end(self, logs: Logs | None = None) -> None:
         self.model._initial_epoch = None  # the next `fit` starts at its own first epoch
+        if self._termination is not None:
+            if self._termination.requested:  # too late for what the program does next
+                self._termination.exit()
+            self._termination.forget()
         if _is_first_process():
             self._remove_all_but()
             with contextlib.suppress(OSError):  # if it holds other files

@@ -254,7 +254,7 @@ def studies():
 def recommendations():
     """How far the recommended method is behind the best one, in every comparison."""
     rows = table("results-recommendations.md", "Points behind the best method")
-    left, scale, y = 190, 80, 40
+    left, scale, y = 190, 68, 40
     height = 30 * len(rows)
     parts = [
         box(left, y - 14, scale, height, "#e0f2f1"),
@@ -265,7 +265,7 @@ def recommendations():
         for points in sorted(float(cell) for heading, cell in cells.items() if heading.startswith("seed")):
             parts.append(f'<circle cx="{left + scale * points:.1f}" cy="{y}" r="6" fill="{GREEN}" fill-opacity="0.6"/>')
         y += 30
-    for points in range(4):
+    for points in range(6):
         parts.append(text(left + scale * points, y + 8, f"{points}", SOFT, "middle", 13))
     caption = "Points of test accuracy behind the best method.\nOne dot per comparison; darker ones are several."
     parts.append(text(280, y + 40, caption, SOFT, "middle", 13))

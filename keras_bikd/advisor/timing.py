@@ -89,9 +89,10 @@ def steps_within(minutes: float, timings: Mapping[str, Timing], rounds: int) -> 
     besides, step = (sum(column) for column in zip(*timings.values()))
     steps = int((_PLANNED * 60 * minutes / rounds - besides) / step) // EPOCHS * EPOCHS
     if steps < FEWEST:
+        needed = rounds * (besides + FEWEST * step) / 60 / _PLANNED
         raise ValueError(
             f"`Protocol(minutes=...)` is too short for {len(timings) * rounds} trainings of at least {FEWEST} steps. "
-            f"Received: minutes={minutes:g}. Give it {rounds * (besides + FEWEST * step) / 60 / _PLANNED:.1f} minutes, or take "
-            "fewer seeds or methods."
+            f"Received: minutes={minutes:g}. Give it {needed:.1f} minutes, or take fewer seeds or "
+            "methods."
         )
     return steps

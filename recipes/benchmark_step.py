@@ -44,7 +44,9 @@ COMPILE_ARGUMENTS = {
 
 
 def main(rounds=20, batch_size=BATCH_SIZE):
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # so that all variants fit on one GPU
+    # So that all variants fit on one GPU: by default JAX and TensorFlow take most of its memory for one process.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     context = multiprocessing.get_context("spawn")
     workers = {}
     for variant in VARIANTS:

@@ -52,14 +52,12 @@ def main(settings, *, methods=None, study=None, imbalance_factors=None, seeds=No
         for method in methods
     ]
     comparison.run_cells(cells, lookup, folder, **how)
-    if study == "safe-default":
-        rows = [row for cell in cells if (row := comparison.row_of(cell, lookup, folder))]
+    reference = LEARNED_FIRST if study == "wrong-labels" else "balanced softmax"
+    rows = comparison.report(cells, lookup, folder, reference)
+    if study == "safe-default" and {*methods} >= {*CONSTANTS}:
         text = comparison.regret_tables(rows, CONSTANTS)
         pathlib.Path(folder, "regret.md").write_text(text + "\n")
         print(f"\n{text}")
-        return rows
-    reference = LEARNED_FIRST if study == "wrong-labels" else "balanced softmax"
-    rows = comparison.report(cells, lookup, folder, reference)
     if study == "inner-steps":
         for table in dict.fromkeys((cell.setting, cell.imbalance_factor) for cell in cells):
             own = [row for row in rows if (row["data"], row["imbalance_factor"]) == table]

@@ -128,6 +128,19 @@ def test_cells_on_a_scheduler_of_ours(tmp_path):
     assert not list(tmp_path.glob(".running_*"))
 
 
+def test_cells_in_this_process_leave_the_interactive_logging_as_it_is(tmp_path):
+    is_on = keras.config.is_interactive_logging_enabled()
+    cell = (CELLS[0], *Lookup(tmp_path / "log")(CELLS[0]))
+    try:
+        for switch in (keras.config.disable_interactive_logging, keras.config.enable_interactive_logging):
+            switch()
+            expected = keras.config.is_interactive_logging_enabled()
+            cells._run(cell, tmp_path)  # the second time, the row is there
+            assert keras.config.is_interactive_logging_enabled() == expected
+    finally:
+        (keras.config.enable_interactive_logging if is_on else keras.config.disable_interactive_logging)()
+
+
 def test_a_worker_with_several_threads_is_refused(tmp_path):
     with (
         scheduler(threads=2) as own,

@@ -198,9 +198,15 @@ def test_regret_is_the_distance_to_the_best_constant_of_each_situation():
         for seed, score in enumerate(values)
     ]
     hard, soft, learned = comparison.regret(rows, ["1/0", "0/1"])
-    assert hard.of_situation == {"a": 0.0, "b": 10.0}
-    assert soft.of_situation == {"a": 10.0, "b": 0.0}
-    assert learned.of_situation == {"a": 1.0, "b": 2.0}
+    assert hard.of_situation == {"a, imbalance 50": 0.0, "b, imbalance 50": 10.0}
+    assert soft.of_situation == {"a, imbalance 50": 10.0, "b, imbalance 50": 0.0}
+    assert learned.of_situation == {"a, imbalance 50": 1.0, "b, imbalance 50": 2.0}
+    milder = [{**row, "imbalance_factor": 10.0, "overall": 90.0} for row in rows if row["data"] == "a"]
+    assert comparison.regret(rows + milder, ["1/0", "0/1"])[1].of_situation == {
+        "a, imbalance 50": 10.0,
+        "b, imbalance 50": 0.0,
+        "a, imbalance 10": 0.0,
+    }
     assert learned.worst[0] == 2.0
     assert learned.mean[0] == 1.5
     assert learned.mean[1] == 0.5  # both draws take the seed in which it is a point ahead in a

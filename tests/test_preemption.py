@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from keras_bikd.callbacks import ExactBackup
+from keras_bikd.callbacks.termination import Termination
 from small_runs import train_small
 
 pytestmark = pytest.mark.backend
@@ -97,6 +98,15 @@ def test_a_second_sigterm_acts_as_before_the_training(tmp_path):
     finally:
         signal.signal(signal.SIGTERM, before)
     assert stop.value.code == 3
+
+
+def test_a_training_that_ended_with_an_exception_leaves_no_handler_for_good():
+    before = signal.getsignal(signal.SIGTERM)
+    termination = Termination(exit_code=75)
+    termination.expect()  # nothing forgets it: `on_train_end` is not called
+    termination.expect()
+    termination.forget()
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_signals_are_for_the_main_thread(tmp_path):

@@ -48,7 +48,8 @@ class Termination:
                 f"batches. Received: {processes()[1]} processes. Use `ExactBackup(every=...)` and let the job be killed"
             )
         self.requested = False
-        self._before = signal.signal(signal.SIGTERM, self._handle) or signal.SIG_DFL
+        if signal.getsignal(signal.SIGTERM) != self._handle:  # left there by a training that ended with an exception
+            self._before = signal.signal(signal.SIGTERM, self._handle) or signal.SIG_DFL
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.requested = True

@@ -114,7 +114,8 @@ def _name(cell: Cell) -> str:
 def _run(training: _Training, folder: str | pathlib.Path) -> str:
     """Train a cell, unless a worker that has died since has done so; return what there is to say of it."""
     cell = training[0]
-    keras.config.disable_interactive_logging()  # `clear_session` turns it on again
+    is_logging = keras.config.is_interactive_logging_enabled()
+    keras.config.disable_interactive_logging()
     try:
         row = _stored(training, folder)
         if row is None:
@@ -123,7 +124,9 @@ def _run(training: _Training, folder: str | pathlib.Path) -> str:
     except Exception:  # one cell must not stop the others
         return f"FAILED: {_name(cell)}\n{traceback.format_exc()}"
     finally:
-        keras.utils.clear_session()
+        keras.utils.clear_session()  # turns the logging on
+        if not is_logging:
+            keras.config.disable_interactive_logging()
     return f"{_name(cell)}: {row['overall']:.1f} ({row['seconds']:.0f} s)"
 
 

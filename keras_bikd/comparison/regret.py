@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from keras_bikd import results
+from keras_bikd.comparison.setting import counts_name
 from keras_bikd.results import Row
 
 __all__ = ["Regret", "regret", "regret_tables"]
@@ -16,7 +17,7 @@ class Regret(NamedTuple):
 
     Attributes:
         method: Name of the method.
-        of_situation: Dict of situation to regret in points; negative where the method is ahead.
+        of_situation: Dict of situation (data and imbalance) to regret in points; negative where the method is ahead.
         worst: The largest regret, with the ends of its 95 % interval.
         mean: The mean over the situations, likewise.
     """
@@ -95,13 +96,17 @@ def _scores(rows: Sequence[Row], methods: Sequence[str]) -> dict[str, np.ndarray
     """Accuracies of shape `(methods, seeds)` of every situation that has all of them."""
     tables: dict[str, dict[tuple[str, int], float]] = {}
     for row in rows:
-        tables.setdefault(row["data"], {})[row["method"], row["seed"]] = row["overall"]
+        tables.setdefault(_situation(row), {})[row["method"], row["seed"]] = row["overall"]
     complete = {}
     for situation, table in tables.items():
         seeds = sorted({seed for _, seed in table})
         if len(table) == len(methods) * len(seeds):
             complete[situation] = np.array([[table[method, seed] for seed in seeds] for method in methods])
     return complete
+
+
+def _situation(row: Row) -> str:
+    return f"{row['data']}, {counts_name(row['imbalance_factor'])}"
 
 
 def regret_tables(rows: Sequence[Row], constants: Sequence[str]) -> str:
@@ -125,7 +130,7 @@ def regret_tables(rows: Sequence[Row], constants: Sequence[str]) -> str:
         [
             name,
             *(
-                results.spread([r["overall"] for r in rows if (r["data"], r["method"]) == (name, own.method)])
+                results.spread([r["overall"] for r in rows if (_situation(r), r["method"]) == (name, own.method)])
                 for own in found
             ),
         ]

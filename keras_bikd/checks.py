@@ -105,6 +105,23 @@ def objective(owner: str, name: str, value: Any) -> Callable[..., Tensor]:
     return value
 
 
+def function_of_features(owner: str, name: str, value: Any) -> Callable[..., Tensor]:
+    """Return `value` if it can be called, else raise."""
+    if not callable(value):
+        raise ValueError(
+            f"`{owner}({name}=...)` takes a function (teacher_features, student_features) -> (batch,), such as "
+            f"`keras_bikd.losses.attention_transfer_loss`. Received: {name}={value!r}"
+        )
+    return value
+
+
+def layer_name(owner: str, name: str, value: Any) -> str:
+    """Return `value` if it can be the name of a layer, else raise."""
+    if not isinstance(value, str):
+        raise ValueError(f"`{owner}({name}=...)` takes the name of a layer. Received: {name}={value!r}")
+    return value
+
+
 def one_of(owner: str, name: str, value: Any, choices: Collection[Any]) -> Any:
     """Return `value` if it is one of `choices`, else raise."""
     if value not in choices:

@@ -14,6 +14,7 @@ from keras_bikd.types import Counts, Tensor
 
 __all__ = [
     "BalancedSoftmaxLoss",
+    "attention_transfer_loss",
     "balanced_softmax_loss",
     "class_ids",
     "class_logits",
@@ -199,6 +200,53 @@ class BalancedSoftmaxLoss(Serializable, keras.losses.Loss):
         is_rows = len(shape) > 1 and shape[-1] == classes
         labels = y_true if is_rows else ops.cast(y_true, "int32")  # Keras passes class ids as floats
         return balanced_softmax_loss(labels, y_pred, self.class_counts)
+
+
+@keras.saving.register_keras_serializable(package="keras_bikd")
+def attention_transfer_loss(teacher_features: Tensor, student_features: Tensor) -> Tensor:
+    """Distance between where teacher and student look, one value per sample.
+
+    The attention at a place is the mean of the squared features there. The maps of both networks are scaled to length
+    one, and the squared distance is taken: 0 for equal maps, 2 for maps without a common place. The networks may have
+    different numbers of channels.
+
+    Args:
+        teacher_features: Float tensor of shape `(batch, ..., channels)`, or `(batch, channels, ...)` if that is
+            Keras' image data format.
+        student_features: Float tensor with the same places; the number of channels may be another one.
+
+    Returns:
+        Float tensor of shape `(batch,)`, between 0 and 2.
+
+    Raises:
+        ValueError: If there are no places, or others than in the teacher.
+
+    Examples:
+        >>> import numpy as np
+        >>> teacher = np.array([[[3.0, 0.0], [0.0, 4.0]]])
+        >>> student = np.array([[[1.0], [0.0]]])
+        >>> np.round(attention_transfer_loss(teacher, student), 4)
+        array([1.0213])
+
+    Reference: Zagoruyko and Komodakis, arXiv 1612.03928, Eq. (2), with the square of the authors' code.
+    """
+    channels = 1 if keras.config.image_data_format() == "channels_first" else -1
+
+    def attention(features: Tensor) -> Tensor:
+        energy = ops.mean(ops.square(ops.convert_to_tensor(features)), axis=channels)
+        energy = ops.reshape(energy, (ops.shape(energy)[0], -1))
+        # The epsilon keeps the gradient finite where a ReLU has left nothing.
+        return energy * ops.rsqrt(ops.sum(ops.square(energy), axis=-1, keepdims=True) + keras.config.epsilon() ** 2)
+
+    teacher, student = (tuple(features.shape) for features in (teacher_features, student_features))
+    places = [shape[2:] if channels == 1 else shape[1:-1] for shape in (teacher, student)]
+    if not places[0] or places[0] != places[1]:
+        raise ValueError(
+            "`attention_transfer_loss` compares two layers with the same places, such as the pixels of two feature "
+            "maps of equal height and width. Choose layers at the same scale. "
+            f"Received: {teacher} from the teacher and {student} from the student"
+        )
+    return ops.sum(ops.square(attention(teacher_features) - attention(student_features)), axis=-1)
 
 
 def class_logits(logits: Tensor) -> Tensor:

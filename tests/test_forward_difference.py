@@ -56,17 +56,18 @@ def test_analytic_quadratic(floatx, compute_dtype):
     """As in `test_hypergradient.py`: the losses (theta - a)^2 and (theta - b)^2, judged by (theta - c)^2."""
     theta, phi, a, b, c, rate = 0.7, np.array([0.6, 1.3]), 2.0, -1.0, 0.4, 0.3
 
-    def losses_of(logits):
+    def losses_of(outputs):
+        (logits,) = outputs
         return ops.stack([(logits - a) ** 2, (logits - b) ** 2]), None
 
     step = one_step_hypergradient(
-        lower_level=lambda theta: (losses_of(theta[0]), theta[0]),
+        lower_level=lambda theta: (losses_of(theta), theta),
         weigh=lambda phi, aux: (phi[0], None),
         upper_loss=lambda theta: (theta[0] - c) ** 2,
         theta=[ops.convert_to_tensor(theta, "float64")],
         phi=[ops.convert_to_tensor(phi)],
         learning_rate=rate,
-        difference=Difference(lambda theta: theta[0], losses_of, lambda forward: forward, compute_dtype),
+        difference=Difference(lambda theta: theta, losses_of, lambda forward: forward, compute_dtype),
     )
     slopes = np.array([2 * (theta - a), 2 * (theta - b)])
     virtual = theta - rate * phi @ slopes

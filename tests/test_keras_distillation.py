@@ -53,9 +53,6 @@ def test_keras_loss_in_bikd_is_the_soft_loss_of_the_paper(tmp_path):
     assert runs[0] == runs[1]
 
 
-def test_losses_of_layers_inside_are_refused():
-    inside = keras.distillation.FeatureDistillation("mse", teacher_layer_name="dense", student_layer_name="dense")
-    with pytest.raises(ValueError, match="Distiller` first"):
-        objectives.KerasDistillation(loss=inside)
+def test_what_is_no_loss_of_keras_is_refused():
     with pytest.raises(ValueError, match="needs no wrapper"):
         objectives.KerasDistillation(loss=lambda labels, teacher, student: student)

@@ -28,15 +28,15 @@ class Difference(NamedTuple):
     have ten to a thousand times the error: they are rounded to more, and curved.
 
     Attributes:
-        network: Maps `theta` to a tensor, the logits.
-        losses_of: Maps logits to the outputs of `lower_level`, `None` for those that have no weight.
-        logits_of: Maps the second result of `lower_level` to the logits at `theta`.
+        network: Maps `theta` to a list of tensors, such as the logits.
+        losses_of: Maps this list to the outputs of `lower_level`, `None` for those that have no weight.
+        outputs_of: Maps the second result of `lower_level` to the list at `theta`.
         compute_dtype: Float type of the network.
     """
 
-    network: Callable[[list[Tensor]], Tensor]
-    losses_of: Callable[[Tensor], tuple[Tensor | None, ...]]
-    logits_of: Callable[[Any], Tensor]
+    network: Callable[[list[Tensor]], list[Tensor]]
+    losses_of: Callable[[list[Tensor]], tuple[Tensor | None, ...]]
+    outputs_of: Callable[[Any], list[Tensor]]
     compute_dtype: str
 
     @property
@@ -181,16 +181,16 @@ def _change(
     )
     distance = difference.displacement * norm_of_theta / norm
 
-    def displaced(sign: int) -> Tensor:
+    def displaced(sign: int) -> list[Tensor]:
         moved = [start + sign * ops.cast(distance, start.dtype) * part for start, part in zip(theta, direction)]
-        return _at_least_float32(difference.network(moved))
+        return [_at_least_float32(output) for output in difference.network(moved)]
 
-    logits = _at_least_float32(difference.logits_of(forward))
-    behind, width = (displaced(-1), 2 * distance) if difference.is_central else (logits, distance)
-    slope = (displaced(1) - behind) / ops.cast(width, logits.dtype)
-    _, _, to_logits = vjp(lambda logits: (difference.losses_of(*logits), None), [logits])
-    rate = ops.convert_to_tensor(learning_rate, slope.dtype)
-    return lambda weights: -rate * ops.sum(to_logits(weights)[0] * slope)
+    outputs = [_at_least_float32(output) for output in difference.outputs_of(forward)]
+    behind, width = (displaced(-1), 2 * distance) if difference.is_central else (outputs, distance)
+    slopes = [(there - here) / ops.cast(width, here.dtype) for there, here in zip(displaced(1), behind)]
+    _, _, to_outputs = vjp(lambda outputs: (difference.losses_of(outputs), None), outputs)
+    rate = ops.convert_to_tensor(learning_rate, slopes[0].dtype)
+    return lambda weights: -rate * sum(ops.sum(part * slope) for part, slope in zip(to_outputs(weights), slopes))
 
 
 def _at_least_float32(tensor: Tensor) -> Tensor:

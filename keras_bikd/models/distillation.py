@@ -27,8 +27,9 @@ from keras_bikd.feed import (
 )
 from keras_bikd.losses import class_logits
 from keras_bikd.models.teacher_student import TeacherStudentModel
+from keras_bikd.objectives.outputs import LayerNames, Outputs, layers_of, loss_of
 from keras_bikd.targets import labels_and_logits, weights_of_labels
-from keras_bikd.types import Teacher, Tensor
+from keras_bikd.types import Logs, Teacher, Tensor
 
 __all__ = ["DistillationModel"]
 
@@ -69,6 +70,17 @@ class DistillationModel(TeacherStudentModel):
         super().__init__(student, teacher, **kwargs)
         self.objective = checks.objective("DistillationModel", "objective", objective)
 
+    @property
+    def layer_names(self) -> LayerNames:
+        """The layers that the objective compares."""
+        return layers_of([self.objective])
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        """The student; in training `Outputs` if the objective compares layers."""
+        if training and any(self.layer_names):
+            return self.student_outputs(inputs, training=True)
+        return super().call(inputs, training=training)
+
     def fit(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> keras.callbacks.History:
         """Train the student; as `keras.Model.fit`, but student, teacher and labels are checked first.
 
@@ -89,7 +101,9 @@ class DistillationModel(TeacherStudentModel):
         if example is not None:
             checks.batched("training", example[1])
             with variable_scope(self):
-                classes = self._count_classes(example[0], labels_and_logits(example[1])[1])
+                stored = labels_and_logits(example[1])[1]
+                classes = self._count_classes(example[0], stored)
+                self._check_layers(example[0], stored)
             checks.labels_match("training", example[1], classes)
             check_class_weights(class_weight, classes)
             if is_dataset(given["x"]):
@@ -110,7 +124,7 @@ class DistillationModel(TeacherStudentModel):
         self,
         x: Any = None,
         y: Any = None,
-        y_pred: Tensor | None = None,
+        y_pred: Any = None,
         sample_weight: Tensor | None = None,
         training: bool = True,
     ) -> Tensor:
@@ -118,11 +132,17 @@ class DistillationModel(TeacherStudentModel):
         if not training:
             return super().compute_loss(x, y, y_pred, sample_weight, training=training)
         labels, stored = labels_and_logits(y)
-        losses = self.objective(labels, self.teacher_logits(x, stored), class_logits(y_pred))
+        student = y_pred if isinstance(y_pred, Outputs) else Outputs(y_pred)
+        student = student._replace(logits=class_logits(student.logits))
+        losses = loss_of(self.objective, labels, self.teacher_outputs(x, stored), student)
         if sample_weight is not None:
             losses = losses * ops.cast(ops.reshape(weights_of_labels(sample_weight), (-1,)), losses.dtype)
         # The optimizer sums over the replicas.
         return (ops.mean(losses) + sum(self.losses)) / num_replicas()
+
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Tensor | None = None) -> Logs:
+        logits = y_pred.logits if isinstance(y_pred, Outputs) else y_pred
+        return super().compute_metrics(x, y, logits, sample_weight=sample_weight)
 
 
 def _targets(arguments: dict[str, Any]) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from keras_bikd.models.guard import MetaLossGuard
 from keras_bikd.models.problem import Problem, unpacked
 from keras_bikd.models.teacher_student import TeacherStudentModel
 from keras_bikd.objectives import BalancedSoftmax, CrossEntropy, SoftTargets
+from keras_bikd.objectives.outputs import LayerNames, layers_of
 from keras_bikd.stored_teacher import StoredTeacher
 from keras_bikd.types import Batch, Counts, Logs, Teacher, Tensor
 
@@ -81,10 +82,17 @@ class MetaGuidedModel(TeacherStudentModel):
         return self._meta_loss
 
     @property
+    def layer_names(self) -> LayerNames:
+        """The layers that the candidate losses compare."""
+        return layers_of(self.candidate_losses.values())
+
+    @property
     def problem(self) -> Problem:
         """The two levels that a step solves."""
         return Problem(
             student=self.student,
+            student_outputs=self.student_outputs,
+            teacher_outputs=self.teacher_outputs,
             teacher_logits=self.teacher_logits,
             candidate_losses=self.candidate_losses,
             meta_loss=self.meta_loss,
@@ -202,6 +210,7 @@ class MetaGuidedModel(TeacherStudentModel):
             x, labels, logits, _ = unpacked(batch)
             meta_x, _, meta_logits, _ = unpacked(meta_batch)
             self.num_classes = classes = self._count_classes(x, logits)
+            self._check_layers(x, logits)
             checks.same_structure(x, meta_x, lambda inputs: self.student(first_rows(inputs, 1)))
             if meta_logits is not None or (self.meta_loss != "hard" and isinstance(self.teacher, StoredTeacher)):
                 self._count_classes(meta_x, meta_logits)
@@ -245,7 +254,7 @@ class MetaGuidedModel(TeacherStudentModel):
         if has_meta_loss is not None:
             count = count * ops.cast(has_meta_loss, "float32")
         self.meta_loss_tracker.update_state(meta_loss, sample_weight=count)
-        return super().compute_metrics(x, labels, step.forward.logits, sample_weight=sample_weight)
+        return super().compute_metrics(x, labels, step.forward.outputs.logits, sample_weight=sample_weight)
 
     def compute_metrics(self, x: Any, y: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None) -> Logs:
         """The logs of `evaluate`, which lack the means of the training."""

@@ -11,6 +11,7 @@ from keras_bikd.backend import all_reduce_sum, num_replicas, snapshot
 from keras_bikd.bilevel.hypergradient import Difference, VirtualStep
 from keras_bikd.bilevel.optimizer import loss_scale
 from keras_bikd.losses import class_logits, hard_loss, soft_loss
+from keras_bikd.objectives.outputs import Outputs, layers_of, loss_of
 from keras_bikd.targets import labels_and_logits, weights_of_labels
 from keras_bikd.types import Batch, Tensor
 
@@ -21,14 +22,14 @@ class Forward(NamedTuple):
     """Results of the student's forward pass on a training batch, other than the losses.
 
     Attributes:
-        logits: `(batch, classes)`.
+        outputs: Of the student: its logits, `(batch, classes)`, and what else the losses compare.
         features: `(batch, 2)`, what the weight network sees: cross-entropy of the teacher, then of the student.
         labels: Labels, as they were given.
         mean_weight: `(batch,)`, the part of each sample in the mean over the global batch.
         state: New values of the student's state.
     """
 
-    logits: Tensor
+    outputs: Outputs
     features: Tensor
     labels: Tensor
     mean_weight: Tensor
@@ -53,7 +54,9 @@ class Problem:
 
     Args:
         student: `keras.Model` that outputs logits.
-        teacher_logits: Maps inputs, and the logits that a batch brings or `None`, to logits of the teacher.
+        student_outputs: Maps inputs and `training` to `Outputs` of the student.
+        teacher_outputs: Maps inputs, and the logits that a batch brings or `None`, to `Outputs` of the teacher.
+        teacher_logits: Maps the same to the logits alone.
         candidate_losses: Dict of name to objective: the losses that are weighed.
         meta_loss: `"hard"`, `"soft"` or `"mixed"`.
         temperature: Temperature of the soft meta loss.
@@ -61,6 +64,8 @@ class Problem:
     """
 
     student: keras.Model
+    student_outputs: Callable[..., Outputs]
+    teacher_outputs: Callable[..., Outputs]
     teacher_logits: Callable[..., Tensor]
     candidate_losses: Mapping[str, Callable[..., Tensor]]
     meta_loss: str
@@ -70,26 +75,31 @@ class Problem:
     def lower_level(self, batch: Batch) -> "LowerLevel":
         """The losses of every training sample as functions of `theta` (lines 5-7)."""
         x, labels, stored, sample_weight = unpacked(batch)
-        teacher_logits = self.teacher_logits(x, stored)
-        teacher_losses = hard_loss(labels, teacher_logits)
+        teacher = self.teacher_outputs(x, stored)
+        teacher_losses = hard_loss(labels, teacher.logits)
         state = snapshot(self._state)
+        names = layers_of(self.candidate_losses.values()).student
 
-        def losses_of(logits: Tensor) -> Tensor:
-            known = class_logits(logits)
-            candidates = [loss(labels, teacher_logits, known) for loss in self.candidate_losses.values()]
-            return ops.stack(candidates, axis=-1)
+        def losses_of(outputs: list[Tensor]) -> Tensor:
+            student = Outputs(class_logits(outputs[0]), dict(zip(names, outputs[1:])))
+            return ops.stack(
+                [loss_of(loss, labels, teacher, student) for loss in self.candidate_losses.values()], axis=-1
+            )
+
+        def listed(outputs: Outputs) -> list[Tensor]:
+            return [outputs.logits, *(outputs.layers[name] for name in names)]
 
         def at(theta: list[Tensor]) -> tuple[tuple[Tensor, ...], Forward]:
-            logits, penalty, new_state = self.student_at(theta, state, x)
-            hard = hard_loss(labels, logits)
+            outputs, penalty, new_state = self.student_at(theta, state, x)
+            hard = hard_loss(labels, outputs.logits)
             features = ops.stack([ops.cast(teacher_losses, hard.dtype), hard], axis=-1)
-            forward = Forward(logits, features, labels, _mean_weight(hard, sample_weight), new_state)
-            return (losses_of(logits), penalty), forward
+            forward = Forward(outputs, features, labels, _mean_weight(hard, sample_weight), new_state)
+            return (losses_of(listed(outputs)), penalty), forward
 
         difference = Difference(
-            network=lambda theta: self.student_at(theta, state, x)[0],
-            losses_of=lambda logits: (losses_of(logits), None),
-            logits_of=lambda forward: forward.logits,
+            network=lambda theta: listed(self.student_at(theta, state, x)[0]),
+            losses_of=lambda outputs: (losses_of(outputs), None),
+            outputs_of=lambda forward: listed(forward.outputs),
             compute_dtype=self.student.compute_dtype,
         )
         return LowerLevel(at, difference)
@@ -102,23 +112,23 @@ class Problem:
 
         def upper_loss(theta: list[Tensor]) -> Tensor:
             # The meta batch has its own batch statistics; its updates of the state are discarded.
-            logits, _, _ = self.student_at(theta, state, x)
-            losses = self._meta_losses(labels, teacher_logits, logits)
+            outputs, _, _ = self.student_at(theta, state, x)
+            losses = self._meta_losses(labels, teacher_logits, outputs.logits)
             return scale * ops.sum(_mean_weight(losses, sample_weight) * losses)
 
         return upper_loss
 
     def student_at(
         self, theta: list[Tensor], state: list[Tensor], x: Any
-    ) -> tuple[Tensor, Tensor | None, list[Tensor]]:
-        """The student in training mode as a pure function of its variables: `(logits, penalty, new_state)`."""
+    ) -> tuple[Outputs, Tensor | None, list[Tensor]]:
+        """The student in training mode as a pure function of its variables: `(outputs, penalty, new_state)`."""
         student = self.student
         variables = [*student.trainable_variables, *self._state]
         with keras.StatelessScope(state_mapping=zip(variables, [*theta, *state]), collect_losses=True) as scope:
-            logits = student(x, training=True)
+            outputs = self.student_outputs(x, training=True)
             losses = [ops.sum(ops.cast(loss, keras.config.floatx())) for loss in student.losses]
         new_state = [scope.get_current_value(variable) for variable in self._state]
-        return logits, sum(losses) if losses else None, new_state
+        return outputs, sum(losses) if losses else None, new_state
 
     def cotangents(self, weights: Tensor, forward: Forward) -> tuple[Tensor, None]:
         """The factor of every loss in the (scaled) batch loss (line 7); the virtual step leaves out the penalty."""

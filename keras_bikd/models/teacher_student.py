@@ -1,5 +1,6 @@
 """Base of all distilled models: they act as their student, and leave the teacher unchanged."""
 
+import functools
 import os
 import warnings
 from collections.abc import Callable
@@ -24,8 +25,11 @@ from keras_bikd.feed import (
 from keras_bikd.losses import class_logits, hard_loss
 from keras_bikd.metrics import PerClassAccuracy, ShotAccuracy
 from keras_bikd.models.experts import Experts
+from keras_bikd.models.taps import tapped
 from keras_bikd.models.teacher_reference import TeacherReference
+from keras_bikd.objectives.outputs import LayerNames, Outputs
 from keras_bikd.serialization import Serializable, for_every_backend
+from keras_bikd.stored_teacher import StoredTeacher
 from keras_bikd.targets import labels_and_logits, weights_of_labels
 from keras_bikd.types import Logs, Teacher, Tensor
 
@@ -71,6 +75,7 @@ class TeacherStudentModel(Serializable, keras.Model):
         self.student = student
         self.teacher = teacher
         self.teacher_output = teacher_output
+        self._tapped = functools.lru_cache(maxsize=4)(tapped)  # freed with the model
         self._traced: Callable[[], tuple[Any, ...] | None] = lambda: None  # Keras tracks what is no function
         if student.built:
             self.built = True
@@ -203,13 +208,39 @@ class TeacherStudentModel(Serializable, keras.Model):
         Returns:
             Float tensor of shape `(batch, classes)`, at least float32.
         """
-        if stored is not None:
-            return class_logits(ops.cast(stored, keras.backend.result_type(keras.config.floatx(), "float32")))
-        with no_gradients():
-            return ops.stop_gradient(class_logits(self._teacher_outputs(inputs)))
+        return self._run_teacher(inputs, stored, ()).logits
 
-    def _teacher_outputs(self, inputs: Any) -> Any:
-        outputs, chosen = self.teacher(inputs, training=False), self.teacher_output
+    def teacher_outputs(self, inputs: Any, stored: Tensor | None = None) -> Outputs:
+        """Outputs of the teacher for the objectives; arguments as in `teacher_logits`."""
+        return self._run_teacher(inputs, stored, self.layer_names.teacher)
+
+    def student_outputs(self, inputs: Any, training: bool) -> Outputs:
+        """Outputs of the student for the objectives."""
+        return Outputs(*self._tapped("student", self.student, self.layer_names.student)(inputs, training))
+
+    @property
+    def layer_names(self) -> LayerNames:
+        """The layers that the objectives compare."""
+        return LayerNames()
+
+    def _run_teacher(self, inputs: Any, stored: Tensor | None, names: tuple[str, ...]) -> Outputs:
+        if names and (stored is not None or isinstance(self.teacher, StoredTeacher)):
+            raise ValueError(
+                "An objective compares outputs of layers of the teacher, which therefore has to run: pass the teacher "
+                "itself, and batches without stored logits. "
+                f"Received: stored logits, and a loss of {', '.join(map(repr, names))}"
+            )
+        if stored is not None:
+            logits = ops.cast(stored, keras.backend.result_type(keras.config.floatx(), "float32"))
+            return Outputs(class_logits(logits))
+        network = self.teacher.network() if isinstance(self.teacher, TeacherReference) else self.teacher
+        with no_gradients():
+            outputs, layers = self._tapped("teacher", network, names)(inputs, False)
+            logits = class_logits(self._chosen_output(outputs))
+            return Outputs(*tree.map_structure(ops.stop_gradient, (logits, layers)))
+
+    def _chosen_output(self, outputs: Any) -> Any:
+        chosen = self.teacher_output
         if chosen is None:
             return outputs
         if callable(chosen):
@@ -221,6 +252,13 @@ class TeacherStudentModel(Serializable, keras.Model):
                 f"function of all its outputs. Received: teacher_output={chosen!r}; the names are {names}"
             )
         return outputs[chosen] if isinstance(outputs, dict) else tree.flatten(outputs)[names.index(chosen)]
+
+    def _check_layers(self, inputs: Any, stored: Tensor | None) -> None:
+        """Raise unless both networks have the layers that the objectives compare."""
+        if any(self.layer_names):
+            rows = first_rows(inputs, _ROWS)
+            self.student_outputs(rows, training=False)
+            self.teacher_outputs(rows, stored)
 
     def _count_classes(self, inputs: Any, stored: Tensor | None = None) -> int:
         """Number of classes; raise unless student and teacher, or `stored`, have logits of the same number."""
@@ -234,7 +272,9 @@ class TeacherStudentModel(Serializable, keras.Model):
                 (
                     "teacher",
                     self.teacher,
-                    self._teacher_outputs(rows) if stored is None else checks.finite_logits(stored)[:_ROWS],
+                    self._chosen_output(self.teacher(rows, training=False))
+                    if stored is None
+                    else checks.finite_logits(stored)[:_ROWS],
                 ),
             )
         )

@@ -7,6 +7,7 @@ from keras_bikd.objectives.base import Objective
 from keras_bikd.objectives.combined import TeacherTrust, WeightedSum
 from keras_bikd.objectives.distillation import CrossEntropy, KnowledgeDistillation, SoftTargets, WeightedSoftLabels
 from keras_bikd.objectives.experts import ExpertsObjective
+from keras_bikd.objectives.features import FeatureLoss
 from keras_bikd.objectives.from_keras import KerasDistillation
 from keras_bikd.objectives.learned import LearnedWeights
 from keras_bikd.objectives.long_tail import (
@@ -25,6 +26,7 @@ __all__ = [
     "CrossEntropy",
     "DistillingVirtualExamples",
     "ExpertsObjective",
+    "FeatureLoss",
     "KerasDistillation",
     "KnowledgeDistillation",
     "LearnedWeights",

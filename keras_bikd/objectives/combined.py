@@ -10,6 +10,7 @@ from keras import ops
 from keras_bikd import checks
 from keras_bikd.losses import hard_loss
 from keras_bikd.objectives.base import Objective
+from keras_bikd.objectives.outputs import LayerNames, Outputs, layers_of, loss_of
 from keras_bikd.types import Tensor
 
 __all__ = ["TeacherTrust", "WeightedSum"]
@@ -52,7 +53,16 @@ class WeightedSum(Objective):
             checks.non_negative_number("WeightedSum", "weights", weight)
 
     def call(self, labels: Tensor, teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
-        parts = [part(labels, teacher_logits, student_logits) for part in self.objectives]
+        return self.of_outputs(labels, Outputs(teacher_logits), Outputs(student_logits))
+
+    @property
+    def layer_names(self) -> LayerNames:
+        """The layers that its parts compare."""
+        return layers_of(self.objectives)
+
+    def of_outputs(self, labels: Tensor, teacher: Outputs, student: Outputs) -> Tensor:
+        """The loss of every sample, `(batch,)`."""
+        parts = [loss_of(part, labels, teacher, student) for part in self.objectives]
         return sum(weight * part for weight, part in zip(self.weights, parts))
 
 
@@ -80,5 +90,14 @@ class TeacherTrust(Objective):
     objective: Annotated[Callable[..., Tensor], checks.objective]
 
     def call(self, labels: Tensor, teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
-        trust = ops.exp(-hard_loss(labels, teacher_logits))
-        return ops.stop_gradient(trust) * self.objective(labels, teacher_logits, student_logits)
+        return self.of_outputs(labels, Outputs(teacher_logits), Outputs(student_logits))
+
+    @property
+    def layer_names(self) -> LayerNames:
+        """The layers that its objective compares."""
+        return layers_of([self.objective])
+
+    def of_outputs(self, labels: Tensor, teacher: Outputs, student: Outputs) -> Tensor:
+        """The loss of every sample, `(batch,)`."""
+        trust = ops.exp(-hard_loss(labels, teacher.logits))
+        return ops.stop_gradient(trust) * loss_of(self.objective, labels, teacher, student)

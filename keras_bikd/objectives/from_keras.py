@@ -7,24 +7,19 @@ import keras
 from keras import ops
 
 from keras_bikd.objectives.base import Objective
+from keras_bikd.objectives.features import features_at
+from keras_bikd.objectives.outputs import LayerNames, Outputs
 from keras_bikd.types import Tensor
 
 __all__ = ["KerasDistillation"]
 
 
-def _loss_of_logits(owner: str, name: str, loss: Any) -> Any:
-    """Return `loss` if it is a distillation loss of Keras that needs nothing but logits, else raise."""
+def _distillation_loss(owner: str, name: str, loss: Any) -> Any:
+    """Return `loss` if it is a distillation loss of Keras, else raise."""
     if not isinstance(loss, keras.distillation.DistillationLoss):
         raise ValueError(
             f"`{owner}({name}=...)` takes a `keras.distillation.DistillationLoss`. A function (labels, teacher_logits, "
             f"student_logits) -> (batch,) needs no wrapper. Received: {name}={loss!r}"
-        )
-    layers = [getattr(loss, f"{role}_layer_name", None) for role in ("teacher", "student")]
-    if any(layer is not None for layer in layers):
-        raise ValueError(
-            f"`{owner}({name}=...)` takes losses of logits: outputs of layers inside the networks are not at hand. "
-            "Distil these with `keras.distillation.Distiller` first, and train the same student here afterwards. "
-            f"Received: a loss of the layers {layers[0]!r} and {layers[1]!r}"
         )
     return loss
 
@@ -32,17 +27,17 @@ def _loss_of_logits(owner: str, name: str, loss: Any) -> Any:
 @keras.saving.register_keras_serializable(package="keras_bikd")
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class KerasDistillation(Objective):
-    """A loss of `keras.distillation` on logits, sample by sample.
+    """A loss of `keras.distillation`, sample by sample.
 
     `keras.distillation.Distiller` takes the mean of a loss over the batch. Here, every sample has a loss of its own, so
     that it can have a weight of its own. The labels are not used.
 
     Args:
-        loss: A `keras.distillation.LogitsDistillation`, a `FeatureDistillation` without names of layers, or a
-            `DistillationLoss` of your own.
+        loss: A `keras.distillation.LogitsDistillation`, a `FeatureDistillation` of logits or of two layers (see
+            `FeatureLoss` for what these ask of the networks), or a `DistillationLoss` of your own.
 
     Raises:
-        ValueError: If `loss` is none of these, or compares outputs of layers inside the networks.
+        ValueError: If `loss` is none of these.
 
     Examples:
         >>> import numpy as np
@@ -54,12 +49,22 @@ class KerasDistillation(Objective):
         array([1.3975])
     """
 
-    loss: Annotated[Any, _loss_of_logits]
+    loss: Annotated[Any, _distillation_loss]
 
     def call(self, labels: Tensor, teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
-        def of_one_sample(logits: tuple[Tensor, Tensor]) -> Tensor:
-            teacher, student = (ops.expand_dims(part, 0) for part in logits)
-            return self.loss.compute_loss(teacher, student)
+        return self.of_outputs(labels, Outputs(teacher_logits), Outputs(student_logits))
 
-        losses = ops.vectorized_map(of_one_sample, (teacher_logits, student_logits))
-        return ops.cast(losses, student_logits.dtype)
+    @property
+    def layer_names(self) -> LayerNames:
+        """The layers that the loss compares; none if it compares logits."""
+        given = (getattr(self.loss, f"{role}_layer_name", None) for role in ("teacher", "student"))
+        return LayerNames(*(() if name is None else (name,) for name in given))
+
+    def of_outputs(self, labels: Tensor, teacher: Outputs, student: Outputs) -> Tensor:
+        """The loss of every sample, `(batch,)`."""
+
+        def of_one_sample(pair: tuple[Tensor, Tensor]) -> Tensor:
+            return self.loss.compute_loss(*(ops.expand_dims(part, 0) for part in pair))
+
+        features = features_at(self.layer_names, teacher, student)
+        return ops.cast(ops.vectorized_map(of_one_sample, features), features[1].dtype)

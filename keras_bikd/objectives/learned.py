@@ -8,6 +8,7 @@ from keras import ops
 
 from keras_bikd.bilevel.weight_net import MetaWeightNet
 from keras_bikd.losses import hard_loss
+from keras_bikd.objectives.outputs import LayerNames, Outputs, layers_of, loss_of
 from keras_bikd.serialization import Serializable
 from keras_bikd.types import Tensor
 
@@ -75,9 +76,18 @@ class LearnedWeights(Serializable, keras.layers.Layer):
         self.built = True
 
     def call(self, labels: Tensor, teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
-        known = [hard_loss(labels, teacher_logits), ops.stop_gradient(hard_loss(labels, student_logits))]
+        return self.of_outputs(labels, Outputs(teacher_logits), Outputs(student_logits))
+
+    @property
+    def layer_names(self) -> LayerNames:
+        """The layers that the losses compare."""
+        return layers_of(self.candidate_losses.values())
+
+    def of_outputs(self, labels: Tensor, teacher: Outputs, student: Outputs) -> Tensor:
+        """The weighted loss of every sample, `(batch,)`."""
+        known = [hard_loss(labels, teacher.logits), ops.stop_gradient(hard_loss(labels, student.logits))]
         weights = ops.stop_gradient(self.weight_net(ops.stack(known, axis=-1), labels))
-        losses = [loss(labels, teacher_logits, student_logits) for loss in self.candidate_losses.values()]
+        losses = [loss_of(loss, labels, teacher, student) for loss in self.candidate_losses.values()]
         return ops.sum(ops.cast(weights, losses[0].dtype) * ops.stack(losses, axis=-1), axis=-1)
 
     def compute_output_shape(

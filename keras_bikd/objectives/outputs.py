@@ -1,0 +1,58 @@
+"""What an objective sees of the two networks: their logits, and outputs of layers inside them."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple, Protocol, runtime_checkable
+
+from keras_bikd.types import Tensor
+
+__all__ = ["LayerNames", "OfOutputs", "Outputs", "layers_of", "loss_of"]
+
+
+class Outputs(NamedTuple):
+    """What a network returns for a batch.
+
+    Attributes:
+        logits: `(batch, classes)`.
+        layers: Name of a layer to its output, for the layers that an objective asks for.
+    """
+
+    logits: Tensor
+    layers: Mapping[str, Tensor] = {}
+
+
+class LayerNames(NamedTuple):
+    """The layers whose outputs an objective compares.
+
+    Attributes:
+        teacher: Names of layers of the teacher, each once.
+        student: Names of layers of the student, each once.
+    """
+
+    teacher: tuple[str, ...] = ()
+    student: tuple[str, ...] = ()
+
+
+@runtime_checkable
+class OfOutputs(Protocol):
+    """An objective that may need more of the networks than their logits."""
+
+    @property
+    def layer_names(self) -> LayerNames:
+        """The layers whose outputs it needs."""
+
+    def of_outputs(self, labels: Tensor, teacher: Outputs, student: Outputs) -> Tensor:
+        """The loss of every sample, `(batch,)`."""
+
+
+def layers_of(objectives: Iterable[Callable[..., Tensor]]) -> LayerNames:
+    """The layers that any of `objectives` needs."""
+    wanted = [objective.layer_names for objective in objectives if isinstance(objective, OfOutputs)]
+    teacher, student = (tuple(dict.fromkeys(name for layers in wanted for name in layers[role])) for role in (0, 1))
+    return LayerNames(teacher, student)
+
+
+def loss_of(objective: Callable[..., Tensor], labels: Tensor, teacher: Outputs, student: Outputs) -> Tensor:
+    """The loss of every sample under any objective, `(batch,)`."""
+    if isinstance(objective, OfOutputs):
+        return objective.of_outputs(labels, teacher, student)
+    return objective(labels, teacher.logits, student.logits)

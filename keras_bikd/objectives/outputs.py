@@ -46,9 +46,13 @@ class OfOutputs(Protocol):
 
 def layers_of(objectives: Iterable[Callable[..., Tensor]]) -> LayerNames:
     """The layers that any of `objectives` needs."""
-    wanted = [objective.layer_names for objective in objectives if isinstance(objective, OfOutputs)]
-    teacher, student = (tuple(dict.fromkeys(name for layers in wanted for name in layers[role])) for role in (0, 1))
-    return LayerNames(teacher, student)
+    teacher: dict[str, None] = {}
+    student: dict[str, None] = {}
+    for objective in objectives:
+        if isinstance(objective, OfOutputs):
+            teacher |= dict.fromkeys(objective.layer_names.teacher)
+            student |= dict.fromkeys(objective.layer_names.student)
+    return LayerNames(tuple(teacher), tuple(student))
 
 
 def loss_of(objective: Callable[..., Tensor], labels: Tensor, teacher: Outputs, student: Outputs) -> Tensor:

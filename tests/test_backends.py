@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 
+import keras
 import numpy as np
 import pytest
 import without_tensorflow
@@ -57,20 +58,28 @@ def free_port():
         return opened.getsockname()[1]
 
 
-def two_processes(*arguments):
-    address = {"KERAS_DISTRIBUTION_JOB_ADDRESSES": f"127.0.0.1:{free_port()}", "KERAS_DISTRIBUTION_NUM_PROCESSES": "2"}
-    start = lambda i: forks.start(
-        "process_worker.py", *arguments, backend="jax", **address, KERAS_DISTRIBUTION_PROCESS_ID=i
-    )
-    return [start("0"), start("1")]
+def several_processes(backend, count, *arguments):
+    port = free_port()
+    address, number = {
+        "jax": (
+            {
+                "KERAS_DISTRIBUTION_JOB_ADDRESSES": f"127.0.0.1:{port}",
+                "KERAS_DISTRIBUTION_NUM_PROCESSES": str(count),
+            },
+            "KERAS_DISTRIBUTION_PROCESS_ID",
+        ),
+        "torch": ({"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(count)}, "RANK"),
+    }[backend]
+    start = lambda i: forks.start("process_worker.py", *arguments, backend=backend, **address, **{number: str(i)})
+    return [start(i) for i in range(count)]
 
 
-@pytest.mark.slow
-def test_two_processes_end_where_one_does_also_after_a_kill(tmp_path):
+def check_two_processes(tmp_path, backend):
+    """They end where one process does, also after a kill."""
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
-    alone = forks.start("process_worker.py", tmp_path / "one", 20, backend="jax")
-    first, second = two_processes(tmp_path / "two", 20, "slow")
+    alone = forks.start("process_worker.py", tmp_path / "one", 20, backend=backend)
+    first, second = several_processes(backend, 2, tmp_path / "two", 20, "slow")
     while not list((tmp_path / "two" / "backup").glob("step_*")):
         assert first.poll() is None
         time.sleep(0.1)
@@ -80,10 +89,23 @@ def test_two_processes_end_where_one_does_also_after_a_kill(tmp_path):
     first.kill()
     first.communicate()
     assert "Connection" in told
-    finish(alone, *two_processes(tmp_path / "two", 20))
+    finish(alone, *several_processes(backend, 2, tmp_path / "two", 20))
 
-    for name in ("two/state_0.npz", "two/state_1.npz"):
-        assert difference(tmp_path / "one" / "state_0.npz", tmp_path / name) <= 1e-9
+    for i in range(2):
+        one, two = (tmp_path / name for name in ("one", "two"))
+        assert difference(one / "state_0.npz", two / f"state_{i}.npz") <= 1e-9
+        assert difference(one / "logs_0.npz", two / f"logs_{i}.npz") <= 1e-6
+
+
+@pytest.mark.slow
+def test_two_processes_on_jax(tmp_path):
+    check_two_processes(tmp_path, "jax")
+
+
+@pytest.mark.backend
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="needs PyTorch, which runs on its own")
+def test_two_processes_on_torch(tmp_path):
+    check_two_processes(tmp_path, "torch")
 
 
 @pytest.mark.slow

@@ -16,12 +16,14 @@ from jax import numpy as jnp
 from keras_bikd.types import Batch, Logs, Tensor
 
 __all__ = [
+    "agreed",
     "all_reduce_sum",
     "apply_gradients",
     "cond",
     "jit",
     "no_gradients",
     "num_replicas",
+    "plain_step",
     "processes",
     "run_step",
     "snapshot",
@@ -108,6 +110,11 @@ def all_reduce_sum(tensors: list[Tensor]) -> list[Tensor]:
     return tensors
 
 
+def agreed(tensors: list[Tensor]) -> list[Tensor]:
+    """Return `tensors`: there is one program, whose numbers are those of all processes."""
+    return tensors
+
+
 def processes() -> tuple[int, int, int]:
     """Index of this process, number of processes, and number of their devices, in this training."""
     if (distribution := keras.distribution.distribution()) is None:
@@ -144,3 +151,8 @@ def run_step(
     with keras.StatelessScope(state_mapping=mapping) as scope:
         logs = step(*data[:2])
     return logs, tuple([scope.get_current_value(variable) for variable in group] for group in groups)
+
+
+def plain_step(model: keras.Model, step: Callable[..., Any], *arguments: Any) -> Any:
+    """`step`, which is Keras' own `train_step`."""
+    return step(*arguments)

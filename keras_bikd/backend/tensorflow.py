@@ -11,12 +11,14 @@ import tensorflow as tf
 from keras_bikd.types import Batch, Logs, Tensor
 
 __all__ = [
+    "agreed",
     "all_reduce_sum",
     "apply_gradients",
     "cond",
     "jit",
     "no_gradients",
     "num_replicas",
+    "plain_step",
     "processes",
     "run_step",
     "snapshot",
@@ -105,6 +107,11 @@ def num_replicas() -> int:
     return tf.distribute.get_strategy().num_replicas_in_sync
 
 
+def agreed(tensors: list[Tensor]) -> list[Tensor]:
+    """Return `tensors`: there is one process."""
+    return tensors
+
+
 def processes() -> tuple[int, int, int]:
     """Index of this process, number of processes, number of their devices; `tf.distribute` splits batches itself."""
     return 0, 1, 1
@@ -135,3 +142,8 @@ def run_step(model: keras.Model, step: Callable[[Batch, Batch], Logs], data: tup
     tensors = tf.nest.flatten(data, expand_composites=True)
     with tf.control_dependencies([tensor for tensor in tensors if tensor is not None]):
         return step(*data[:2])
+
+
+def plain_step(model: keras.Model, step: Callable[..., Any], *arguments: Any) -> Any:
+    """`step`, which is Keras' own `train_step`."""
+    return step(*arguments)

@@ -1,4 +1,8 @@
-"""PyTorch: gradients of recorded operations; everything else in a step runs without recording."""
+"""PyTorch: gradients of recorded operations; everything else in a step runs without recording.
+
+Keras 3.15 knows no distribution on PyTorch. Once `torch.distributed.init_process_group` has been called, every process
+is a replica: it has its rows of the batches, and what `DistributedDataParallel` would sum is summed here.
+"""
 
 import contextlib
 from collections.abc import Callable, Sequence
@@ -12,12 +16,14 @@ from keras import tree
 from keras_bikd.types import Batch, Logs, Tensor
 
 __all__ = [
+    "agreed",
     "all_reduce_sum",
     "apply_gradients",
     "cond",
     "jit",
     "no_gradients",
     "num_replicas",
+    "plain_step",
     "processes",
     "run_step",
     "snapshot",
@@ -95,8 +101,9 @@ def no_gradients() -> AbstractContextManager[Any]:
 def apply_gradients(
     optimizer: keras.optimizers.Optimizer, gradients: Sequence[Tensor], variables: Sequence[keras.Variable]
 ) -> None:
-    """Take one step of a Keras optimizer."""
+    """Take one step of a Keras optimizer on the sum over the replicas."""
     with torch.no_grad():
+        gradients = all_reduce_sum(list(gradients))
         optimizer.apply(gradients, variables)
 
 
@@ -106,18 +113,51 @@ def jit(function: Callable[..., Any], variables: Sequence[keras.Variable]) -> Ca
 
 
 def num_replicas() -> int:
-    """Number of devices that share this step: one."""
-    return 1
+    """Number of processes that share this step, each with one device."""
+    return processes()[1]
 
 
 def all_reduce_sum(tensors: list[Tensor]) -> list[Tensor]:
-    """Return `tensors`: there is one replica."""
-    return tensors
+    """Sum a list of tensors over the replicas of this step; differentiable."""
+    if num_replicas() == 1:
+        return tensors
+    summed = _Sum.apply(torch.cat([tensor.reshape(-1) for tensor in tensors]))
+    parts = summed.split([tensor.numel() for tensor in tensors])
+    return [part.view_as(tensor).to(tensor.dtype) for part, tensor in zip(parts, tensors)]
+
+
+class _Sum(torch.autograd.Function):
+    """Sum over the replicas. What is summed by all has the sum of all their gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        total = tensor.clone()
+        torch.distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return _Sum.apply(gradient)
+
+
+def agreed(tensors: list[Tensor]) -> list[Tensor]:
+    """The means over all processes, where each has its own; for integers and booleans, the value of this process."""
+    if num_replicas() == 1:
+        return tensors
+    with torch.no_grad():
+        own = [keras.ops.convert_to_tensor(tensor) for tensor in tensors]
+        floats = [i for i, tensor in enumerate(own) if tensor.is_floating_point()]
+        for i, total in zip(floats, all_reduce_sum([own[i] for i in floats]) if floats else []):
+            own[i] = total / num_replicas()
+        return own
 
 
 def processes() -> tuple[int, int, int]:
-    """Index of this process, number of processes, number of their devices: training runs in one process."""
-    return 0, 1, 1
+    """Index of this process, number of processes, and number of their devices, in this training."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return 0, 1, 1
+    count = torch.distributed.get_world_size()
+    return torch.distributed.get_rank(), count, count
 
 
 def variable_scope(model: keras.Model) -> AbstractContextManager[Any]:
@@ -132,4 +172,29 @@ def run_step(model: keras.Model, step: Callable[[Batch, Batch], Logs], data: tup
     It always runs eagerly, also with `jit_compile=True`: what `torch.compile` makes cannot be differentiated twice.
     """
     with torch.no_grad():
-        return step(*data[:2])
+        logs = step(*data[:2])
+        _agree_on_state(model)
+    return logs
+
+
+def plain_step(model: keras.Model, step: Callable[..., Logs], *arguments: Any) -> Logs:
+    """`step`, which is Keras' own `train_step`, with gradients that are summed over the replicas."""
+    if num_replicas() == 1:
+        return step(*arguments)
+    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(*arguments)
+    outputs = model(x, training=True)
+    loss = model.compute_loss(x, y, outputs, sample_weight, training=True)
+    model._loss_tracker.update_state(loss.detach() * num_replicas(), sample_weight=len(tree.flatten(x)[0]))
+    variables = model.trainable_variables
+    gradients = _gradients([model.optimizer.scale_loss(loss)], [variable.value for variable in variables])
+    apply_gradients(model.optimizer, gradients, variables)
+    _agree_on_state(model)
+    return model.compute_metrics(x, y, outputs, sample_weight=sample_weight)
+
+
+def _agree_on_state(model: Any) -> None:
+    """Batch statistics are those of each replica; their moving averages are the means, as on TensorFlow."""
+    if num_replicas() > 1:
+        state = model.student.non_trainable_variables
+        for variable, value in zip(state, agreed([variable.value for variable in state])):
+            variable.assign(value)

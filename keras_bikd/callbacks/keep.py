@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from keras_bikd import checks
-from keras_bikd.backend import processes
+from keras_bikd.backend import agreed, processes
 from keras_bikd.callbacks.termination import Termination
 from keras_bikd.files import atomic_write
 from keras_bikd.types import Logs
@@ -159,6 +159,7 @@ class ExactBackup(keras.callbacks.Callback):
     def _save(self, done: int) -> None:
         """Write the backup, then put it in place, then remove the older one."""
         self._saved = done
+        totals = agreed([variable.value for variable in self.model.metrics_variables])
         if not _is_first_process():
             # Keras creates a variable while it writes, and all processes must take part.
             with tempfile.TemporaryDirectory() as folder:
@@ -168,7 +169,7 @@ class ExactBackup(keras.callbacks.Callback):
         metrics, backup = self._metrics_file(done), self.directory / f"step_{done:012d}.weights.h5"
         with atomic_write(backup) as unfinished:
             # By number: metrics of the same name have variables of the same path.
-            np.savez(metrics, **{str(i): variable.numpy() for i, variable in enumerate(self.model.metrics_variables)})
+            np.savez(metrics, **{str(i): keras.ops.convert_to_numpy(total) for i, total in enumerate(totals)})
             self.model.save_weights(unfinished)
         self._remove_all_but(metrics, backup)
 

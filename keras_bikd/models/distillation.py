@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_bikd import checks
-from keras_bikd.backend import num_replicas, variable_scope
+from keras_bikd.backend import num_replicas, plain_step, variable_scope
 from keras_bikd.feed import (
     adapter_of,
     arrays_in_fit,
@@ -119,6 +119,9 @@ class DistillationModel(TeacherStudentModel):
         check_length(data, arguments)
         data = preprocessed(data, self.preprocess_samples)
         return data if class_weight is None else weighted_by_class(data, class_weights(class_weight))
+
+    def train_step(self, *arguments: Any) -> Any:
+        return plain_step(self, super().train_step, *arguments)
 
     def compute_loss(
         self,

@@ -10,7 +10,7 @@ import keras
 from keras import ops, tree
 
 from keras_bikd import checks
-from keras_bikd.backend import no_gradients
+from keras_bikd.backend import agreed, no_gradients
 from keras_bikd.feed import (
     Preprocessing,
     check_plain_labels,
@@ -327,6 +327,12 @@ class TeacherStudentModel(Serializable, keras.Model):
     @property
     def losses(self) -> list[Tensor]:
         return self._losses_override or self.student.losses  # on JAX, those of the forward pass
+
+    def get_metrics_result(self) -> Logs:
+        """The logs of an epoch, equal in all processes of a training."""
+        logs = super().get_metrics_result()
+        flat = tree.flatten(logs)
+        return tree.pack_sequence_as(logs, agreed(flat))
 
     def summary(self, *args: Any, **kwargs: Any) -> None:
         self.student.summary(*args, **kwargs)

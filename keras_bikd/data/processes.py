@@ -17,9 +17,10 @@ def share_of_process(data: Any) -> Any:
     """Keep only the rows of every batch that belong to this process.
 
     For `keras.distribution.DataParallel(auto_shard_dataset=False)` on JAX, because Keras' own sharding does not support
-    pairs of batches, and for PyTorch after `torch.distributed.init_process_group`. Every process must read the same batches in the same order, so set the same seeds in all. The
-    global batch is then the batch of a training in a single process. If the rows of a batch are no multiple of the
-    number of devices, the last rows are dropped; a batch with fewer rows than devices repeats its rows.
+    pairs of batches, and for PyTorch after `torch.distributed.init_process_group`. Every process must read the same
+    batches in the same order, so set the same seeds in all. The global batch is then the batch of a training in a
+    single process. If the rows of a batch are no multiple of the number of devices, the last rows are dropped; a batch
+    with fewer rows than devices repeats its rows.
 
     Args:
         data: `tf.data.Dataset` or Grain data set of batches, or of pairs of batches as from `pair`.

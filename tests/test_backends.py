@@ -109,6 +109,15 @@ def test_two_processes_on_torch(tmp_path):
 
 
 @pytest.mark.slow
+def test_what_devices_exchange_in_a_step(tmp_path):
+    """The gradient of plain distillation; of BiKD that of two steps, of the virtual student, and the hypergradient."""
+    found = json.loads(forks.start("communication_worker.py", tmp_path, backend="jax").communicate().splitlines()[-1])
+    theta, phi, scalars = found["theta"], found["phi"], 100
+    expected = [theta, 3 * theta + phi, 3 * theta + phi]
+    assert all(0 <= own - want <= scalars for own, want in zip(found["exchanged"], expected, strict=True))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS[1:])
 def test_without_tensorflow(tmp_path, backend):
     """Training, callbacks, metrics, files and data need no TensorFlow; the loaders need it or Grain, and say so."""

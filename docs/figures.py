@@ -272,6 +272,31 @@ def recommendations():
     svg("recommendations.svg", 560, y + 66, "How far recommended methods are behind the best one", parts)
 
 
+def safe_default():
+    """Regret of learned weights and of every constant mix: the mean over the situations, and the worst."""
+    rows = table("results-safe-default.md", "Regret")
+    columns = ("worst regret", "mean regret")
+    worst, average = ({name: mean(row[column]) for name, row in rows.items()} for column in columns)
+    left, scale, y = 206, 5.2, 62
+    parts = legend([("mean", GREEN), ("worst situation", "#b2dfdb")], 20)
+    for name in sorted(rows, key=worst.__getitem__):
+        solid, pale = (GREEN, "#b2dfdb") if name.startswith("BiKD") else (SOFT, "#cfd8dc")
+        words = name.replace("BiKD, class counts", "BiKD with class counts").replace(", class counts", "")
+        parts += [
+            text(left - 12, y + 18, words, anchor="end", size=13),
+            box(left, y, worst[name] * scale, 26, pale),
+            box(left, y + 7, max(average[name], 0) * scale, 12, solid),
+            text(left + 8 + worst[name] * scale, y + 18, f"{average[name]:.1f}, worst {worst[name]:.1f}", size=13),
+        ]
+        y += 36
+    caption = (
+        "Points of test accuracy behind the best constant mix of each situation.\n"
+        "A constant 1/0.25 weighs the labels with 1, the teacher with 0.25."
+    )
+    parts.append(text(280, y + 22, caption, SOFT, "middle", 13))
+    svg("safe_default.svg", 560, y + 48, "Regret of learned weights and of six constant mixes", parts)
+
+
 QUESTIONS = [
     ("All classes about equally\nlarge, and labels right?", "yes", "Plain distillation (KD),\nwith any library"),
     ("Many labels wrong, and a few\nchecked samples per class?", "yes", "BiKD in two runs"),
@@ -422,6 +447,7 @@ FIGURES = (
     wrong_labels,
     studies,
     recommendations,
+    safe_default,
 )
 
 if __name__ == "__main__":

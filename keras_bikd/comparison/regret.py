@@ -119,7 +119,8 @@ def regret_tables(rows: Sequence[Row], constants: Sequence[str]) -> str:
     found = regret(rows, constants)
 
     def cell(value: tuple[float, float, float]) -> str:
-        return f"{value[0]:.1f} ({value[1]:.1f} to {value[2]:.1f})"
+        middle, low, high = (round(number, 1) + 0.0 for number in value)  # no -0.0
+        return f"{middle:.1f} ({low:.1f} to {high:.1f})"
 
     summary = [
         [own.method, cell(own.worst), max(own.of_situation, key=own.of_situation.__getitem__), cell(own.mean)]

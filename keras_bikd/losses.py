@@ -226,7 +226,7 @@ def attention_transfer_loss(teacher_features: Tensor, student_features: Tensor) 
         >>> teacher = np.array([[[3.0, 0.0], [0.0, 4.0]]])
         >>> student = np.array([[[1.0], [0.0]]])
         >>> np.round(attention_transfer_loss(teacher, student), 4)
-        array([1.0213])
+        array([1.0195])
 
     Reference: Zagoruyko and Komodakis, arXiv 1612.03928, Eq. (2), with the square of the authors' code.
     """

@@ -1,5 +1,6 @@
 """Cells of a comparison on a Dask cluster: workers that die, workers that are not as they must be."""
 
+import contextlib
 import dataclasses
 import importlib.util
 import multiprocessing
@@ -7,6 +8,7 @@ import os
 import pathlib
 import random
 import signal
+import socket
 
 import dask.sizeof
 import distributed
@@ -117,7 +119,9 @@ def test_a_cell_that_kills_every_worker_is_reported_and_does_not_stop_its_group(
 
 def scheduler(threads):
     """A scheduler with one worker, in this process."""
-    return distributed.LocalCluster(n_workers=1, threads_per_worker=threads, processes=False, dashboard_address=None)
+    return distributed.LocalCluster(
+        n_workers=1, threads_per_worker=threads, processes=False, dashboard_address="127.0.0.1:0"
+    )
 
 
 def test_cells_on_a_scheduler_of_ours(tmp_path):
@@ -173,3 +177,14 @@ def test_without_dask_the_error_says_what_to_install(tmp_path, monkeypatch):
         comparison.run_cells(CELLS, Lookup(tmp_path / "log"), tmp_path, workers=2)
     with pytest.raises(ValueError, match="workers=0"):
         comparison.run_cells(CELLS, Lookup(tmp_path / "log"), tmp_path, workers=0)
+
+
+def test_a_cluster_needs_no_port_of_its_own(tmp_path):
+    """The port of Dask's dashboard is taken where another cluster runs: no reason to warn."""
+    lookup = Lookup(tmp_path / "log")
+    with socket.socket() as taken:
+        with contextlib.suppress(OSError):  # taken already
+            taken.bind(("127.0.0.1", 8787))
+            taken.listen()
+        comparison.run_cells(CELLS[:1], lookup, tmp_path, workers=2)
+    assert comparison.row_of(CELLS[0], lookup, tmp_path)["overall"] > 0

@@ -80,13 +80,13 @@ def test_commands_name_what_exists(page, command):
     words = [word for word in shlex.split(command, comments=True) if not re.match("[A-Z_]+=", word)]
     if words[0] == "make":
         assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    elif words[0] == "python":
-        recipes = [ROOT / words[1]]
+    elif words[0] in {"python", "torchrun"}:
+        recipes = [ROOT / next(word for word in words if word.endswith(".py"))]
         recipes += [ROOT / "recipes/cifar10_lt.py"] if "import cifar10_lt" in recipes[0].read_text() else []
         source = "".join(recipe.read_text() for recipe in recipes)
-        for word in words[2:]:
+        for word in words[words.index(str(recipes[0].relative_to(ROOT))) + 1 :]:
             if word.startswith("--"):
-                assert f'"{word}"' in source, f"{words[1]} knows no {word}"
+                assert f'"{word}"' in source, f"{recipes[0].name} knows no {word}"
     elif words[0] == "bikd":
         source = (ROOT / "keras_bikd_cli.py").read_text()
         for word in words[1:]:

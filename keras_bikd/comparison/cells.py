@@ -176,7 +176,8 @@ def _client(workers: int, scheduler: str | None) -> Iterator[Any]:
         return
     # TensorFlow reads them at its first operation.
     threads = {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
-    options: dict[str, Any] = {"host": "127.0.0.1", "dashboard_address": None, "env": threads}
+    # Without an address, the web server would take port 8787, and warn where another cluster has it.
+    options: dict[str, Any] = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0", "env": threads}
     # A paused worker waits for Dask to free memory, of which nothing is Dask's. Near the limit it is restarted.
     with (
         dask.config.set({"distributed.worker.memory.pause": False}),

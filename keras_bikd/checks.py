@@ -97,20 +97,20 @@ def class_counts(owner: str, name: str, values: Any) -> list[int]:
 
 def objective(owner: str, name: str, value: Any) -> Callable[..., Tensor]:
     """Return `value` if it can be called as an objective, else raise."""
-    if not callable(value):
-        raise ValueError(
-            f"`{owner}({name}=...)` takes a function (labels, teacher_logits, student_logits) -> (batch,), such as "
-            f"`keras_bikd.objectives.KnowledgeDistillation()`. Received: {name}={value!r}"
-        )
-    return value
+    arguments, example = "(labels, teacher_logits, student_logits)", "objectives.KnowledgeDistillation()"
+    return _function(owner, name, value, arguments, example)
 
 
 def function_of_features(owner: str, name: str, value: Any) -> Callable[..., Tensor]:
-    """Return `value` if it can be called, else raise."""
+    """Return `value` if it can be called with the features of teacher and student, else raise."""
+    return _function(owner, name, value, "(teacher_features, student_features)", "losses.attention_transfer_loss")
+
+
+def _function(owner: str, name: str, value: Any, arguments: str, example: str) -> Callable[..., Tensor]:
     if not callable(value):
         raise ValueError(
-            f"`{owner}({name}=...)` takes a function (teacher_features, student_features) -> (batch,), such as "
-            f"`keras_bikd.losses.attention_transfer_loss`. Received: {name}={value!r}"
+            f"`{owner}({name}=...)` takes a function {arguments} -> (batch,), such as `keras_bikd.{example}`. "
+            f"Received: {name}={value!r}"
         )
     return value
 

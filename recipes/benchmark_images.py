@@ -6,8 +6,7 @@ Writes a long-tailed folder of JPEG files of the size and number of those of Ima
 500x375 pixels, about 90 kB each, 10 GB in all. A thousand images are drawn, and each is written to many files. The
 folder is loaded as a user would: 224x224, a balanced meta set, the augmentation of `imagenet_lt.py`. The recipe prints
 how long it takes to find and check the files, and the images a second. Those per core are per second of processor time:
-other work on the machine hardly changes them. Files that are there already are used. It takes
-eight minutes on one core, the second time two.
+other work on the machine hardly changes them. Files that are there already are not written again.
 """
 
 import argparse

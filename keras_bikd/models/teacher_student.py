@@ -331,8 +331,7 @@ class TeacherStudentModel(Serializable, keras.Model):
     def get_metrics_result(self) -> Logs:
         """The logs of an epoch, equal in all processes of a training."""
         logs = super().get_metrics_result()
-        flat = tree.flatten(logs)
-        return tree.pack_sequence_as(logs, agreed(flat))
+        return tree.pack_sequence_as(logs, agreed(tree.flatten(logs)))
 
     def summary(self, *args: Any, **kwargs: Any) -> None:
         self.student.summary(*args, **kwargs)

@@ -9,8 +9,7 @@ from keras import ops
 
 from keras_bikd import checks
 from keras_bikd.losses import hard_loss
-from keras_bikd.objectives.base import Objective
-from keras_bikd.objectives.outputs import LayerNames, Outputs, layers_of, loss_of
+from keras_bikd.objectives.outputs import LayerNames, Outputs, OutputsObjective, layers_of, loss_of
 from keras_bikd.types import Tensor
 
 __all__ = ["TeacherTrust", "WeightedSum"]
@@ -18,7 +17,7 @@ __all__ = ["TeacherTrust", "WeightedSum"]
 
 @keras.saving.register_keras_serializable(package="keras_bikd")
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class WeightedSum(Objective):
+class WeightedSum(OutputsObjective):
     """A sum of objectives with constant weights, the baseline for learned weights.
 
     Args:
@@ -52,9 +51,6 @@ class WeightedSum(Objective):
             checks.objective("WeightedSum", "objectives", part)
             checks.non_negative_number("WeightedSum", "weights", weight)
 
-    def call(self, labels: Tensor, teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
-        return self.of_outputs(labels, Outputs(teacher_logits), Outputs(student_logits))
-
     @property
     def layer_names(self) -> LayerNames:
         """The layers that its parts compare."""
@@ -68,7 +64,7 @@ class WeightedSum(Objective):
 
 @keras.saving.register_keras_serializable(package="keras_bikd")
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TeacherTrust(Objective):
+class TeacherTrust(OutputsObjective):
     """An objective whose samples are weighted by the probability that the teacher gives to their label.
 
     A fixed rule for unreliable labels, to compare learned weights with.
@@ -89,9 +85,6 @@ class TeacherTrust(Objective):
 
     objective: Annotated[Callable[..., Tensor], checks.objective]
 
-    def call(self, labels: Tensor, teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
-        return self.of_outputs(labels, Outputs(teacher_logits), Outputs(student_logits))
-
     @property
     def layer_names(self) -> LayerNames:
         """The layers that its objective compares."""
@@ -99,5 +92,6 @@ class TeacherTrust(Objective):
 
     def of_outputs(self, labels: Tensor, teacher: Outputs, student: Outputs) -> Tensor:
         """The loss of every sample, `(batch,)`."""
+        losses = loss_of(self.objective, labels, teacher, student)
         trust = ops.exp(-hard_loss(labels, teacher.logits))
-        return ops.stop_gradient(trust) * loss_of(self.objective, labels, teacher, student)
+        return ops.stop_gradient(ops.cast(trust, losses.dtype)) * losses

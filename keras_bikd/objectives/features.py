@@ -8,8 +8,7 @@ import keras
 from keras import ops
 
 from keras_bikd import checks
-from keras_bikd.objectives.base import Objective
-from keras_bikd.objectives.outputs import LayerNames, Outputs
+from keras_bikd.objectives.outputs import LayerNames, Outputs, OutputsObjective
 from keras_bikd.types import Tensor
 
 __all__ = ["FeatureLoss", "features_at"]
@@ -17,7 +16,7 @@ __all__ = ["FeatureLoss", "features_at"]
 
 @keras.saving.register_keras_serializable(package="keras_bikd")
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class FeatureLoss(Objective):
+class FeatureLoss(OutputsObjective):
     """A loss of the outputs of two layers, one inside the teacher and one inside the student.
 
     A candidate loss of `BiKDModel` like any other, and a part of the objective of a `DistillationModel`. Both networks
@@ -74,9 +73,6 @@ class FeatureLoss(Objective):
     def layer_names(self) -> LayerNames:
         """The two layers."""
         return LayerNames((self.teacher_layer,), (self.student_layer,))
-
-    def call(self, labels: Tensor, teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
-        return self.of_outputs(labels, Outputs(teacher_logits), Outputs(student_logits))
 
     def of_outputs(self, labels: Tensor, teacher: Outputs, student: Outputs) -> Tensor:
         """The loss of every sample, `(batch,)`."""

@@ -6,9 +6,8 @@ from typing import Annotated, Any
 import keras
 from keras import ops
 
-from keras_bikd.objectives.base import Objective
 from keras_bikd.objectives.features import features_at
-from keras_bikd.objectives.outputs import LayerNames, Outputs
+from keras_bikd.objectives.outputs import LayerNames, Outputs, OutputsObjective
 from keras_bikd.types import Tensor
 
 __all__ = ["KerasDistillation"]
@@ -26,7 +25,7 @@ def _distillation_loss(owner: str, name: str, loss: Any) -> Any:
 
 @keras.saving.register_keras_serializable(package="keras_bikd")
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class KerasDistillation(Objective):
+class KerasDistillation(OutputsObjective):
     """A loss of `keras.distillation`, sample by sample.
 
     `keras.distillation.Distiller` takes the mean of a loss over the batch. Here, every sample has a loss of its own, so
@@ -50,9 +49,6 @@ class KerasDistillation(Objective):
     """
 
     loss: Annotated[Any, _distillation_loss]
-
-    def call(self, labels: Tensor, teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
-        return self.of_outputs(labels, Outputs(teacher_logits), Outputs(student_logits))
 
     @property
     def layer_names(self) -> LayerNames:

@@ -1,11 +1,13 @@
 """What an objective sees of the two networks: their logits, and outputs of layers inside them."""
 
+import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple, Protocol, runtime_checkable
 
+from keras_bikd.objectives.base import Objective
 from keras_bikd.types import Tensor
 
-__all__ = ["LayerNames", "OfOutputs", "Outputs", "layers_of", "loss_of"]
+__all__ = ["LayerNames", "OfOutputs", "Outputs", "OutputsObjective", "layers_of", "loss_of"]
 
 
 class Outputs(NamedTuple):
@@ -42,6 +44,18 @@ class OfOutputs(Protocol):
 
     def of_outputs(self, labels: Tensor, teacher: Outputs, student: Outputs) -> Tensor:
         """The loss of every sample, `(batch,)`."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OutputsObjective(Objective):
+    """Base of the objectives that define `layer_names` and `of_outputs`; given logits, these are all they see."""
+
+    def call(self, labels: Tensor, teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
+        return self.of_outputs(labels, Outputs(teacher_logits), Outputs(student_logits))
+
+    def of_outputs(self, labels: Tensor, teacher: Outputs, student: Outputs) -> Tensor:
+        """The loss of every sample, `(batch,)`."""
+        raise NotImplementedError(f"{type(self).__name__} must define `of_outputs`.")
 
 
 def layers_of(objectives: Iterable[Callable[..., Tensor]]) -> LayerNames:

@@ -12,6 +12,7 @@ import pytest
 import keras_bikd as bikd
 from keras_bikd import comparison, data, objectives, results
 from keras_bikd.comparison import Call, CifarResNet, Method, Part, Perceptron, config_of, make
+from keras_bikd.comparison.setting import load_data, steps_of
 
 STUDENT, TEACHER = Part("student"), Part("teacher")
 
@@ -197,3 +198,13 @@ def test_what_a_row_cannot_describe_is_refused(name):
     build, message = REFUSED[name]
     with pytest.raises(ValueError, match=f"(?s){message}"):
         build()
+
+
+@pytest.mark.parametrize(
+    ("budget", "quick", "steps"),
+    [(1, False, 2000), (2, False, 4000), (0.25, False, 500), (1e-9, False, 10), (1, True, 20)],
+)
+def test_a_training_has_ten_epochs_of_equal_length(budget, quick, steps):
+    digits = setting(steps=2007, test_size=500)
+    cell = comparison.Cell("digits", 50.0, "KD", 0, quick)
+    assert steps_of(digits, load_data(digits, cell), cell, budget) == steps

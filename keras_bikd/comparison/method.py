@@ -32,7 +32,7 @@ class Method:
         teacher: Objective of the teacher: `"ce"` or `"balanced_softmax"`; or `"experts"`, one for many, medium and few.
         sampling: How training images are drawn, as in `keras_bikd.data.load`.
         meta_in_train: Whether student and teacher also train on the meta images, as in `keras_bikd.data.load`.
-        budget: Number of training steps, as a multiple of the setting's.
+        budget: Length of the training, as a multiple of the setting's; rounded to whole epochs.
         meta_share: Size of a meta batch, as a share of the setting's batch size.
         teacher_views: Number of views of every training image whose teacher logits are computed once and stored, as
             `keras_bikd.data.precompute_teacher` does. By default the teacher runs in every step.
@@ -58,7 +58,7 @@ class Method:
     teacher: str = "ce"
     sampling: str = "instance"
     meta_in_train: bool | float = False
-    budget: int = 1
+    budget: float = 1
     meta_share: float = 1.0
     teacher_views: int | None = None
 
@@ -69,7 +69,7 @@ class Method:
                 f'Part("student"), Part("teacher"), objective)`. Received: model={self.model!r}'
             )
         checks.one_of("Method", "teacher", self.teacher, TEACHERS)
-        checks.positive_integer("Method", "budget", self.budget)
+        checks.positive_number("Method", "budget", self.budget)
         checks.positive_number("Method", "meta_share", self.meta_share)
         if self.teacher_views is not None:
             checks.positive_integer("Method", "teacher_views", self.teacher_views)

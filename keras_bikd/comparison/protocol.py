@@ -95,7 +95,7 @@ def _run(cell: Cell, setting: Setting, method: Method, folder: pathlib.Path, bef
         before=before,
     )
     model = make(method.model, parts)
-    steps = steps_of(setting, data, cell) * method.budget
+    steps = steps_of(setting, data, cell, method.budget)
     best = _BestOnMeta(clean_meta)
     meta_data = make(method.meta_data, parts)
     _reset_peak_memory()
@@ -110,12 +110,11 @@ def _run(cell: Cell, setting: Setting, method: Method, folder: pathlib.Path, bef
 def _fit(
     model: keras.Model, method: Method, parts: Parts, meta_data: Any, steps: int, best: keras.callbacks.Callback
 ) -> dict[str, list[float]]:
-    epochs = min(EPOCHS, steps)
     return model.fit(
         make(method.train_on, parts).repeat(),
         shuffle=False,
-        epochs=epochs,
-        steps_per_epoch=steps // epochs,
+        epochs=EPOCHS,
+        steps_per_epoch=steps // EPOCHS,
         callbacks=[*make(method.callbacks, parts), best],
         verbose=0,
         **({} if meta_data is None else {"meta_data": meta_data}),
@@ -126,7 +125,7 @@ def _execution(steps: int) -> int:
     """Steps per execution: as many as divide an epoch, at most 50; one on PyTorch, where Keras takes no more."""
     if keras.backend.backend() == "torch":
         return 1
-    return max(d for d in (1, 2, 5, 10, 20, 25, 50) if (steps // min(EPOCHS, steps)) % d == 0)
+    return max(d for d in (1, 2, 5, 10, 20, 25, 50) if steps // EPOCHS % d == 0)
 
 
 class _BestOnMeta(keras.callbacks.Callback):

@@ -203,12 +203,21 @@ def load_data(
     )
 
 
-def steps_of(setting: Setting, data: long_tailed.LongTailedData, cell: Cell) -> int:
-    """Number of training steps, the same for every method of a cell: a multiple of the number of epochs."""
+def steps_of(setting: Setting, data: long_tailed.LongTailedData, cell: Cell, budget: float = 1) -> int:
+    """Number of training steps, the same for every method of a cell with the same budget: whole epochs.
+
+    Args:
+        setting: The `Setting`.
+        data: Training samples, of which there may be `passes`.
+        cell: The `Cell`.
+        budget: As in `Method`.
+    """
     merged = data.split.cut.meta_in_train is not False
     samples = data.class_counts.sum() - (setting.meta_size if merged else 0)
     steps = setting.steps or int(setting.passes * -(-samples // setting.batch_size))
-    return max(steps // 100, 4) if cell.quick else steps // EPOCHS * EPOCHS
+    if cell.quick:
+        steps //= 100
+    return max(round(max(steps // EPOCHS, 1) * budget), 1) * EPOCHS
 
 
 def network(builder: Network, data: long_tailed.LongTailedData) -> keras.Model:

@@ -7,6 +7,9 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 # A worker gets two tests at a time, slow ones first. Of those, many wait for processes of their own.
 PARALLEL := --maxschedchunk 2 -n 2
 WITH_SLOW_TESTS := --maxschedchunk 2 -n 3
+# For every day: the mathematics, what is refused, and the habits of Keras.
+MATHEMATICS := golden losses long_tail hypergradient forward_difference properties networks
+FAST := $(MATHEMATICS:%=tests/test_%.py) tests/test_bad_input.py tests/test_keras_habits.py tests/test_calls.py
 
 .PHONY: quickstart test test-tensorflow test-jax test-torch test-fast test-prerelease lint site docs tutorials \
 	tutorial-pages dist clean
@@ -29,13 +32,13 @@ test-torch: .venv/installed-dev-torch
 	KERAS_BACKEND=torch $(BIN)/python -m pytest $(PARALLEL) -m "backend and not slow" tests
 
 test-fast: .venv/installed-dev
-	$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow" $(FAST)
 
 # Keras' nightly build replaces the release in .venv: `make clean` brings the release back.
 test-prerelease: .venv/installed-dev
 	$(BIN)/python -m pip uninstall --quiet --yes keras
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade --pre keras-nightly
-	$(MAKE) --no-print-directory test-fast
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
 
 lint: .venv/installed-dev
 	$(BIN)/ruff format --check .

@@ -7,9 +7,9 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 # A worker gets two tests at a time, slow ones first. Of those, many wait for processes of their own.
 PARALLEL := --maxschedchunk 2 -n 2
 WITH_SLOW_TESTS := --maxschedchunk 2 -n 3
-# For every day: the mathematics, what is refused, and the habits of Keras.
+# For every day: the mathematics, and what is refused.
 MATHEMATICS := golden losses long_tail hypergradient forward_difference properties networks
-FAST := $(MATHEMATICS:%=tests/test_%.py) tests/test_bad_input.py tests/test_keras_habits.py tests/test_calls.py
+FAST := $(MATHEMATICS:%=tests/test_%.py) tests/test_bad_input.py tests/test_calls.py
 
 .PHONY: quickstart test test-tensorflow test-jax test-torch test-fast test-prerelease lint site docs tutorials \
 	tutorial-pages dist clean

@@ -32,7 +32,7 @@ class Method:
         teacher: Objective of the teacher: `"ce"` or `"balanced_softmax"`; or `"experts"`, one for many, medium and few.
         sampling: How training images are drawn, as in `keras_bikd.data.load`.
         meta_in_train: Whether student and teacher also train on the meta images, as in `keras_bikd.data.load`.
-        budget: Length of the training, as a multiple of the setting's; rounded to whole epochs.
+        budget: Length of the training, as a multiple of the setting's; rounded to ten epochs of whole steps.
         meta_share: Size of a meta batch, as a share of the setting's batch size.
         teacher_views: Number of views of every training image whose teacher logits are computed once and stored, as
             `keras_bikd.data.precompute_teacher` does. By default the teacher runs in every step.

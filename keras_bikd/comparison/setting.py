@@ -204,7 +204,7 @@ def load_data(
 
 
 def steps_of(setting: Setting, data: long_tailed.LongTailedData, cell: Cell, budget: float = 1) -> int:
-    """Number of training steps, the same for every method of a cell with the same budget: whole epochs.
+    """Number of training steps, the same for every method of a cell with the same budget: a multiple of `EPOCHS`.
 
     Args:
         setting: The `Setting`.

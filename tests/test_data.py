@@ -67,7 +67,10 @@ def test_a_set_that_cannot_be_written(tmp_path):
 
 def test_nothing_waits_for_the_tuner_of_pipelines():
     data = load()
-    for part in (data.train, data.meta, data.test, data.train.repeat(), bikd.data.pair(data.train, data.meta)):
+    arrays = np.zeros((4, 2), "float32"), np.zeros(4, "int32")
+    read_by_keras = bikd.data.pair([arrays], data.meta).get_tf_dataset()
+    pair = bikd.data.pair(data.train, data.meta)
+    for part in (data.train, data.meta, data.test, data.train.repeat(), pair, read_by_keras):
         assert part.options().autotune.enabled is False
 
 

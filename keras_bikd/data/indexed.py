@@ -46,12 +46,13 @@ def with_logits(
     rows[split.train] = np.arange(len(split.train))
 
     def shuffled(ids: np.ndarray, seed: int) -> grain.MapDataset:
-        images = views(source.rows(ids, split.labels), split.seed, augment)
+        images = source.rows(ids, split.labels)
+        view_of = _view(images, split.seed, augment)
 
         def sample(index: int, _: int) -> Batch:
             visit, position = divmod(index, len(ids))
             view = visit % len(logits)
-            image, label = images[view * len(ids) + position]
+            image, label = view_of(view * len(ids) + position, images[position])
             known = np.asarray(logits[view, rows[ids[position]]], "float32")
             return image, {"labels": label, "teacher_logits": known}
 
@@ -120,6 +121,12 @@ def views(rows: Rows, seed: int = 0, augment: Augmentation | None = None) -> gra
         A `grain.MapDataset` of `(image, label)`, in the order of `rows`.
     """
 
+    return grain.MapDataset.source(rows).map_with_index(_view(rows, seed, augment))
+
+
+def _view(rows: Rows, seed: int, augment: Augmentation | None) -> Callable[[int, Batch], Batch]:
+    """Function from an index, `visit * len(rows) + position`, and the sample of this position to its view."""
+
     def view(index: int, sample: Batch) -> Batch:
         image, label = sample
         if image.dtype == "uint8":
@@ -130,7 +137,7 @@ def views(rows: Rows, seed: int = 0, augment: Augmentation | None = None) -> gra
         seeds = np.array([seed, visit * len(rows.labels) + rows.ids[position]])
         return np.asarray(augment(image[None], seeds))[0], label
 
-    return grain.MapDataset.source(rows).map_with_index(view)
+    return view
 
 
 def _shuffled(

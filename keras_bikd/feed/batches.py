@@ -168,7 +168,10 @@ class NumpyBatches(DataAdapter):
 
         signature = data_adapter_utils.get_tensor_spec(self.first(2))  # two, because their lengths may differ
         data = tf.data.Dataset.from_generator(self.get_numpy_iterator, output_signature=signature)
-        return data.prefetch(tf.data.AUTOTUNE)
+        # There is nothing to tune, and the end of a `fit` would wait for the tuner: for as long as the training took.
+        options = tf.data.Options()
+        options.autotune.enabled = False
+        return data.prefetch(tf.data.AUTOTUNE).with_options(options)
 
 
 class ChangedBatches(NumpyBatches):

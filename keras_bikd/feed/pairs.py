@@ -8,10 +8,12 @@ import numpy as np
 from keras import tree
 from keras.src.trainers import data_adapters
 from keras.src.trainers.data_adapters.data_adapter import DataAdapter
+from keras.src.trainers.data_adapters.tf_dataset_adapter import TFDatasetAdapter
 
 from keras_bikd.feed.batches import (
     ChangedBatches,
     adapter_of,
+    batches,
     first_batches,
     is_dataset,
     is_tf_dataset,
@@ -82,9 +84,14 @@ class _PairedBatches(ChangedBatches):
     def __init__(self, train: DataAdapter, meta: DataAdapter) -> None:
         super().__init__(train, lambda batch: batch)
         self.meta = meta
+        keep_order = train.num_batches is not None and train.num_batches == meta.num_batches
+        if isinstance(meta, TFDatasetAdapter):
+            from keras_bikd.feed.tf_data import repeated
+
+            self.meta_batches = batches(repeated(meta.get_tf_dataset(), keep_order))
+            return
         # Drawn at once, so that `keras.utils.set_random_seed` fixes the order of the meta batches.
         random = np.random.default_rng(np.random.randint(2**31))
-        keep_order = train.num_batches is not None and train.num_batches == meta.num_batches
         self.meta_batches = _endless(meta, None if keep_order else random)
 
     def get_numpy_iterator(self) -> Iterator[tuple[Batch, Batch]]:

@@ -10,7 +10,7 @@ from keras_bikd.feed.pairs import SHUFFLE_BUFFER
 from keras_bikd.targets import labels_and_logits, weights_of_labels
 from keras_bikd.types import Batch, Tensor
 
-__all__ = ["as_tf_dataset", "checked", "example", "weighted_by_class", "zipped"]
+__all__ = ["as_tf_dataset", "checked", "example", "repeated", "weighted_by_class", "zipped"]
 
 _EXAMPLE_ROWS = 2  # of an example batch, where the data set leaves them open
 
@@ -29,13 +29,18 @@ def as_tf_dataset(data: Any) -> tf.data.Dataset:
 def zipped(train: tf.data.Dataset, meta: Any) -> tf.data.Dataset:
     """As `pair`, for a training set in `tf.data`."""
     meta = as_tf_dataset(meta)
+    is_as_long = 0 < int(meta.cardinality()) == int(train.cardinality())
+    return tf.data.Dataset.zip((train, repeated(meta, is_as_long)))
+
+
+def repeated(meta: tf.data.Dataset, keep_order: bool) -> tf.data.Dataset:
+    """The batches of a meta set in `tf.data`, repeated; in another order on every pass unless `keep_order`."""
     length = int(meta.cardinality())
     if length == 0:
         raise ValueError("`pair(meta=...)` received an empty data set.")
-    is_as_long = 0 < length == int(train.cardinality())
-    if not is_as_long and length != tf.data.INFINITE_CARDINALITY:
-        meta = meta.shuffle(length if length > 0 else SHUFFLE_BUFFER).repeat()
-    return tf.data.Dataset.zip((train, meta))
+    if length == tf.data.INFINITE_CARDINALITY:
+        return meta
+    return (meta if keep_order else meta.shuffle(length if length > 0 else SHUFFLE_BUFFER)).repeat()
 
 
 def example(data: tf.data.Dataset) -> Any:

@@ -120,7 +120,6 @@ def views(rows: Rows, seed: int = 0, augment: Augmentation | None = None) -> gra
     Returns:
         A `grain.MapDataset` of `(image, label)`, in the order of `rows`.
     """
-
     return grain.MapDataset.source(rows).map_with_index(_view(rows, seed, augment))
 
 

@@ -94,7 +94,7 @@ def wrong_labels_study():
         method=clean | {"meta_share": 0.25, "budget": 0.3},
     )
     second = fixed(under_learned_weights, before=cheaply_learned, **HALF_META, budget=3)
-    yield "BiKD, class counts, weights learned cheaply first, then +meta, half, three times the steps", second
+    yield "BiKD, weights learned cheaply first, +meta, half, three times the steps", second
     yield "constant 2/2 +meta, half, five times the steps", fixed(both, **HALF_META, budget=5)
 
 

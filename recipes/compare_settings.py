@@ -54,6 +54,30 @@ SETTINGS = {
 SETTINGS["glyphs/g100-wrong-labels"] = dataclasses.replace(
     SETTINGS["glyphs/g100"], wrong_labels=0.4, seeds=tuple(range(100, 112))
 )
+# Characters that look alike, grouped by eye before any training; a wrong label is one of the same group.
+LOOK_ALIKES = (
+    "0CDGQθΘσ@",
+    "38B&β",
+    "εξζΞΣE",
+    "17IJijTtτ!",
+    "2Z?",
+    "5S$§",
+    "69bgqρPR¶",
+    "dδ∂ea",
+    "4AΔΛ",
+    "HNMWmΠ",
+    "nηhπΩω",
+    "UVYγμ",
+    "KkXχ*",
+    "rfFΓ∫L√",
+    "φΦψΨ%",
+    "+±÷=≠#",
+    "<>λ",
+    "α∞",
+)
+SETTINGS["glyphs/g100-confusable-labels"] = dataclasses.replace(
+    SETTINGS["glyphs/g100-wrong-labels"], confusable=LOOK_ALIKES, seeds=tuple(range(124, 130))
+)
 SETTINGS["digits"] = dataclasses.replace(
     SETTINGS["digits-noise"], augment=Call(data.gaussian_noise, 0.15), imbalance_factors=(50.0,)
 )

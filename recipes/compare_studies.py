@@ -70,8 +70,8 @@ def wrong_labels_study():
         objectives.WeightedSum, objectives=(trusted(BALANCED_SOFTMAX), CORRECTED_TEACHER), weights=(2.0, 2.0)
     )
     learned = bikd_model(candidate_losses=PRESET, weight_net=LOG_PRIOR, method=clean)
-    yield "constant 2/0 +meta, half", fixed(mix(2.0, 0.0), **HALF_META)
-    yield "constant 2/2 +meta, half", fixed(both, **HALF_META)
+    for hard, soft in ((2.0, 0.0), (1.0, 1.0), (2.0, 1.0), (1.0, 2.0), (2.0, 2.0)):
+        yield f"constant {hard:g}/{soft:g} +meta, half", fixed(mix(hard, soft), **HALF_META)
     yield "constant 2/2 +meta, half, twice the steps", fixed(both, **HALF_META, budget=2)
     yield "constant 2/2 +meta, half, three times the steps", fixed(both, **HALF_META, budget=3)
     yield "constant 2/2 +meta, half, last layer retrained on meta", fixed(both, **HALF_META, finish=RETRAIN)

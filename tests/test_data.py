@@ -325,6 +325,26 @@ def test_manifests_of_the_first_version_are_read(tmp_path):
     assert bikd.data.load_manifest(tmp_path / "m.json").split.cut == evenly
 
 
+def test_confusable_classes_are_mistaken_for_each_other_alone(tmp_path):
+    cut = LongTailCut(wrong_labels=0.5, confusable=[["1", "7", "4"], ["3", "8"]])
+    right, wrong = load(imbalance_factor=10), load(imbalance_factor=10, cut=cut)
+    ids = right.split.train
+    before, after = right.split.labels[ids], wrong.split.labels[ids]
+    changed = before != after
+    pairs = set(zip(before[changed].tolist(), after[changed].tolist()))
+    # The rest of the classes keeps its labels; 7 and 8 are rare, and among those that are named.
+    assert pairs == {(1, 7), (1, 4), (7, 1), (7, 4), (4, 1), (4, 7), (3, 8), (8, 3)}
+    assert changed.sum() == round(0.5 * np.isin(before, [1, 7, 4, 3, 8]).sum())
+    for_the_larger, for_the_smaller = ((changed & (before == 1) & (after == label)).sum() for label in (4, 7))
+    assert for_the_larger > for_the_smaller, "in proportion to the class counts"
+    np.testing.assert_array_equal(np.bincount(after, minlength=10), wrong.class_counts)
+
+    bikd.data.save_manifest(tmp_path / "m.json", wrong)
+    assert bikd.data.load_manifest(tmp_path / "m.json").split.cut == cut
+    with pytest.raises(ValueError, match=r"confusable: |cut: "):
+        bikd.data.check_manifest(tmp_path / "m.json", load(imbalance_factor=10, cut=LongTailCut(wrong_labels=0.5)))
+
+
 def test_manifests_of_arrays_and_folders_are_loaded_with_their_source(tmp_path):
     write_folder(tmp_path / "images")
     for source in (Arrays(*arrays()), Folder(tmp_path / "images", (8, 8))):

@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import keras
@@ -53,6 +53,7 @@ class Setting:
             after five sixths.
         augment: `Call` that makes the augmentation of training and meta samples, or `None`.
         wrong_labels: Share of wrong labels, as in `keras_bikd.data.LongTailCut`.
+        confusable: Groups of names of classes that are mistaken for each other, likewise.
         taught: Setting in which the teacher was trained, if not in this one: on data of another imbalance or with other
             wrong labels, for longer or shorter. It has one imbalance factor, and the same test and meta samples.
 
@@ -87,6 +88,7 @@ class Setting:
     learning_rate: float = 0.1
     augment: Call | None = None
     wrong_labels: float = 0.0
+    confusable: tuple[Sequence[str], ...] | None = None
     taught: "Setting | None" = None
 
     def __post_init__(self) -> None:
@@ -190,7 +192,12 @@ def load_data(
     """
     # The order of a tf.data pipeline depends on the global seed as well, at the time when it is made.
     keras.utils.set_random_seed(cell.seed)
-    cut = long_tailed.LongTailCut(wrong_labels=setting.wrong_labels, meta_in_train=meta_in_train, sampling=sampling)
+    cut = long_tailed.LongTailCut(
+        wrong_labels=setting.wrong_labels,
+        confusable=setting.confusable,
+        meta_in_train=meta_in_train,
+        sampling=sampling,
+    )
     return long_tailed.load(
         setting.name,
         cell.imbalance_factor,

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,9 @@ class LongTailCut:
             in proportion to the class counts (Wei et al., arXiv 2108.11569), as in images collected from the web. The
             class counts are then those of the changed labels. Meta, validation and test samples keep their labels, and
             so do meta samples that are trained on.
+        confusable: Groups of names of classes that are mistaken for each other, such as `[("cat", "dog"), ("car",
+            "truck")]`. A wrong label is then that of another class of the same group, the share is that of the samples
+            of these classes, and the other classes keep their labels. By default, any class is mistaken for any other.
         meta_in_train: Whether to train on the meta samples as well; the class counts then include them. A number
             between 0 and 1 is the probability that a training sample is drawn from the meta set; the class counts are
             then what one pass holds on average.
@@ -52,6 +56,7 @@ class LongTailCut:
     head: str = "after_meta"
     class_order: str = "index"
     wrong_labels: float = 0.0
+    confusable: Sequence[Sequence[str]] | None = None
     meta_in_train: bool | float = False
     sampling: str = "instance"
 
@@ -63,12 +68,33 @@ class LongTailCut:
         checks.one_of(owner, "sampling", self.sampling, ("instance", "class_balanced"))
         if self.wrong_labels != 0:
             checks.between_zero_and_one(owner, "wrong_labels", self.wrong_labels)
+        if self.confusable is not None:
+            # As tuples, cuts can be compared, also with those that JSON has turned into lists.
+            object.__setattr__(self, "confusable", _checked_groups(owner, self.confusable, self.wrong_labels))
         is_probability = checks.is_number(self.meta_in_train) and 0 < self.meta_in_train < 1
         if not (isinstance(self.meta_in_train, bool) or is_probability):
             raise ValueError(
                 f"`{owner}(meta_in_train=...)` takes True, False, or the probability between 0 and 1 that a training "
                 f"sample is drawn from the meta set. Received: meta_in_train={self.meta_in_train!r}"
             )
+
+
+def _checked_groups(owner: str, groups: Any, wrong_labels: float) -> tuple[tuple[str, ...], ...]:
+    """Groups of two or more names, none of them named twice."""
+    is_listed = isinstance(groups, Sequence) and all(isinstance(group, Sequence) for group in groups)
+    names = [name for group in groups for name in group] if is_listed and not isinstance(groups, str) else []
+    are_names = bool(names) and all(isinstance(name, str) for name in names)
+    if not are_names or len(set(names)) < len(names) or min(map(len, groups)) < 2:
+        raise ValueError(
+            f"`{owner}(confusable=...)` takes groups of two or more class names, each name once, such as "
+            f'`[("cat", "dog"), ("car", "truck")]`. Received: confusable={groups!r}'
+        )
+    if not wrong_labels:
+        raise ValueError(
+            f"`{owner}(confusable=...)` says which wrong labels are given, and there are none. Received: "
+            f"wrong_labels={wrong_labels!r}. Pass their share as well, such as `wrong_labels=0.4`."
+        )
+    return tuple(tuple(group) for group in groups)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -118,6 +144,8 @@ class Split:
     def manifest(self) -> dict[str, Any]:
         """The facts without the ids, as a dict that JSON can hold."""
         cut = dataclasses.asdict(self.cut)
+        if cut["confusable"] is None:
+            del cut["confusable"]  # manifests of earlier versions do not have it
         drawn = {name: cut.pop(name) for name in ("meta_in_train", "sampling")}
         facts = {
             "data_set": self.data_set,
@@ -174,7 +202,7 @@ def make_split(
     before_meta = min(len(ids) for ids in trainable or pool)
     meta, pool = _take_balanced(pool, meta_size, "meta_size")
     train = _trained_on(trainable or pool, before_meta, imbalance_factor, cut, generator)
-    labels = _partly_wrong(source, train, cut.wrong_labels, generator)
+    labels = _partly_wrong(source, train, cut, generator)
     train, counts = _with_meta(train, meta, np.bincount(labels[train], minlength=source.num_classes), cut.meta_in_train)
     return Split(
         data_set=source.name,
@@ -255,14 +283,17 @@ def _long_tail(
     return counts
 
 
-def _partly_wrong(source: Source, train: np.ndarray, share: float, generator: Generator) -> np.ndarray:
+def _partly_wrong(source: Source, train: np.ndarray, cut: LongTailCut, generator: Generator) -> np.ndarray:
     """The labels of all ids, a share of those of the training ids changed to other classes."""
+    share = cut.wrong_labels
     if not share:
         return source.labels
     counts = np.bincount(source.labels[train], minlength=source.num_classes)
+    mistaken_for = _mistaken_for(source, cut.confusable)
     labels = source.labels.copy()
-    for i in generator.choice(train, round(share * len(train)), replace=False):
-        others = np.where(np.arange(len(counts)) == labels[i], 0, counts)
+    drawn_from = train[np.isin(labels[train], np.flatnonzero(mistaken_for.any(axis=1)))]
+    for i in generator.choice(drawn_from, round(share * len(drawn_from)), replace=False):
+        others = mistaken_for[labels[i]] * counts
         labels[i] = generator.choice(len(counts), p=others / others.sum())
     left = np.bincount(labels[train], minlength=source.num_classes)
     if left.min() < 1:
@@ -271,6 +302,23 @@ def _partly_wrong(source: Source, train: np.ndarray, share: float, generator: Ge
             f"Received: wrong_labels={share!r}. Take a smaller share, a smaller imbalance factor, or another seed."
         )
     return labels
+
+
+def _mistaken_for(source: Source, confusable: Sequence[Sequence[str]] | None) -> np.ndarray:
+    """Whether the class of the row can be mistaken for that of the column."""
+    num_classes = source.num_classes
+    mistaken = np.full((num_classes, num_classes), confusable is None)
+    ids = {name: label for label, name in enumerate(source.class_names)}
+    if unknown := [name for group in confusable or () for name in group if name not in ids]:
+        raise ValueError(
+            f"`LongTailCut(confusable=...)` takes names of the {num_classes} classes of {source.name!r}, "
+            f"{source.class_names[:10]}{', ...' if num_classes > 10 else ''}. Received, among others: {unknown[:10]}"
+        )
+    for group in confusable or ():
+        members = [ids[name] for name in group]
+        mistaken[np.ix_(members, members)] = True
+    np.fill_diagonal(mistaken, False)
+    return mistaken
 
 
 def _with_meta(

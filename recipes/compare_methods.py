@@ -8,6 +8,7 @@ from keras_bikd.comparison import Call, Method, Part, retrain_last_layer
 
 STUDENT, TEACHER, META = Part("student"), Part("teacher"), Part("meta")
 META_LEARNING_RATE = 1e-3
+MONITOR = Call(bikd.callbacks.HypergradientMonitor)
 
 
 def fixed(objective, **method):
@@ -18,7 +19,7 @@ def fixed(objective, **method):
 def bikd_model(*, meta_learning_rate=META_LEARNING_RATE, compile_arguments=(), method=(), **arguments):
     """BiKD with the given arguments of `BiKDModel`; `method` holds those of `Method`."""
     meta_optimizer = Call(keras.optimizers.Adam, meta_learning_rate)
-    defaults = {"meta_data": META, "callbacks": (Call(bikd.callbacks.HypergradientMonitor),)}
+    defaults = {"meta_data": META, "callbacks": (MONITOR,)}
     return Method(
         model=Call(bikd.BiKDModel, STUDENT, TEACHER, **arguments),
         compile_arguments={"meta_optimizer": meta_optimizer, **dict(compile_arguments)},
@@ -53,6 +54,7 @@ LOG_PRIOR = Call(bikd.MetaWeightNet, **COUNTS)
 LAST_LAYER = {"hypergradient_layers": 1}
 RETRAIN = Call(retrain_last_layer, STUDENT, Part("clean_meta"))
 WITH_META, HALF_META = {"meta_in_train": True}, {"meta_in_train": 0.5}
+OUTGROWN = {"callbacks": (MONITOR, Call(bikd.callbacks.OutgrowTeacher, Part("clean_meta")))}
 META_ONLY = {"train_on": META, "meta_in_train": True}
 
 METHODS = {

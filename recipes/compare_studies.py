@@ -12,6 +12,7 @@ from compare_methods import (
     META_LEARNING_RATE,
     META_ONLY,
     METHODS,
+    OUTGROWN,
     PRESET,
     RETRAIN,
     bikd_model,
@@ -123,6 +124,7 @@ def safe_default_study():
     yield from zip(CONSTANTS, (fixed(mix(hard, soft)) for hard, soft in MIXES))
     yield "BiKD, class counts", METHODS["BiKD, class counts"]
     yield "BiKD, class counts + log prior", bikd_model(candidate_losses=PRESET, weight_net=LOG_PRIOR)
+    yield "BiKD, class counts, outgrown teacher", bikd_model(candidate_losses=PRESET, method=OUTGROWN)
 
 
 STUDIES = {

@@ -14,6 +14,8 @@ from keras_bikd.types import Counts, Tensor
 
 __all__ = ["MetaWeightNet"]
 
+NEVER = -30.0  # its sigmoid is 1e-13, and so is the gradient
+
 
 @keras.saving.register_keras_serializable(package="keras_bikd")
 class MetaWeightNet(Serializable, keras.layers.Layer):
@@ -106,6 +108,32 @@ class MetaWeightNet(Serializable, keras.layers.Layer):
         for layer in self.dense_layers:
             weights = layer(weights)
         return weights
+
+    def leave_out(self, losses: Sequence[int]) -> None:
+        """Set the weights of some losses to zero, whatever the sample; they hardly learn from then on.
+
+        Args:
+            losses: Positions of the losses in the output.
+
+        Examples:
+            >>> import numpy as np
+            >>> net = MetaWeightNet()
+            >>> net.leave_out([1])
+            >>> bool(net(np.array([[0.1, 2.3]]))[0, 1] < 1e-12), net.leaves_out([1])
+            (True, True)
+        """
+        kernel, bias = self.dense_layers[-1].get_weights()
+        kernel[:, list(losses)], bias[list(losses)] = 0.0, NEVER
+        self.dense_layers[-1].set_weights([kernel, bias])
+
+    def leaves_out(self, losses: Sequence[int]) -> bool:
+        """Say whether some losses have been left out, as by `leave_out`.
+
+        Args:
+            losses: Positions of the losses in the output.
+        """
+        bias = ops.convert_to_numpy(self.dense_layers[-1].bias)
+        return bool((bias[list(losses)] < NEVER / 2).all())
 
     def _log_prior(self, labels: Tensor, class_counts: list[int]) -> Tensor:
         known = ops.cast(log_priors(class_counts), self.compute_dtype)

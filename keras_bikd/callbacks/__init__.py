@@ -6,7 +6,7 @@ after the callbacks from here.
 
 from keras_bikd.callbacks.keep import ExactBackup, StudentCheckpoint
 from keras_bikd.callbacks.observe import HypergradientMonitor, PerClassReport, TensorBoard, WeightHistory, WeightMap
-from keras_bikd.callbacks.pacing import ExpertPacing
+from keras_bikd.callbacks.pacing import ExpertPacing, OutgrowTeacher
 from keras_bikd.callbacks.schedule import DeferredObjective, MetaLearningRateScheduler
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "ExpertPacing",
     "HypergradientMonitor",
     "MetaLearningRateScheduler",
+    "OutgrowTeacher",
     "PerClassReport",
     "StudentCheckpoint",
     "TensorBoard",

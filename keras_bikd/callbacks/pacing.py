@@ -1,8 +1,8 @@
-"""The pace of LFME: how much each expert still counts, and the progress of the curriculum."""
+"""How long a teacher counts: the pace of LFME's experts, and a teacher that its student has outgrown."""
 
 import itertools
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
@@ -10,14 +10,20 @@ from keras import ops
 
 from keras_bikd import checks
 from keras_bikd.feed import as_batches, check_length, is_dataset, preprocessed_batch, require_end
-from keras_bikd.losses import class_ids
+from keras_bikd.losses import class_ids, class_logits
+from keras_bikd.models.bikd import BiKDModel
 from keras_bikd.models.experts import Experts
+from keras_bikd.objectives import SoftTargets
+from keras_bikd.objectives.base import log_prior
 from keras_bikd.objectives.experts import ExpertsObjective, expert_weight
 from keras_bikd.stored_teacher import StoredTeacher
 from keras_bikd.targets import labels_and_logits
 from keras_bikd.types import Batch, Logs, Tensor
 
-__all__ = ["ExpertPacing"]
+__all__ = ["ExpertPacing", "OutgrowTeacher"]
+
+LogitsOf: TypeAlias = Callable[[Any, Tensor | None], Tensor]
+"""Returns logits for the inputs of a batch, and for the teacher's logits that come with it, if any."""
 
 
 class ExpertPacing(keras.callbacks.Callback):
@@ -98,7 +104,7 @@ class ExpertPacing(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         weights = [
             expert_weight(student, expert, self.threshold)
-            for student, expert in zip(self._accuracies(self._student_logits), self.expert_accuracies)
+            for student, expert in zip(self._accuracies(_student_logits(self.model)), self.expert_accuracies)
         ]
         self.objective.expert_weights.assign(weights)
         if logs is not None:
@@ -119,20 +125,112 @@ class ExpertPacing(keras.callbacks.Callback):
         bounds = [(own.min(), own.max()) if len(own := confidences[ids == c]) else (0.0, 0.0) for c in classes]
         self.objective.confidence_range.assign(np.array(bounds, "float32").T)
 
-    def _student_logits(self, inputs: Any, _: Tensor | None) -> Tensor:
-        return self.model.student(inputs, training=False)
-
-    def _accuracies(self, model: Callable[..., Tensor], within_group: bool = False) -> list[float]:
+    def _accuracies(self, logits_of: LogitsOf, within_group: bool = False) -> list[float]:
         """Mean accuracy of the classes of every group: among all classes, or among those of the group alone."""
         hits: dict[int, list[bool]] = {}
-        classes, groups = len(self.objective.class_counts), self.objective.groups
-        for raw in self.meta:
-            x, y, *_ = preprocessed_batch(raw, self.model.preprocess_samples)
-            checks.labels_match("meta", y, classes)
-            labels, stored = labels_and_logits(y)
-            logits = ops.convert_to_numpy(model(x, stored))
-            for row, label in zip(logits, ops.convert_to_numpy(class_ids(labels, classes))):
-                group = groups[self.objective.group_of[label]]
-                predicted = group[int(np.argmax(row[group]))] if within_group else int(np.argmax(row))
-                hits.setdefault(int(label), []).append(predicted == label)
+        groups = self.objective.groups
+        for label, row in zip(*_observed(self.model, self.meta, logits_of, len(self.objective.class_counts))):
+            group = groups[self.objective.group_of[label]]
+            predicted = group[int(np.argmax(row[group]))] if within_group else int(np.argmax(row))
+            hits.setdefault(int(label), []).append(predicted == label)
         return [float(np.mean([np.mean(hits.get(label, [False])) for label in group])) for group in groups]
+
+
+class OutgrowTeacher(keras.callbacks.Callback):
+    """Leave the teacher out once its student is better.
+
+    One step ahead, even a poor teacher seems to help, because its gradient is large. So BiKD keeps too much of a
+    teacher that is weak, or that learned from wrong labels. After every epoch, this callback compares the two on a
+    balanced set that neither is trained on, such as the meta set. Once the student gets significantly more samples
+    right (one-sided sign test), the weight of the teacher's loss is zero for the rest of the training. The weight
+    network keeps that when it is saved. `teacher_left_out` in the logs is 0, then 1.
+
+    Args:
+        meta: Small balanced set, batched or as arrays `(x, y)`, best without augmentation. It must end.
+        losses: Names of the losses that the teacher has a part in, of the model's `candidate_losses`.
+        significance: Number between 0 and 1: the student is better if chance alone would let it seem so with less
+            than this probability.
+
+    Raises:
+        ValueError: If an argument is out of range, or, when training starts, if the model is no `BiKDModel` or has no
+            such losses.
+
+    Examples:
+        >>> import keras_bikd as bikd
+        >>> x, y = np.random.normal(size=(32, 8)).astype("float32"), np.arange(32) % 4
+        >>> student = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+        >>> teacher = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+        >>> model = bikd.BiKDModel(student, teacher)
+        >>> model.compile("sgd")
+        >>> meta = (x[:8], y[:8])
+        >>> callbacks = [OutgrowTeacher(meta)]
+        >>> history = model.fit(x, y, meta_data=meta, callbacks=callbacks, verbose=0)
+        >>> "teacher_left_out" in history.history
+        True
+    """
+
+    def __init__(self, meta: Any, losses: Sequence[str] = ("soft",), *, significance: float = 0.05) -> None:
+        super().__init__()
+        require_end("OutgrowTeacher(meta=...)", meta)
+        self.meta, self.losses = list(as_batches(meta)), losses
+        self.significance = checks.between_zero_and_one("OutgrowTeacher", "significance", significance)
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        if not isinstance(self.model, BiKDModel):
+            raise ValueError(f"`OutgrowTeacher` takes the training of a `BiKDModel`. Received: {self.model!r}")
+        names = list(self.model.candidate_losses)
+        if isinstance(self.losses, str) or not self.losses or not set(self.losses) <= set(names):
+            raise ValueError(
+                f"`OutgrowTeacher(losses=...)` takes names of the model's losses, {names}, as a list. "
+                f"Received: losses={self.losses!r}"
+            )
+        self._columns = [names.index(name) for name in self.losses]
+        self._teacher_is_right = self._is_right(self._corrected_teacher)
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        # What is left out stays out, also in a run that was killed and goes on.
+        is_left_out = self.model.weight_net.leaves_out(self._columns) or self._student_is_better()
+        if is_left_out:
+            # Every time, because a meta optimizer with momentum has moved the weight network since.
+            self.model.weight_net.leave_out(self._columns)
+        if logs is not None:
+            logs["teacher_left_out"] = float(is_left_out)
+
+    def _student_is_better(self) -> bool:
+        from scipy import stats
+
+        student_is_right = self._is_right(_student_logits(self.model))
+        student_alone = int((student_is_right & ~self._teacher_is_right).sum())
+        either_alone = int((student_is_right != self._teacher_is_right).sum())
+        if not either_alone:
+            return False
+        return stats.binomtest(student_alone, either_alone, alternative="greater").pvalue < self.significance
+
+    def _is_right(self, logits_of: LogitsOf) -> np.ndarray:
+        labels, logits = _observed(self.model, self.meta, logits_of, self.model.num_classes)
+        return logits.argmax(axis=-1) == labels
+
+    def _corrected_teacher(self, x: Any, stored: Tensor | None) -> Tensor:
+        """The teacher as the first of the losses sees it."""
+        logits, loss = self.model.teacher_logits(x, stored), self.model.candidate_losses[self.losses[0]]
+        if isinstance(loss, SoftTargets) and loss.class_counts is not None:
+            return logits - log_prior(loss.class_counts, logits)
+        return logits
+
+
+def _student_logits(model: keras.Model) -> LogitsOf:
+    return lambda x, stored: class_logits(model(x, training=False))
+
+
+def _observed(
+    model: keras.Model, samples: Iterable[Batch], logits_of: LogitsOf, num_classes: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and logits of all samples of a meta set."""
+    rows = []
+    for raw in samples:
+        x, y, *_ = preprocessed_batch(raw, model.preprocess_samples)
+        checks.labels_match("meta", y, num_classes)
+        labels, stored = labels_and_logits(y)
+        rows.append([ops.convert_to_numpy(part) for part in (class_ids(labels, num_classes), logits_of(x, stored))])
+    labels, logits = (np.concatenate(column) for column in zip(*rows))
+    return labels, logits

@@ -281,7 +281,8 @@ def safe_default():
     parts = legend([("mean", GREEN), ("worst situation", "#b2dfdb")], 20)
     for name in sorted(rows, key=worst.__getitem__):
         solid, pale = (GREEN, "#b2dfdb") if name.startswith("BiKD") else (SOFT, "#cfd8dc")
-        words = name.replace("BiKD, class counts", "BiKD with class counts").replace(", class counts", "")
+        words = name.replace("BiKD, class counts, ", "BiKD, ").replace("BiKD, class counts", "BiKD with class counts")
+        words = words.replace(", class counts", "")
         parts += [
             text(left - 12, y + 18, words, anchor="end", size=13),
             box(left, y, worst[name] * scale, 26, pale),

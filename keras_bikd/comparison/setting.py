@@ -105,9 +105,7 @@ class Setting:
 
     def config(self) -> dict[str, Any]:
         """Describe what a result depends on; the other imbalance factors and seeds of a comparison are left out."""
-        # Rows that were stored by earlier versions do not have `confusable`, and still count.
-        others = ("imbalance_factors", "seeds", *(("confusable",) if self.confusable is None else ()))
-        shared = [field.name for field in dataclasses.fields(self) if field.name not in others]
+        shared = [field.name for field in dataclasses.fields(self) if field.name not in ("imbalance_factors", "seeds")]
         return config_of({name: getattr(self, name) for name in shared})
 
 

@@ -38,7 +38,7 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_collection_finish():
-    """The garbage collector need not look through all of TensorFlow again for each graph."""
+    """The garbage collector need not look through all of TensorFlow again for each graph, nor within a test."""
     gc.freeze()
     gc.set_threshold(100_000, 20, 20)
 
@@ -48,6 +48,8 @@ def seeded():
     import models
 
     models.reseed()
+    yield
+    gc.collect()  # graphs refer to themselves
 
 
 @pytest.fixture

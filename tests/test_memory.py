@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from keras import layers
 
+import keras_bikd as bikd
 import models
 
 STATUS = pathlib.Path("/proc/self/status")
@@ -67,3 +68,31 @@ def test_a_thousand_steps_need_no_more_memory_than_two_hundred(kind):
     assert int(model.optimizer.iterations) == 1000
     # What leaks grows in each two hundred steps; an allocator takes another arena in some of them.
     assert min(np.diff(sizes)) < 2.4
+
+
+def rwkd(compile_arguments):
+    model = bikd.RWKDModel(models.perceptron(), models.perceptron())
+    model.compile("sgd", **compile_arguments)
+    return model
+
+
+def graphs():
+    gc.collect()
+    return sum(type(found).__name__ == "FuncGraph" for found in gc.get_objects())
+
+
+@models.tensorflow_only
+@pytest.mark.parametrize("make", [models.compiled, models.distilled, rwkd])
+def test_nothing_keeps_the_graphs_of_a_model_that_is_gone(make):
+    def train():
+        model = make(compile_arguments=models.GRAPH)
+        other = {} if make is models.distilled else {"meta_data": models.arrays(8, seed=1)}
+        model.fit(*models.arrays(8), **other, batch_size=4, verbose=0)
+        model.evaluate(*models.arrays(8), verbose=0)
+        return model
+
+    before = graphs()
+    model = train()
+    assert graphs() > before  # it is a graph that is counted
+    del model
+    assert graphs() <= before

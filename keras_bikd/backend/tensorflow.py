@@ -94,7 +94,18 @@ def apply_gradients(
         overflows = [tf.reduce_any(~tf.math.is_finite(gradient)) for gradient in gradients]
         (count,) = all_reduce_sum([tf.cast(tf.reduce_any(overflows), "float32")])
         gradients = [tf.where(count > 0, tf.cast(float("inf"), g.dtype), g) for g in gradients]
-    optimizer.apply(gradients, variables)
+    _free_afterwards(optimizer, lambda: optimizer.apply(gradients, variables))
+
+
+def _free_afterwards(optimizer: keras.optimizers.Optimizer, step: Callable[[], Any]) -> Any:
+    """`step()`, in which `optimizer` is applied, such that its graph can be freed with its model.
+
+    In a replica, Keras sums gradients by an operation with a custom gradient, also where there is one replica only.
+    TensorFlow keeps custom gradients for ever, and with them the graph of the step (tensorflow/tensorflow issue 80895).
+    """
+    if tf.distribute.has_strategy() or isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        return step()
+    return tf.distribute.get_replica_context().merge_call(lambda _: step())
 
 
 def jit(function: Callable[..., Any], variables: Sequence[keras.Variable]) -> Callable[..., Any]:
@@ -146,4 +157,4 @@ def run_step(model: keras.Model, step: Callable[[Batch, Batch], Logs], data: tup
 
 def plain_step(model: keras.Model, step: Callable[..., Any], *arguments: Any) -> Any:
     """`step`, which is Keras' own `train_step`."""
-    return step(*arguments)
+    return _free_afterwards(model.optimizer, lambda: step(*arguments))

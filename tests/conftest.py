@@ -38,7 +38,7 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_collection_finish():
-    """The garbage collector need not look through all of TensorFlow again; it frees graphs after about twenty tests."""
+    """The garbage collector need not look through all of TensorFlow again each time that it frees graphs."""
     gc.freeze()
     gc.set_threshold(100_000, 2, 2)
 

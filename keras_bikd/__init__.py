@@ -6,7 +6,6 @@ from typing import Any
 from keras_bikd import (
     bilevel,
     callbacks,
-    deprecated,
     long_tail,
     losses,
     metrics,
@@ -56,4 +55,4 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module(f"keras_bikd.{name}")
     if name in ("Protocol", "compare"):
         return getattr(importlib.import_module("keras_bikd.advisor"), name)
-    return deprecated.attribute(name)
+    raise AttributeError(f"module 'keras_bikd' has no attribute {name!r}")

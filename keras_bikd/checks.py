@@ -14,26 +14,6 @@ from keras import ops, tree
 from keras_bikd.targets import labels_and_logits
 from keras_bikd.types import Tensor
 
-__all__ = [
-    "batched",
-    "between_zero_and_one",
-    "class_counts",
-    "classes_of",
-    "finite_logits",
-    "is_number",
-    "labels_match",
-    "non_negative_integer",
-    "non_negative_number",
-    "number_per_class",
-    "objective",
-    "one_of",
-    "positive_integer",
-    "positive_number",
-    "same_structure",
-    "warn_deprecated",
-    "warn_of_unbalanced_classes",
-]
-
 
 def is_number(value: Any) -> bool:
     """Whether `value` is a real number; booleans do not count."""
@@ -219,14 +199,6 @@ def labels_match(name: str, target: Any, num_classes: int) -> None:
             f"The {name} labels must lie in 0..{num_classes - 1}, because the student has {num_classes} outputs. "
             f"Received: labels from {labels.min()} to {labels.max()}"
         )
-
-
-def warn_deprecated(old: str, new: str) -> None:
-    """Warn that `old` is deprecated, at the caller's line.
-
-    It stands above this function, the one that warns, and a public function or a module's `__getattr__`.
-    """
-    warnings.warn(f"`{old}` will be removed in the next release. Use {new}.", DeprecationWarning, stacklevel=4)
 
 
 _UNBALANCED = 10  # times as many samples of one class of the meta set as of another

@@ -19,8 +19,6 @@ from keras_bikd.advisor.kept import Kept
 from keras_bikd.advisor.tables import read_table
 from keras_bikd.advisor.timing import Timing
 
-__all__ = ["Prepared", "prepare", "show_findings", "show_plan", "write"]
-
 _MINUTES = 10.0
 _IMAGE_SIZE = (64, 64)
 _IMAGES, _ROWS = 32, 128  # samples per step

@@ -5,8 +5,6 @@ import os
 import pathlib
 from collections.abc import Iterator
 
-__all__ = ["atomic_write"]
-
 
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:

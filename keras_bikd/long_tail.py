@@ -5,16 +5,6 @@ import numpy as np
 from keras_bikd import checks
 from keras_bikd.types import Counts
 
-__all__ = [
-    "class_balanced_weights",
-    "class_groups",
-    "exponential_counts",
-    "log_priors",
-    "priors",
-    "shot_groups",
-    "step_counts",
-]
-
 
 def exponential_counts(n_max: int, imbalance_factor: float, num_classes: int) -> np.ndarray:
     """Images per class when the counts decrease exponentially from the first class to the last.

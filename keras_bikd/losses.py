@@ -12,17 +12,6 @@ from keras_bikd import checks
 from keras_bikd.serialization import Serializable
 from keras_bikd.types import Counts, Tensor
 
-__all__ = [
-    "BalancedSoftmaxLoss",
-    "attention_transfer_loss",
-    "balanced_softmax_loss",
-    "class_ids",
-    "class_logits",
-    "hard_loss",
-    "soft_cross_entropy",
-    "soft_loss",
-]
-
 
 @keras.saving.register_keras_serializable(package="keras_bikd")
 def hard_loss(labels: Tensor, logits: Tensor) -> Tensor:

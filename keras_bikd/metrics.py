@@ -12,14 +12,6 @@ from keras_bikd.losses import class_ids, class_logits
 from keras_bikd.serialization import Serializable
 from keras_bikd.types import Counts, Tensor
 
-__all__ = [
-    "BalancedAccuracy",
-    "ExpectedCalibrationError",
-    "PerClassAccuracy",
-    "ShotAccuracy",
-    "WorstClassAccuracy",
-]
-
 
 class _PerClassMetric(Serializable, keras.metrics.Metric):
     """Counts the (weighted) samples of every class, and how many of them were classified correctly."""

@@ -10,8 +10,6 @@ from keras import initializers, layers, regularizers
 
 from keras_bikd.types import Tensor
 
-__all__ = ["cifar_resnet", "load_pytorch_weights", "resnet8x4", "resnet32x4"]
-
 
 def cifar_resnet(
     depth: int,

@@ -15,22 +15,6 @@ from keras_bikd.types import Counts
 if TYPE_CHECKING:  # an optional dependency
     from matplotlib.figure import Figure
 
-__all__ = [
-    "as_image",
-    "class_accuracy_bars",
-    "class_accuracy_dots",
-    "class_count_bars",
-    "confusion_matrices",
-    "inner_steps_curve",
-    "method_bars",
-    "parallel_coordinates",
-    "reliability_diagram",
-    "require_matplotlib",
-    "score_intervals",
-    "training_curves",
-    "weight_map",
-]
-
 # The palette of Okabe and Ito, which colour-blind readers can tell apart too.
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442", "#000000")
 _MANY_CLASSES = 20  # above this number, the classes are not labelled

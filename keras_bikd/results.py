@@ -15,8 +15,6 @@ import numpy as np
 from keras_bikd.files import atomic_write
 from keras_bikd.version import __version__
 
-__all__ = ["Row", "load_row", "markdown", "markdown_table", "paired", "save_row", "spread", "versions", "write_csv"]
-
 Row: TypeAlias = dict[str, Any]
 """One result, such as that of one method with one seed: names to values that JSON can hold."""
 

@@ -8,8 +8,6 @@ from typing import Any, Self
 
 import keras
 
-__all__ = ["Serializable", "described", "for_every_backend"]
-
 
 def for_every_backend(config: Any) -> Any:
     """A config of Keras objects whose optimizers are named by their public classes.

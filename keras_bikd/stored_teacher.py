@@ -5,8 +5,6 @@ from typing import Any
 
 import keras
 
-__all__ = ["StoredTeacher"]
-
 
 @keras.saving.register_keras_serializable(package="keras_bikd")
 class StoredTeacher(keras.Model):

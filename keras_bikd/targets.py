@@ -2,8 +2,6 @@
 
 from typing import Any
 
-__all__ = ["labels_and_logits", "weights_of_labels"]
-
 
 def labels_and_logits(target: Any) -> tuple[Any, Any]:
     """Split the target of a batch into labels and the teacher's logits.

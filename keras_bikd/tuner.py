@@ -16,8 +16,6 @@ from keras_bikd.metrics import BalancedAccuracy
 from keras_bikd.models.bikd import BiKDModel
 from keras_bikd.models.teacher_reference import TeacherReference
 
-__all__ = ["OBJECTIVE", "BiKDHyperModel", "SearchSpace"]
-
 OBJECTIVE = keras_tuner.Objective("val_balanced_accuracy", "max")
 """The `objective` for a tuner: balanced accuracy on the validation data of `search`."""
 

@@ -7,8 +7,6 @@ from typing import Any, TypeAlias
 import keras
 import numpy as np
 
-__all__ = ["Batch", "Counts", "Logs", "Teacher", "Tensor"]
-
 Tensor: TypeAlias = Any
 """Whatever `keras.ops` takes: a tensor of the backend, a NumPy array, a nested list. The backends share no class."""
 

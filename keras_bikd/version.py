@@ -1,6 +1,4 @@
 """The version, in one place."""
 
-__all__ = ["__version__"]
-
 __version__ = "0.1.0"
 """Version of the installed library."""

@@ -8,7 +8,7 @@ import pytest
 
 import keras_bikd as bikd
 import models
-from keras_bikd.feed import batches
+from keras_bikd.feed.batches import batches
 
 pytestmark = [
     pytest.mark.backend,

@@ -3,7 +3,6 @@
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 import keras_bikd as bikd
 import models
@@ -262,20 +261,3 @@ def test_a_student_that_compiles_itself_loads_without_a_warning(tmp_path, recwar
     model.save(tmp_path / "model.keras")
     keras.saving.load_model(tmp_path / "model.keras")
     assert not [warning for warning in recwarn if "compile()" in str(warning.message)]
-
-
-@models.tensorflow_only
-def test_names_of_the_version_before_warn():
-    with pytest.warns(DeprecationWarning, match=r"keras_bikd.hypergradient.*Use `keras_bikd.bilevel.hypergradient`"):
-        assert bikd.hypergradient.one_step_hypergradient
-    with pytest.warns(DeprecationWarning, match="LFMEModel.*`ExpertPacing`") as warned:
-        lfme = bikd.LFMEModel
-    assert warned[0].filename == __file__
-    experts = bikd.Experts([models.perceptron(classes=2) for _ in range(2)], [[0, 1], [2, 3]])
-    model = lfme(models.perceptron(), experts, [9, 7, 5, 3], num_groups=2)
-    model.compile("sgd")
-    data = tf.data.Dataset.from_tensor_slices(models.arrays()).batch(4)
-    history = model.fit(data, shuffle=False, meta_data=models.arrays(8), verbose=0).history
-    assert set(history) == {"loss", "expert_weight_0", "expert_weight_1"}
-    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
-        bikd.nothing  # noqa: B018

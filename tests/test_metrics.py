@@ -94,7 +94,8 @@ METRICS = {
 
 
 def test_the_battery_is_complete():
-    assert set(bikd.metrics.__all__) == set(METRICS)
+    offered = {name for name, value in vars(bikd.metrics).items() if isinstance(value, type) and name[0] != "_"}
+    assert {name for name in offered if bikd.metrics.__name__ == getattr(bikd.metrics, name).__module__} == set(METRICS)
 
 
 PER_CLASS = [name for name in METRICS if name != "ExpectedCalibrationError"]

@@ -11,8 +11,6 @@ from keras_bikd.comparison import Call, Method, Part
 from keras_bikd.models import BiKDModel, DistillationModel
 from keras_bikd.objectives import LearnedWeights
 
-__all__ = ["BASELINE", "METHODS", "SAFE_DEFAULT", "TWO_RUNS", "expected", "needs_teacher"]
-
 _STUDENT, _TEACHER = Part("student"), Part("teacher")
 _BALANCED_SOFTMAX = Call(objectives.BalancedSoftmax, class_counts=Part("counts"))
 _CORRECTED_TEACHER = Call(objectives.SoftTargets, class_counts=Part("teacher_counts"))

@@ -21,8 +21,6 @@ from keras_bikd.advisor.timing import TIMED_STEPS, Timing, steps_within, timed
 from keras_bikd.advisor.training import EPOCHS, Task, clear_session, train_student, train_teacher
 from keras_bikd.comparison import Method
 
-__all__ = ["Comparison", "compare"]
-
 _MOST_PASSES = 200  # over the training data, however much time there is
 
 

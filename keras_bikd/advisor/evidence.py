@@ -7,8 +7,6 @@ import numpy as np
 
 from keras_bikd.long_tail import class_groups
 
-__all__ = ["Evidence", "Judged", "evidence_of", "wilson"]
-
 _DRAWS = 2000
 _ADDED = 2  # samples of all classes, as Agresti and Coull (1998) add to the counts of a share
 

@@ -14,8 +14,6 @@ from keras_bikd.advisor.findings import Findings
 from keras_bikd.advisor.report import template_environment
 from keras_bikd.files import atomic_write
 
-__all__ = ["FORMATS", "export_student"]
-
 FORMATS = {"keras": "student.keras", "tf_saved_model": "saved_model", "litert": "student.tflite"}
 """Format to the file or folder that it is written to."""
 

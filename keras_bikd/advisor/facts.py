@@ -11,21 +11,6 @@ from keras_bikd.advisor.evidence import wilson
 from keras_bikd.advisor.findings import TEACHER, ClassAccuracy, Findings, metadata_of
 from keras_bikd.metrics import ExpectedCalibrationError
 
-__all__ = [
-    "BINS",
-    "Calibration",
-    "ClassLine",
-    "ConfusedPair",
-    "MethodLine",
-    "baseline_of",
-    "calibration_of",
-    "class_lines",
-    "confident",
-    "confused_pairs",
-    "method_lines",
-    "setup_of",
-]
-
 BINS = 10
 """Bins of confidence."""
 

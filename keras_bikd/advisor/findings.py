@@ -19,8 +19,6 @@ from keras_bikd.advisor.suspects import Suspects, suspects_of
 from keras_bikd.advisor.training import balanced_accuracy
 from keras_bikd.comparison import Method
 
-__all__ = ["TEACHER", "ClassAccuracy", "Failure", "Findings"]
-
 TEACHER = "teacher"
 """Name of the teachers among what is kept."""
 

@@ -15,8 +15,6 @@ from keras_bikd.advisor.samples import Batches, Samples, Subset, of_long_tailed,
 from keras_bikd.advisor.training import clear_session
 from keras_bikd.comparison import Method
 
-__all__ = ["Data", "GivenTeacher", "Networks", "chosen_methods", "data_of", "networks_of"]
-
 GivenTeacher: TypeAlias = Callable[[], keras.Model] | keras.Model | tuple[keras.Model, Sequence[int]] | None
 """A teacher's builder, a trained teacher, one with the class counts of its training, or none."""
 

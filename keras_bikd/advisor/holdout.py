@@ -6,8 +6,6 @@ import numpy as np
 
 from keras_bikd.advisor.samples import Samples, Subset
 
-__all__ = ["Division", "balanced", "divide"]
-
 META_PER_CLASS = 10
 """Meta samples of every class. One already guides nearly as well as ten (results, "Studies")."""
 

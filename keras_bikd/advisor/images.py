@@ -15,8 +15,6 @@ from keras_bikd.advisor.samples import Export, Samples, of_rows, samples_of
 from keras_bikd.long_tail import exponential_counts
 from keras_bikd.networks import cifar_resnet
 
-__all__ = ["read_images", "read_tfds"]
-
 _SIDE = 32  # pixels of the maps that the small networks work on: larger images cost no more
 _WIDTHS = {"student": (16, 16, 32, 64), "teacher": (16, 32, 64, 128)}
 _DEPTHS = {"student": 8, "teacher": 14}

@@ -9,8 +9,6 @@ import numpy as np
 from keras_bikd.advisor.samples import Augmentation, Samples
 from keras_bikd.advisor.training import Builder
 
-__all__ = ["Inputs", "with_classes"]
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Inputs:

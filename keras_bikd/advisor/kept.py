@@ -12,8 +12,6 @@ from keras_bikd import results
 from keras_bikd.advisor.training import Trained
 from keras_bikd.files import atomic_write
 
-__all__ = ["Kept"]
-
 _ONE_LINE = 80  # characters
 
 

@@ -13,8 +13,6 @@ from keras_bikd.advisor.samples import Samples
 if TYPE_CHECKING:  # an optional dependency
     from matplotlib.figure import Figure
 
-__all__ = ["figure_uri", "thumbnails"]
-
 _SIDE = 96  # pixels of a shrunk sample image
 _STYLE: dict[Any, Any] = {
     "axes.spines.right": False,

@@ -8,8 +8,6 @@ import keras
 
 from keras_bikd.types import Logs
 
-__all__ = ["Progress"]
-
 
 class Progress:
     """A progress bar over the steps of all trainings; silent if Keras' interactive logging is off.

@@ -11,8 +11,6 @@ from keras_bikd.advisor.candidates import METHODS
 from keras_bikd.advisor.samples import Augmentation
 from keras_bikd.comparison import Method, config_of
 
-__all__ = ["Protocol", "adam"]
-
 
 def adam(steps: int) -> keras.optimizers.Optimizer:
     """Adam with a learning rate that falls from 2e-3 to zero along a cosine."""

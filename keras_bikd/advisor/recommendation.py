@@ -8,8 +8,6 @@ import numpy as np
 from keras_bikd.advisor.candidates import BASELINE, SAFE_DEFAULT, TWO_RUNS, expected
 from keras_bikd.advisor.evidence import Evidence
 
-__all__ = ["Recommendation", "recommend"]
-
 EQUAL = 0.3
 """Points: by how much more a cheaper method may be expected to fall behind the best."""
 

@@ -25,8 +25,6 @@ if TYPE_CHECKING:  # optional dependencies
     from markupsafe import Markup
     from matplotlib.figure import Figure
 
-__all__ = ["SUSPECTS_FILE", "template_environment", "write_report"]
-
 SUSPECTS_FILE = "suspected_labels.csv"
 """Name of the file of all suspected labels, next to the report."""
 

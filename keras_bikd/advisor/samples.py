@@ -9,12 +9,9 @@ import keras
 import numpy as np
 from keras import tree
 
-from keras_bikd.feed import batches, is_dataset
-from keras_bikd.feed.batches import check_arrays
+from keras_bikd.feed.batches import batches, check_arrays, is_dataset
 from keras_bikd.losses import class_ids
 from keras_bikd.types import Batch
-
-__all__ = ["Batches", "Export", "Samples", "Subset", "of_long_tailed", "of_rows", "samples_of"]
 
 Augmentation: TypeAlias = Callable[[Any, Any], Any]
 """Function `(inputs, seed) -> inputs` of a batch, such as `keras_bikd.data.pad_crop_flip()`."""

@@ -4,8 +4,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["Suspect", "Suspects", "suspects_of"]
-
 _SURE = 0.2  # margin above which a suspect counts: an undertrained student suspects many, and is sure of few
 
 

@@ -16,8 +16,6 @@ from keras import layers, ops
 from keras_bikd.advisor.inputs import Inputs
 from keras_bikd.advisor.samples import Export, Samples
 
-__all__ = ["Columns", "Table", "read_table"]
-
 MISSING = frozenset({"", "?", "na", "n/a", "nan", "none", "null"})
 """What stands for a missing value, in any case."""
 

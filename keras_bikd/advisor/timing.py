@@ -8,8 +8,6 @@ import keras
 
 from keras_bikd.advisor.training import EPOCHS
 
-__all__ = ["FEWEST", "TIMED_STEPS", "Stopwatch", "Timing", "steps_within", "timed"]
-
 TIMED_STEPS = 10
 """Steps that are timed."""
 

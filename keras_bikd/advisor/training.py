@@ -19,17 +19,6 @@ from keras_bikd.metrics import BalancedAccuracy
 from keras_bikd.models import BiKDModel
 from keras_bikd.types import Logs, Tensor
 
-__all__ = [
-    "Builder",
-    "Task",
-    "Trained",
-    "balanced_accuracy",
-    "clear_session",
-    "logits_of",
-    "train_student",
-    "train_teacher",
-]
-
 EPOCHS = 10
 """Points of every training curve."""
 

@@ -121,7 +121,8 @@ def all_reduce_sum(tensors: list[Tensor]) -> list[Tensor]:
     """Sum a list of tensors over the replicas of this step; differentiable."""
     if num_replicas() == 1:
         return tensors
-    summed = _Sum.apply(torch.cat([tensor.reshape(-1) for tensor in tensors]))
+    flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+    summed = _Sum.apply(flat)  # type: ignore[no-untyped-call,unused-ignore]
     parts = summed.split([tensor.numel() for tensor in tensors])
     return [part.view_as(tensor).to(tensor.dtype) for part, tensor in zip(parts, tensors)]
 
@@ -137,7 +138,7 @@ class _Sum(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return _Sum.apply(gradient)
+        return _Sum.apply(gradient)  # type: ignore[no-untyped-call,unused-ignore]
 
 
 def agreed(tensors: list[Tensor]) -> list[Tensor]:

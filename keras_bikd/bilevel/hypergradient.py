@@ -15,8 +15,6 @@ from keras import ops
 from keras_bikd.backend import all_reduce_sum, cond, value_and_grad, vjp
 from keras_bikd.types import Tensor
 
-__all__ = ["Difference", "VirtualStep", "one_step_hypergradient"]
-
 # Machine epsilon: half of the bits of a floating-point number are lost in the best one-sided difference.
 _EPSILON = {"float16": 2.0**-10, "bfloat16": 2.0**-7, "float32": 2.0**-23, "float64": 2.0**-52}
 

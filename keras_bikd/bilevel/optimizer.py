@@ -10,8 +10,6 @@ from keras_bikd.backend import all_reduce_sum, apply_gradients, num_replicas, sn
 from keras_bikd.serialization import Serializable
 from keras_bikd.types import Tensor
 
-__all__ = ["BilevelOptimizer", "loss_scale", "with_loss_scale"]
-
 
 @keras.saving.register_keras_serializable(package="keras_bikd")
 class BilevelOptimizer(Serializable, keras.optimizers.Optimizer):

@@ -12,8 +12,6 @@ from keras_bikd.long_tail import log_priors
 from keras_bikd.serialization import Serializable
 from keras_bikd.types import Counts, Tensor
 
-__all__ = ["MetaWeightNet"]
-
 NEVER = -30.0  # its sigmoid is 1e-13, and so is the gradient
 
 

@@ -15,8 +15,6 @@ from keras_bikd.callbacks.termination import Termination
 from keras_bikd.files import atomic_write
 from keras_bikd.types import Logs
 
-__all__ = ["ExactBackup", "StudentCheckpoint"]
-
 
 class ExactBackup(keras.callbacks.Callback):
     """Back up a training, and resume it after a kill as if it had never stopped.

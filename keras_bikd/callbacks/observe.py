@@ -11,26 +11,23 @@ import keras
 import numpy as np
 
 from keras_bikd import checks, plots
-from keras_bikd.feed import (
+from keras_bikd.feed.batches import (
     as_batches,
     batches,
-    example_of,
     first_rows,
     is_dataset,
-    is_pair,
-    preprocessed_batch,
-    preprocessing_of,
     reads_once,
     require_end,
     require_samples,
 )
+from keras_bikd.feed.fit_data import example_of
+from keras_bikd.feed.pairs import is_pair
+from keras_bikd.feed.preprocessing import preprocessed_batch, preprocessing_of
 from keras_bikd.long_tail import shot_groups
 from keras_bikd.losses import class_ids, class_logits
 from keras_bikd.models.bikd import BiKDModel, SampleWeights
 from keras_bikd.targets import labels_and_logits
 from keras_bikd.types import Counts, Logs
-
-__all__ = ["HypergradientMonitor", "PerClassReport", "TensorBoard", "WeightHistory", "WeightMap"]
 
 
 class _AtEpochs(keras.callbacks.Callback):

@@ -9,7 +9,8 @@ import numpy as np
 from keras import ops
 
 from keras_bikd import checks
-from keras_bikd.feed import as_batches, check_length, is_dataset, preprocessed_batch, require_end
+from keras_bikd.feed.batches import as_batches, check_length, is_dataset, require_end
+from keras_bikd.feed.preprocessing import preprocessed_batch
 from keras_bikd.losses import class_ids, class_logits
 from keras_bikd.models.bikd import BiKDModel
 from keras_bikd.models.experts import Experts
@@ -19,8 +20,6 @@ from keras_bikd.objectives.experts import ExpertsObjective, expert_weight
 from keras_bikd.stored_teacher import StoredTeacher
 from keras_bikd.targets import labels_and_logits
 from keras_bikd.types import Batch, Logs, Tensor
-
-__all__ = ["ExpertPacing", "OutgrowTeacher"]
 
 LogitsOf: TypeAlias = Callable[[Any, Tensor | None], Tensor]
 """Returns logits for the inputs of a batch, and for the teacher's logits that come with it, if any."""

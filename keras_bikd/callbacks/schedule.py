@@ -6,8 +6,6 @@ import keras
 
 from keras_bikd.types import Logs, Tensor
 
-__all__ = ["DeferredObjective", "MetaLearningRateScheduler"]
-
 
 class MetaLearningRateScheduler(keras.callbacks.Callback):
     """Set the learning rate of the weight network at the start of every epoch, and log it.

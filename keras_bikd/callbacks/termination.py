@@ -8,8 +8,6 @@ from typing import Any, NoReturn
 from keras_bikd import checks
 from keras_bikd.backend import processes
 
-__all__ = ["Termination"]
-
 
 class Termination:
     """Remembers a SIGTERM until a training can stop.

@@ -11,8 +11,6 @@ import keras
 
 from keras_bikd.serialization import described
 
-__all__ = ["Call", "Part", "Parts", "config_of", "make"]
-
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 

@@ -21,8 +21,6 @@ from keras_bikd.comparison.method import Method
 from keras_bikd.comparison.protocol import train
 from keras_bikd.comparison.setting import Cell, Lookup, Setting, counts_name
 
-__all__ = ["row_of", "run_cells"]
-
 
 def run_cells(
     cells: Sequence[Cell],

@@ -6,8 +6,6 @@ from typing import Any
 from keras_bikd import checks
 from keras_bikd.comparison.calls import Call, Part, config_of
 
-__all__ = ["Method"]
-
 TEACHERS = ("ce", "balanced_softmax", "experts")
 TRAIN = Part("train")
 

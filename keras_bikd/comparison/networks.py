@@ -6,8 +6,6 @@ import keras
 
 from keras_bikd import networks
 
-__all__ = ["ByteConvNet", "CifarResNet", "Perceptron"]
-
 
 @dataclasses.dataclass(frozen=True)
 class Perceptron:

@@ -16,10 +16,8 @@ from keras_bikd.comparison.method import Method
 from keras_bikd.comparison.setting import EPOCHS, Cell, Setting, load_data, network, sgd, steps_of
 from keras_bikd.comparison.teachers import stored_teacher, teacher_of
 from keras_bikd.data import LongTailedData
-from keras_bikd.feed import batches
+from keras_bikd.feed.batches import batches
 from keras_bikd.types import Logs
-
-__all__ = ["train"]
 
 
 def train(cell: Cell, setting: Setting, method: Method, folder: pathlib.Path) -> results.Row:

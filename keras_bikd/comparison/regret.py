@@ -9,8 +9,6 @@ from keras_bikd import results
 from keras_bikd.comparison.setting import counts_name
 from keras_bikd.results import Row
 
-__all__ = ["Regret", "regret", "regret_tables"]
-
 
 class Regret(NamedTuple):
     """How far a method is behind the best constant of each situation, which is known only with hindsight.

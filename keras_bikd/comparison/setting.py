@@ -11,19 +11,6 @@ from keras_bikd import data as long_tailed
 from keras_bikd.comparison.calls import Call, config_of, make
 from keras_bikd.comparison.method import Method
 
-__all__ = [
-    "EPOCHS",
-    "Cell",
-    "Lookup",
-    "Network",
-    "Setting",
-    "counts_name",
-    "load_data",
-    "network",
-    "sgd",
-    "steps_of",
-]
-
 EPOCHS = 10
 """Epochs of every training; the student is evaluated on the meta set after each."""
 

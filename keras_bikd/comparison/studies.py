@@ -7,10 +7,9 @@ import keras
 from keras import ops
 
 from keras_bikd import checks
-from keras_bikd.feed import batched, batches
+from keras_bikd.feed.batches import batches
+from keras_bikd.feed.fit_data import batched
 from keras_bikd.losses import hard_loss
-
-__all__ = ["altered_meta", "retrain_last_layer"]
 
 SHIFTS = ("none", "darker", "moved", "noisier")
 

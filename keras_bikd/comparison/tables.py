@@ -9,8 +9,6 @@ from keras_bikd.comparison.cells import row_of
 from keras_bikd.comparison.setting import Cell, Lookup, counts_name
 from keras_bikd.results import Row
 
-__all__ = ["report"]
-
 GROUPS = ("overall", "many", "medium", "few")
 COLUMNS = {name: name for name in GROUPS} | {"best on meta": "best_on_meta", "seconds": "seconds", "peak MiB": "memory"}
 

@@ -14,8 +14,6 @@ from keras_bikd.long_tail import class_groups
 from keras_bikd.losses import BalancedSoftmaxLoss, hard_loss
 from keras_bikd.models.experts import Experts
 
-__all__ = ["stored_teacher", "teacher_of"]
-
 
 def teacher_of(
     cell: Cell, setting: Setting, method: Method, data: long_tailed.LongTailedData, folder: pathlib.Path

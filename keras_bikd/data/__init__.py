@@ -1,8 +1,5 @@
 """Long-tailed data as `tf.data` pipelines or, without TensorFlow, as Grain data sets."""
 
-import importlib
-from typing import Any
-
 from keras_bikd.data.installed import has_grain, has_tensorflow
 
 if not (has_tensorflow() or has_grain()):
@@ -20,7 +17,7 @@ from keras_bikd.data.processes import share_of_process
 from keras_bikd.data.resume import resumable
 from keras_bikd.data.sources import Arrays, Folder, Tfds
 from keras_bikd.data.split import LongTailCut, Split
-from keras_bikd.feed import pair
+from keras_bikd.feed.pairs import pair
 
 __all__ = [
     "Arrays",
@@ -42,8 +39,3 @@ __all__ = [
     "save_manifest",
     "share_of_process",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    # Imported when a deprecated name is asked for; `from keras_bikd.data import ...` would ask for it here again.
-    return importlib.import_module("keras_bikd.data.deprecated").renamed(name)

@@ -12,8 +12,6 @@ import numpy as np
 from keras_bikd import checks
 from keras_bikd.types import Tensor
 
-__all__ = ["Augmentation", "Augmentations", "gaussian_noise", "pad_crop_flip"]
-
 Augmentation: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """A function of a batch of samples and a seed, two integers, that returns samples.
 

@@ -10,8 +10,6 @@ from keras_bikd.data.rows import fits_in_memory
 from keras_bikd.data.tfds_records import StreamedRecords
 from keras_bikd.types import Batch, Tensor
 
-__all__ = ["array_images", "file_images", "record_samples", "with_ids"]
-
 _SHUFFLE_BUFFER = 20_000  # records of a tfds set that is too large to keep in memory
 
 

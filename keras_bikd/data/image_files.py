@@ -8,8 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-__all__ = ["check_readable", "image_files", "is_hidden", "readable_part"]
-
 _ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
 _MANY = 1000  # files from which on a progress bar is shown while all are decoded
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM")

@@ -19,8 +19,6 @@ from keras_bikd.data.split import Split
 from keras_bikd.feed.indexed import IndexedBatches
 from keras_bikd.types import Batch
 
-__all__ = ["held_out", "images_between", "of_classes", "own_test", "training", "views", "with_logits"]
-
 
 def training(source: Source, split: Split, batch_size: int, augment: Augmentation | None) -> IndexedBatches:
     """The training set in batches, drawn as `split.cut` says, in another order on every pass."""

@@ -2,8 +2,6 @@
 
 import importlib.util
 
-__all__ = ["has_grain", "has_tensorflow"]
-
 
 def has_tensorflow() -> bool:
     """Whether TensorFlow is installed: `load` then makes `tf.data` pipelines, and else Grain data sets."""

@@ -13,9 +13,7 @@ from keras_bikd.data.augment import Augmentation, Augmentations
 from keras_bikd.data.installed import has_tensorflow
 from keras_bikd.data.sources import Source, Tfds
 from keras_bikd.data.split import LongTailCut, Split, make_split
-from keras_bikd.feed import is_tf_dataset
-
-__all__ = ["LongTailedData", "load", "only_classes"]
+from keras_bikd.feed.batches import is_tf_dataset
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -84,7 +82,6 @@ def load(
     seed: int = 0,
     augment: Augmentations = None,
     cut: LongTailCut = LongTailCut(),  # noqa: B008 (frozen)
-    **moved: Any,
 ) -> LongTailedData:
     """Load a data set and cut it to a long tail, next to balanced meta, validation and test sets.
 
@@ -116,7 +113,6 @@ def load(
             `pad_crop_flip()`. A pair is one function for each, of which either may be `None`. Without TensorFlow it is
             called for each sample, as a batch of one.
         cut: A `LongTailCut`: how the class counts fall, and how training samples are drawn.
-        **moved: Keywords of the version before, with a `DeprecationWarning` that says where they have moved.
 
     Returns:
         A `LongTailedData`, which is also reported in one line.
@@ -137,10 +133,6 @@ def load(
         >>> data = load(Arrays(x, y), imbalance_factor=10, meta_size=30, test_size=60)
         arrays 1: 99 training samples in 3 classes of 70 to 7, ...
     """
-    if moved:
-        from keras_bikd.data.deprecated import moved_keywords
-
-        source, cut = moved_keywords("load", source, cut, moved)
     opened = _opened(source)
     batch_sizes = _batch_sizes(batch_size)
     seed = checks.non_negative_integer("load", "seed", seed)

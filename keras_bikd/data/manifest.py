@@ -11,8 +11,6 @@ from keras_bikd.data.sources import Source, Tfds
 from keras_bikd.data.split import LongTailCut
 from keras_bikd.results import save_row
 
-__all__ = ["check_manifest", "load_manifest", "save_manifest"]
-
 
 def save_manifest(path: str | os.PathLike[str], data: LongTailedData) -> None:
     """Write the manifest of a split as JSON, whole or not at all.
@@ -51,7 +49,6 @@ def load_manifest(
     *,
     batch_size: int = 100,
     augment: Augmentations = None,
-    **moved: Any,
 ) -> LongTailedData:
     """Load the very split that a manifest describes.
 
@@ -61,7 +58,6 @@ def load_manifest(
             tfds set that the manifest names.
         batch_size: As in `load`.
         augment: As in `load`.
-        **moved: As in `load`.
 
     Returns:
         A `LongTailedData`.
@@ -80,20 +76,15 @@ def load_manifest(
         sklearn_digits 1.0.0: 314 training samples in 10 classes of 114 to 2, ...
     """
     recorded = _read("load_manifest", path)
-    # In files of the first version the sampling is missing.
-    drawn = {"meta_in_train": recorded["meta_in_train"], "sampling": recorded.get("sampling", "instance")}
+    drawn = {name: recorded[name] for name in ("meta_in_train", "sampling")}
     cut = LongTailCut(**recorded["cut"], **drawn)
     source = recorded["data_set"] if source is None else source
-    if moved:
-        from keras_bikd.data.deprecated import moved_keywords
-
-        source, cut = moved_keywords("load_manifest", source, cut, moved)
     source = Tfds(source) if isinstance(source, str) else source
     data = load(
         source,
         recorded["imbalance_factor"],
         meta_size=recorded["meta_size"],
-        validation_size=recorded.get("validation_size"),
+        validation_size=recorded["validation_size"],
         test_size=recorded["test_size"] if source.test_size is None else None,
         batch_size=batch_size,
         seed=recorded["seed"],

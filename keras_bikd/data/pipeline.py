@@ -13,8 +13,6 @@ from keras_bikd.data.sources import Source, Tfds
 from keras_bikd.data.split import Split
 from keras_bikd.types import Batch, Tensor
 
-__all__ = ["batches", "held_out", "of_classes", "own_test", "training", "training_images"]
-
 _GATHERED = 256  # images fetched at a time where classes are drawn evenly: one by one takes twice as long
 
 

@@ -15,14 +15,12 @@ from keras import ops
 from keras_bikd import checks
 from keras_bikd.data.installed import has_grain
 from keras_bikd.data.loader import LongTailedData
-from keras_bikd.feed import preprocessing_of
+from keras_bikd.feed.preprocessing import preprocessing_of
 from keras_bikd.results import Row, load_row, save_row
 from keras_bikd.serialization import described
 from keras_bikd.stored_teacher import StoredTeacher
 from keras_bikd.types import Teacher
 from keras_bikd.version import __version__
-
-__all__ = ["PrecomputedTeacher", "precompute_teacher"]
 
 _PROBED = 8  # images that are compared and that the teacher's outputs are checked on
 # Of the header: what a file must have in common with what is asked for. The rest is there to read.

@@ -7,10 +7,8 @@ from keras import tree
 from keras.src.trainers import data_adapters
 
 from keras_bikd.backend import processes
-from keras_bikd.feed import is_tf_dataset
+from keras_bikd.feed.batches import is_tf_dataset
 from keras_bikd.types import Tensor
-
-__all__ = ["share_of_process"]
 
 
 def share_of_process(data: Any) -> Any:

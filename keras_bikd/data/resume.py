@@ -4,9 +4,7 @@ from typing import Any
 
 from keras.src.trainers import data_adapters
 
-from keras_bikd.feed import is_tf_dataset
-
-__all__ = ["resumable"]
+from keras_bikd.feed.batches import is_tf_dataset
 
 
 def resumable(data: Any) -> tuple[Any, Any]:

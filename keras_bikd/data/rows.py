@@ -7,8 +7,6 @@ from typing import IO
 import keras
 import numpy as np
 
-__all__ = ["Rows", "checked_size", "decoded", "fits_in_memory"]
-
 _CACHE_BYTES = 2**30  # a chosen set of at most this size is decoded once and kept in memory
 _COLOURS = {1: "grayscale", 3: "rgb", 4: "rgba"}
 

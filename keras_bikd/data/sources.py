@@ -22,8 +22,6 @@ from keras_bikd.data.installed import has_tensorflow
 from keras_bikd.data.rows import Rows, checked_size, decoded, fits_in_memory
 from keras_bikd.data.tfds_records import IndexedRecords, StreamedRecords, prepared_builder, usable_labels
 
-__all__ = ["Arrays", "Folder", "Source", "Tfds"]
-
 
 class Tfds:
     """A classification set of TensorFlow Datasets, which is downloaded and prepared if need be.

@@ -14,8 +14,6 @@ from keras_bikd import checks
 from keras_bikd.data.sources import Source
 from keras_bikd.long_tail import exponential_counts, step_counts
 
-__all__ = ["LongTailCut", "Split", "make_split"]
-
 PROFILES = {"exponential": exponential_counts, "step": step_counts}
 
 
@@ -144,8 +142,6 @@ class Split:
     def manifest(self) -> dict[str, Any]:
         """The facts without the ids, as a dict that JSON can hold."""
         cut = dataclasses.asdict(self.cut)
-        if cut["confusable"] is None:
-            del cut["confusable"]  # manifests of earlier versions do not have it
         drawn = {name: cut.pop(name) for name in ("meta_in_train", "sampling")}
         facts = {
             "data_set": self.data_set,

@@ -10,8 +10,6 @@ from typing import Any
 import keras
 import numpy as np
 
-__all__ = ["HELD_OUT", "IndexedRecords", "StreamedRecords", "prepared_builder", "usable_labels"]
-
 HELD_OUT = "held_out"
 """The split of samples for meta and validation sets alone."""
 

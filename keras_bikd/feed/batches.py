@@ -17,26 +17,6 @@ from keras.src.trainers.data_adapters.py_dataset_adapter import PyDatasetAdapter
 
 from keras_bikd.types import Batch
 
-__all__ = [
-    "ChangedBatches",
-    "NumpyBatches",
-    "adapter_of",
-    "arrays_in_batches",
-    "as_batches",
-    "as_objects",
-    "batches",
-    "check_arrays",
-    "check_length",
-    "first_batches",
-    "first_rows",
-    "has_strings",
-    "is_dataset",
-    "is_tf_dataset",
-    "reads_once",
-    "require_end",
-    "require_samples",
-]
-
 
 def is_tf_dataset(data: Any) -> bool:
     """Whether `data` is a `tf.data.Dataset`, without importing TensorFlow."""

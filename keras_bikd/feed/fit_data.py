@@ -26,8 +26,6 @@ from keras_bikd.feed.pairs import pair, require_pair, require_unpaired
 from keras_bikd.feed.preprocessing import Preprocessing, preprocessed
 from keras_bikd.types import Batch
 
-__all__ = ["FitData", "arrays_in_fit", "batched", "data_of_fit", "example_of", "raw_batches"]
-
 
 class FitData(NamedTuple):
     """The data of `fit`, ready for training.

@@ -11,8 +11,6 @@ import grain
 from keras_bikd.feed.batches import NumpyBatches
 from keras_bikd.types import Batch
 
-__all__ = ["IndexedBatches", "Position", "endless", "zipped"]
-
 # Grain's own options are for single samples: 500 batches of photographs would not fit into memory.
 _THREADS = os.cpu_count() or 1
 _READ = grain.ReadOptions(num_threads=_THREADS, prefetch_buffer_size=2 * _THREADS)

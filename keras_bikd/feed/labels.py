@@ -13,16 +13,6 @@ from keras_bikd.feed.batches import ChangedBatches, adapter_of, is_dataset, is_t
 from keras_bikd.targets import labels_and_logits, weights_of_labels
 from keras_bikd.types import Batch
 
-__all__ = [
-    "check_class_weights",
-    "check_labels",
-    "check_plain_labels",
-    "class_weights",
-    "label_errors",
-    "sample_weights",
-    "weighted_by_class",
-]
-
 _PAIR = ("training", "meta")
 
 

@@ -24,8 +24,6 @@ from keras_bikd.types import Batch
 
 SHUFFLE_BUFFER = 64  # batches of the meta set
 
-__all__ = ["is_pair", "pair", "require_pair", "require_unpaired"]
-
 
 def pair(train: Any, meta: Any) -> Any:
     """Pair each training batch with a meta batch.

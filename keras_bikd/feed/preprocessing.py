@@ -12,8 +12,6 @@ from keras import ops, tree
 from keras_bikd.feed.batches import ChangedBatches, adapter_of, is_tf_dataset
 from keras_bikd.feed.pairs import is_pair
 
-__all__ = ["preprocessed", "preprocessed_batch", "preprocessing_of", "require_same_preprocessing"]
-
 Preprocessing = Callable[..., Any] | None
 """`(x, y=None, sample_weight=None) -> batch`, or nothing to do."""
 

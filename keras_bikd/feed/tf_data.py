@@ -10,8 +10,6 @@ from keras_bikd.feed.pairs import SHUFFLE_BUFFER
 from keras_bikd.targets import labels_and_logits, weights_of_labels
 from keras_bikd.types import Batch, Tensor
 
-__all__ = ["as_tf_dataset", "checked", "example", "repeated", "weighted_by_class", "zipped"]
-
 _EXAMPLE_ROWS = 2  # of an example batch, where the data set leaves them open
 
 

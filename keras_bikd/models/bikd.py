@@ -12,15 +12,15 @@ from keras_bikd.backend import cond, jit, num_replicas, snapshot, variable_scope
 from keras_bikd.bilevel.hypergradient import VirtualStep, one_step_hypergradient
 from keras_bikd.bilevel.optimizer import BilevelOptimizer, loss_scale, with_loss_scale
 from keras_bikd.bilevel.weight_net import MetaWeightNet
-from keras_bikd.feed import as_batches, is_pair, preprocessed_batch, require_samples
+from keras_bikd.feed.batches import as_batches, require_samples
+from keras_bikd.feed.pairs import is_pair
+from keras_bikd.feed.preprocessing import preprocessed_batch
 from keras_bikd.losses import hard_loss
 from keras_bikd.models.guard import WeightGuard
 from keras_bikd.models.meta_guided import MetaGuidedModel
 from keras_bikd.models.problem import Forward
 from keras_bikd.targets import labels_and_logits
 from keras_bikd.types import Batch, Counts, Logs, Teacher, Tensor
-
-__all__ = ["BiKDModel", "SampleWeights"]
 
 
 @keras.saving.register_keras_serializable(package="keras_bikd")

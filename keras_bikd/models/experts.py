@@ -10,8 +10,6 @@ from keras import ops
 from keras_bikd.serialization import Serializable
 from keras_bikd.types import Tensor
 
-__all__ = ["Experts"]
-
 
 @keras.saving.register_keras_serializable(package="keras_bikd")
 class Experts(Serializable, keras.Model):

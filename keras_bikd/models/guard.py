@@ -8,8 +8,6 @@ from keras import ops
 
 from keras_bikd.types import Logs
 
-__all__ = ["MetaLossGuard", "WeightGuard"]
-
 
 class MetaLossGuard(keras.callbacks.Callback):
     """Warns, once per training, when the meta loss is no number."""

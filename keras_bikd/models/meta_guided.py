@@ -9,17 +9,11 @@ from keras import ops, tree
 from keras_bikd import checks
 from keras_bikd.backend import num_replicas, run_step, variable_scope
 from keras_bikd.bilevel.hypergradient import VirtualStep
-from keras_bikd.feed import (
-    check_class_weights,
-    check_labels,
-    data_of_fit,
-    first_rows,
-    is_dataset,
-    is_pair,
-    label_errors,
-    preprocessed_batch,
-    require_pair,
-)
+from keras_bikd.feed.batches import first_rows, is_dataset
+from keras_bikd.feed.fit_data import data_of_fit
+from keras_bikd.feed.labels import check_class_weights, check_labels, label_errors
+from keras_bikd.feed.pairs import is_pair, require_pair
+from keras_bikd.feed.preprocessing import preprocessed_batch
 from keras_bikd.models.guard import MetaLossGuard
 from keras_bikd.models.problem import Problem, unpacked
 from keras_bikd.models.teacher_student import TeacherStudentModel
@@ -27,8 +21,6 @@ from keras_bikd.objectives import BalancedSoftmax, CrossEntropy, SoftTargets
 from keras_bikd.objectives.outputs import LayerNames, layers_of
 from keras_bikd.stored_teacher import StoredTeacher
 from keras_bikd.types import Batch, Counts, Logs, Teacher, Tensor
-
-__all__ = ["MetaGuidedModel"]
 
 
 class MetaGuidedModel(TeacherStudentModel):

@@ -15,8 +15,6 @@ from keras_bikd.objectives.outputs import Outputs, layers_of, loss_of
 from keras_bikd.targets import labels_and_logits, weights_of_labels
 from keras_bikd.types import Batch, Tensor
 
-__all__ = ["Forward", "LowerLevel", "Problem", "unpacked"]
-
 
 class Forward(NamedTuple):
     """Results of the student's forward pass on a training batch, other than the losses.

@@ -13,8 +13,6 @@ from keras_bikd.models.meta_guided import MetaGuidedModel
 from keras_bikd.models.problem import unpacked
 from keras_bikd.types import Batch, Counts, Logs, Teacher, Tensor
 
-__all__ = ["RWKDModel"]
-
 _SMALLEST_WEIGHT = 1e-8
 
 

@@ -7,8 +7,6 @@ import keras
 
 from keras_bikd.types import Tensor
 
-__all__ = ["tapped"]
-
 
 def tapped(role: str, network: keras.Model, names: Sequence[str]) -> Callable[..., tuple[Any, dict[str, Tensor]]]:
     """A function that runs a network and also returns the outputs of some of its layers.

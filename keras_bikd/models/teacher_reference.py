@@ -10,8 +10,6 @@ import keras
 
 from keras_bikd.types import Tensor
 
-__all__ = ["TeacherReference"]
-
 
 @keras.saving.register_keras_serializable(package="keras_bikd")
 class TeacherReference(keras.Model):

@@ -11,15 +11,14 @@ from keras import ops, tree
 
 from keras_bikd import checks
 from keras_bikd.backend import agreed, no_gradients
-from keras_bikd.feed import (
+from keras_bikd.feed.batches import first_rows, is_dataset
+from keras_bikd.feed.fit_data import raw_batches
+from keras_bikd.feed.labels import check_plain_labels
+from keras_bikd.feed.preprocessing import (
     Preprocessing,
-    check_plain_labels,
-    first_rows,
-    is_dataset,
     preprocessed,
     preprocessed_batch,
     preprocessing_of,
-    raw_batches,
     require_same_preprocessing,
 )
 from keras_bikd.losses import class_logits, hard_loss
@@ -32,8 +31,6 @@ from keras_bikd.serialization import Serializable, for_every_backend
 from keras_bikd.stored_teacher import StoredTeacher
 from keras_bikd.targets import labels_and_logits, weights_of_labels
 from keras_bikd.types import Logs, Teacher, Tensor
-
-__all__ = ["TeacherStudentModel"]
 
 _ROWS = 8  # samples, to check the outputs of student and teacher
 

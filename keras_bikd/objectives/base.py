@@ -13,8 +13,6 @@ from keras_bikd.losses import class_logits
 from keras_bikd.serialization import Serializable
 from keras_bikd.types import Counts, Tensor
 
-__all__ = ["ClassCounts", "Factor", "Objective", "PerClass", "Share", "Temperature", "log_prior"]
-
 # Types of hyper-parameters, each with its check.
 Temperature = Annotated[float, checks.positive_number]
 """A number above 0."""

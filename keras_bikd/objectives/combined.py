@@ -12,8 +12,6 @@ from keras_bikd.losses import hard_loss
 from keras_bikd.objectives.outputs import LayerNames, Outputs, OutputsObjective, layers_of, loss_of
 from keras_bikd.types import Tensor
 
-__all__ = ["TeacherTrust", "WeightedSum"]
-
 
 @keras.saving.register_keras_serializable(package="keras_bikd")
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -9,8 +9,6 @@ from keras_bikd.losses import hard_loss, soft_cross_entropy, soft_loss
 from keras_bikd.objectives.base import ClassCounts, Factor, Objective, Temperature, log_prior
 from keras_bikd.types import Tensor
 
-__all__ = ["CrossEntropy", "KnowledgeDistillation", "SoftTargets", "WeightedSoftLabels"]
-
 
 @keras.saving.register_keras_serializable(package="keras_bikd")
 class CrossEntropy(Objective):

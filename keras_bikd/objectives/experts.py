@@ -12,8 +12,6 @@ from keras_bikd.losses import class_ids, class_logits, hard_loss, soft_loss
 from keras_bikd.serialization import Serializable
 from keras_bikd.types import Counts, Tensor
 
-__all__ = ["ExpertsObjective", "expert_weight"]
-
 
 @keras.saving.register_keras_serializable(package="keras_bikd")
 class ExpertsObjective(Serializable, keras.layers.Layer):

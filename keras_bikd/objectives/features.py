@@ -11,8 +11,6 @@ from keras_bikd import checks
 from keras_bikd.objectives.outputs import LayerNames, Outputs, OutputsObjective
 from keras_bikd.types import Tensor
 
-__all__ = ["FeatureLoss", "features_at"]
-
 
 @keras.saving.register_keras_serializable(package="keras_bikd")
 @dataclasses.dataclass(frozen=True, kw_only=True)

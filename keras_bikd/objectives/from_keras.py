@@ -10,8 +10,6 @@ from keras_bikd.objectives.features import features_at
 from keras_bikd.objectives.outputs import LayerNames, Outputs, OutputsObjective
 from keras_bikd.types import Tensor
 
-__all__ = ["KerasDistillation"]
-
 
 def _distillation_loss(owner: str, name: str, loss: Any) -> Any:
     """Return `loss` if it is a distillation loss of Keras, else raise."""

@@ -12,8 +12,6 @@ from keras_bikd.objectives.outputs import LayerNames, Outputs, layers_of, loss_o
 from keras_bikd.serialization import Serializable
 from keras_bikd.types import Tensor
 
-__all__ = ["LearnedWeights"]
-
 
 @keras.saving.register_keras_serializable(package="keras_bikd")
 class LearnedWeights(Serializable, keras.layers.Layer):

@@ -14,15 +14,6 @@ from keras_bikd.losses import balanced_softmax_loss, hard_loss, soft_cross_entro
 from keras_bikd.objectives.base import ClassCounts, Factor, Objective, PerClass, Share, Temperature, log_prior
 from keras_bikd.types import Tensor
 
-__all__ = [
-    "BalancedKnowledgeDistillation",
-    "BalancedSoftmax",
-    "ClassConditionalDistillation",
-    "DistillingVirtualExamples",
-    "LogitAdjustment",
-    "teacher_prior_of",
-]
-
 
 @keras.saving.register_keras_serializable(package="keras_bikd")
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -7,8 +7,6 @@ from typing import NamedTuple, Protocol, runtime_checkable
 from keras_bikd.objectives.base import Objective
 from keras_bikd.types import Tensor
 
-__all__ = ["LayerNames", "OfOutputs", "Outputs", "OutputsObjective", "layers_of", "loss_of"]
-
 
 class Outputs(NamedTuple):
     """What a network returns for a batch.

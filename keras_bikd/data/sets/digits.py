@@ -6,8 +6,6 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-__all__ = ["SklearnDigits"]
-
 
 class SklearnDigits(tfds.core.GeneratorBasedBuilder):
     """1,797 handwritten digits of 43 writers, 8x8 grey values; registered as `sklearn_digits`.

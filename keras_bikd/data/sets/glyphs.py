@@ -15,8 +15,6 @@ import numpy as np
 import tensorflow_datasets as tfds
 from numpy.random import Generator
 
-__all__ = ["FONTS", "HUNDRED", "TEN", "Glyphs", "GlyphsConfig", "Style", "draw"]
-
 TEN = "BSGOZ2Q658"
 """The classes of `glyphs/h`, head to tail; every tail class looks like one of the head classes."""
 

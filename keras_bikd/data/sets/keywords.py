@@ -21,8 +21,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow_datasets as tfds
 
-__all__ = ["BEFORE", "BEHIND", "KeywordsConfig", "PythonKeywords", "Samples", "place_of", "samples_of"]
-
 BEFORE = 48
 """Bytes of a sample before the keyword."""
 

@@ -3,60 +3,70 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 2
+unexport PYTHONDONTWRITEBYTECODE  # every worker of the tests would compile the same modules anew
 
-# A worker gets two tests at a time, slow ones first. Of those, many wait for processes of their own.
-PARALLEL := --maxschedchunk 2 -n 2
-WITH_SLOW_TESTS := --maxschedchunk 2 -n 3
+# Two workers; one that has finished takes tests from the other.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal --durations 10
+# What differs between backends, and what only TensorFlow has.
+ON_TENSORFLOW := (backend or tensorflow) and not slow
 # For every day: the mathematics, and what is refused.
 MATHEMATICS := golden losses long_tail hypergradient forward_difference properties networks
-FAST := $(MATHEMATICS:%=tests/test_%.py) tests/test_bad_input.py tests/test_calls.py
+FAST := $(MATHEMATICS:%=tests/test_%.py) tests/test_bad_input.py
 
-.PHONY: quickstart test test-tensorflow test-jax test-torch test-fast test-prerelease lint site docs tutorials \
-	tutorial-pages dist clean
+.PHONY: quickstart test test-jax test-tensorflow test-torch test-fast test-all test-prerelease lint site docs \
+	tutorials tutorial-pages dist clean
 
 quickstart: .venv/installed-quickstart
 	$(BIN)/python recipes/digits_lt.py
 
-# Both parts run, also when the first one fails.
+# Behaviour on JAX, which traces and compiles faster; what is TensorFlow's on TensorFlow. Both run, also when one fails.
 test:
-	$(MAKE) --no-print-directory -k test-tensorflow test-jax
-
-test-tensorflow: .venv/installed-dev
-	$(BIN)/python -m pytest $(WITH_SLOW_TESTS)
+	$(MAKE) --no-print-directory -k test-jax test-tensorflow
 
 test-jax: .venv/installed-dev
-	KERAS_BACKEND=jax $(BIN)/python -m pytest $(PARALLEL) -m "backend and not slow" tests
+	KERAS_BACKEND=jax $(PYTEST) -m "not tensorflow and not slow"
 
-# PyTorch is large: only this target installs it, and `make test` does without.
-test-torch: .venv/installed-dev-torch
-	KERAS_BACKEND=torch $(BIN)/python -m pytest $(PARALLEL) -m "backend and not slow" tests
+test-tensorflow: .venv/installed-dev
+	KERAS_BACKEND=tensorflow $(PYTEST) -m "$(ON_TENSORFLOW)" tests
+
+test-torch: .venv/installed-dev
+	KERAS_BACKEND=torch $(PYTEST) -m "backend and not slow" tests
 
 test-fast: .venv/installed-dev
-	$(BIN)/python -m pytest $(PARALLEL) -m "not slow" $(FAST)
+	KERAS_BACKEND=jax $(PYTEST) -m "not tensorflow and not slow" $(FAST)
+
+# Every test on every backend that it can run on, with processes that are killed, all recipes and the notebooks.
+test-all: .venv/installed-dev .venv/installed-hub
+	$(MAKE) --no-print-directory -k tutorials $(BACKENDS:%=all-on-%)
+
+BACKENDS := tensorflow jax torch
+.PHONY: $(BACKENDS:%=all-on-%)
+$(BACKENDS:%=all-on-%): all-on-%: .venv/installed-dev
+	KERAS_BACKEND=$* $(PYTEST) $(if $(filter tensorflow,$*),,tests)
 
 # Keras' nightly build replaces the release in .venv: `make clean` brings the release back.
 test-prerelease: .venv/installed-dev
-	$(BIN)/python -m pip uninstall --quiet --yes keras
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade --pre keras-nightly
-	$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
+	$(BIN)/uv pip uninstall --quiet keras
+	$(BIN)/uv pip install --quiet --upgrade --prerelease allow keras-nightly
+	$(MAKE) --no-print-directory -k test-jax test-tensorflow
 
 lint: .venv/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-site: .venv/installed-docs
+site: .venv/installed-dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 docs: site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
 
 # Executes the notebooks; a kernel is started by its name, so it is the one of .venv.
-tutorials: .venv/installed-tutorials
+tutorials: .venv/installed-dev
 	$(BIN)/python docs/build_tutorials.py
 
 # The same, and writes what they show into the pages of the site.
-tutorial-pages: .venv/installed-tutorials
+tutorial-pages: .venv/installed-dev
 	$(BIN)/python docs/build_tutorials.py --write
 
 # Wheel and source distribution, checked, and the README's code run with the wheel in an environment of its own.
@@ -65,7 +75,8 @@ dist: .venv/installed-dist
 
 .venv/installed-%: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[$*]"
+	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --compile-bytecode --editable ".[$*]"
 	touch $@
 
 clean:

@@ -18,8 +18,12 @@ os.environ.setdefault(
     "XLA_FLAGS",
     "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false",
 )
-# What one worker has compiled, the others and the next run need not. A test that starts a process hands it on.
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(__file__).parents[1] / ".pytest_cache" / "jax"))
+# What one worker has compiled, the others and the next run need not, nor another clone. A test that starts a process
+# hands it on.
+os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR",
+    str(pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache"), "keras_bikd", "jax")),
+)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
@@ -32,9 +36,12 @@ def pytest_configure(config):
         import models  # noqa: F401
 
 
-def pytest_collection_modifyitems(items):
-    """Slow tests first: no worker is left with a long one at the end."""
-    items.sort(key=lambda item: "slow" not in item.keywords)
+def pytest_collection_modifyitems(config, items):
+    """Leave out what only TensorFlow has, on another backend."""
+    if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
+        elsewhere = [item for item in items if "tensorflow" in item.keywords]
+        items[:] = [item for item in items if "tensorflow" not in item.keywords]
+        config.hook.pytest_deselected(items=elsewhere)
 
 
 def pytest_collection_finish():

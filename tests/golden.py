@@ -1,5 +1,6 @@
 """Numbers from the authors' code, and how to compare with them. Layout and tolerances: `golden/README.md`."""
 
+import functools
 import pathlib
 
 import keras
@@ -9,6 +10,7 @@ FOLDER = pathlib.Path(__file__).parent / "golden"
 FLOAT32_TOLERANCE = {"mlp": 1e-5, "resnet": 1e-4, "trajectory": 1e-5, "weight_net": 1e-6, "losses": 1e-5}
 
 
+@functools.cache
 def load(name):
     with np.load(FOLDER / f"{name}.npz") as arrays:
         return dict(arrays)

@@ -26,10 +26,7 @@ GRAPH = {"run_eagerly": False}
 EAGERLY = keras.backend.backend() == "tensorflow"  # on JAX every operation would be compiled by itself
 SEED = int(os.environ.get("KERAS_BIKD_TEST_SEED", "0"))
 
-tensorflow_only = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="uses nested tapes, strategies or SavedModels of TensorFlow"
-)
-
+tensorflow_only = pytest.mark.tensorflow  # nested tapes, strategies or SavedModels of TensorFlow
 
 exports_saved_models = pytest.mark.skipif(
     keras.backend.backend() == "torch", reason="Keras' own export of a SavedModel fails with PyTorch 2.13"

@@ -13,8 +13,6 @@ from keras_bikd.long_tail import class_groups
 from keras_bikd.objectives import ExpertsObjective
 from keras_bikd.objectives.experts import expert_weight
 
-pytestmark = pytest.mark.backend
-
 float64 = pytest.mark.parametrize("floatx", ["float64"], indirect=True)
 
 
@@ -125,6 +123,7 @@ def test_lfme_expert_weight(student, weight):
     assert expert_weight(student, 0.6, threshold=0.3) == pytest.approx(weight, abs=1e-6)
 
 
+@pytest.mark.backend
 def test_lfme_in_fit(tmp_path):
     """Pace and curriculum move by epochs, one-hot labels do the same, and the model goes on after reloading."""
     counts, (x, y), meta = [30, 20, 6, 4], models.learnable(48), models.learnable(24, seed=1)

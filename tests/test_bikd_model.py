@@ -11,11 +11,10 @@ from keras import layers
 import keras_bikd as bikd
 import models
 
-pytestmark = pytest.mark.backend
-
 TRAIN_LOGS = {"loss", "meta_loss", "student_loss", "hard_weight", "soft_weight"}
 
 
+@pytest.mark.backend
 def test_every_form_of_data_gives_the_same_weights():
     """Six training batches of four with two, then six meta batches, unshuffled."""
     train, meta = models.arrays(24), models.arrays(24, seed=1)
@@ -89,6 +88,7 @@ def test_short_meta_set_is_repeated_and_every_batch_has_its_turn():
     assert len(passes) > 1  # reshuffled
 
 
+@pytest.mark.backend
 def test_batch_norm_moves_as_in_one_plain_forward_pass():
     student = models.perceptron(layers.BatchNormalization(momentum=0.8))
     twin = keras.models.clone_model(student)
@@ -101,6 +101,7 @@ def test_batch_norm_moves_as_in_one_plain_forward_pass():
         np.testing.assert_allclose(ours, plain, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.backend
 def test_dropout_seeds_move_as_in_one_plain_forward_pass():
     student = models.perceptron(layers.Dropout(0.5, seed=3))
     twin = keras.models.clone_model(student)
@@ -110,6 +111,7 @@ def test_dropout_seeds_move_as_in_one_plain_forward_pass():
     np.testing.assert_array_equal(ours.numpy(), plain.numpy())
 
 
+@pytest.mark.backend
 @pytest.mark.parametrize("trainable", [True, False])
 def test_teacher_is_left_as_found(trainable):
     teacher = models.perceptron(layers.BatchNormalization(), layers.Dropout(0.5))
@@ -124,6 +126,7 @@ def test_teacher_is_left_as_found(trainable):
         np.testing.assert_array_equal(old, new.numpy())
 
 
+@pytest.mark.backend
 def test_regularisers_enter_the_real_step_alone():
     (x, y), meta = models.arrays(), models.arrays(8, seed=1)
 
@@ -187,6 +190,7 @@ def test_sample_weights_in_a_column(kind):
     assert ends[0][1] == ends[1][1]
 
 
+@pytest.mark.backend
 @pytest.mark.parametrize("kind", ["BiKDModel", "RWKDModel"])
 def test_a_student_of_text(kind):
     """The gradient of an embedding is sparse on TensorFlow; here it is compared with that of a one-hot product."""
@@ -267,6 +271,7 @@ def test_logs():
     np.testing.assert_allclose(model.predict(train[0], verbose=0), model.student.predict(train[0], verbose=0))
 
 
+@pytest.mark.backend
 def test_loss_is_the_mean_over_the_samples_of_an_epoch():
     """Batches of 16 and 8 with everything frozen: the log is the mean over 24 samples, not over 2 batches."""
     model = models.compiled(learning_rate=0.0, meta_learning_rate=0.0)
@@ -351,6 +356,7 @@ def test_validation_split():
     assert history["val_loss"][0] == pytest.approx(model.evaluate(x[16:], y[16:], verbose=0), rel=1e-5)
 
 
+@pytest.mark.backend
 @pytest.mark.filterwarnings("ignore:Your input ran out of data")
 def test_counter_does_not_move_when_the_data_run_out():
     """An epoch of unknown length must not count a phantom batch at its end."""
@@ -361,6 +367,7 @@ def test_counter_does_not_move_when_the_data_run_out():
     assert int(model.optimizer.iterations) == 18
 
 
+@pytest.mark.backend
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # PyTorch's own, in `torch.compile`
 @pytest.mark.parametrize(
     "compile_arguments",
@@ -391,6 +398,7 @@ def state_after_an_epoch(compile_arguments):
     return models.state_of(model)
 
 
+@pytest.mark.backend
 def test_same_seed_gives_bit_identical_weights():
     runs = []
     arguments = {"inner_steps": 3, "compile_arguments": models.GRAPH}
@@ -426,6 +434,7 @@ def test_subclassed_student_with_dict_inputs():
     assert losses[-1] < 0.8 * losses[0]
 
 
+@pytest.mark.backend
 @pytest.mark.parametrize("student", ["built", "unbuilt"])
 def test_saved_model_goes_on_training_as_if_it_had_never_stopped(student, tmp_path):
     def make():
@@ -497,6 +506,7 @@ def test_the_virtual_step_follows_a_learning_rate_schedule():
     assert largest() > 0
 
 
+@pytest.mark.backend
 def test_a_hypergradient_that_is_not_finite_is_left_out():
     """The batch is counted, its hypergradient is not: phi moves as if its share were zero."""
     good, meta = models.arrays(), models.arrays(8, seed=1)
@@ -512,6 +522,7 @@ def test_a_hypergradient_that_is_not_finite_is_left_out():
     assert (int(model.optimizer.iterations), int(model.meta_optimizer.iterations)) == (2, 1)
 
 
+@pytest.mark.backend
 def test_overflow_under_mixed_float16_lowers_the_scale_and_skips():
     keras.config.set_dtype_policy("mixed_float16")
     try:

@@ -9,8 +9,6 @@ import keras_bikd as bikd
 import models
 from keras_bikd import losses, objectives
 
-pytestmark = pytest.mark.backend
-
 COUNTS = [18, 6]
 X, IDS = models.arrays(24, classes=2)
 LABELS = {

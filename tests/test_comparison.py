@@ -19,8 +19,6 @@ import forks
 import keras_bikd as bikd
 from keras_bikd import comparison, results
 
-pytestmark = pytest.mark.backend
-
 RECIPES = pathlib.Path(__file__).parents[1] / "recipes"
 ARGUMENTS = {"imbalance_factors": [50.0], "seeds": [0], "quick": True}
 FOLDER = "digits-noise_50"

@@ -11,7 +11,6 @@ import models
 from keras_bikd.feed.batches import batches
 
 pytestmark = [
-    pytest.mark.backend,
     pytest.mark.filterwarnings("ignore:Your input ran out of data:UserWarning"),  # Keras, where the length is unknown
     pytest.mark.filterwarnings("ignore:The given NumPy array is not writable:UserWarning"),  # torch, of its own arrays
 ]
@@ -129,6 +128,7 @@ def assert_weights(model, expected):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.backend
 @pytest.mark.parametrize("kind", KINDS)
 def test_training_data(kind, expected):
     model = bikd_model(kind)
@@ -147,6 +147,7 @@ def test_meta_data_of_another_kind(kind, expected):
         assert_weights(model, expected["BiKD"])
 
 
+@pytest.mark.backend
 @pytest.mark.parametrize("kind", KINDS)
 def test_distillation_model(kind, expected):
     skip_lost_batches(kind)
@@ -168,6 +169,7 @@ def test_class_weight(kind, as_array):
             assert_weights(weighted, by_hand)
 
 
+@pytest.mark.backend
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("build", [bikd_model, distilled])
 def test_labels_out_of_range_in_any_batch(kind, build):

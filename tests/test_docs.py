@@ -4,10 +4,13 @@ import functools
 import importlib.util
 import pathlib
 import re
+import runpy
 import shlex
 
 import keras
 import pytest
+
+import keras_bikd as bikd
 
 ROOT = pathlib.Path(__file__).parents[1]
 TUTORIALS = sorted((ROOT / "docs/tutorials").glob("*.py"))
@@ -27,20 +30,33 @@ def blocks(page, language):
 
 @pytest.fixture
 def briefly(monkeypatch):
-    """Every training of a page ends after a few steps."""
-    fit = keras.Model.fit
+    """Every training of a page ends after a few steps; a comparison has one seed."""
+    fit, protocol = keras.Model.fit, bikd.Protocol.__init__
 
     @functools.wraps(fit)
     def brief_fit(self, *args, epochs=1, steps_per_epoch=None, **kwargs):
         steps_per_epoch = steps_per_epoch and min(steps_per_epoch, 4)
         return fit(self, *args, epochs=min(epochs, 2), steps_per_epoch=steps_per_epoch, **kwargs)
 
+    def brief_protocol(self, *args, **kwargs):
+        protocol(self, *args, **{**kwargs, "seeds": (0,), "steps": 10, "minutes": None})
+
     monkeypatch.setattr(keras.Model, "fit", brief_fit)
+    monkeypatch.setattr(bikd.Protocol, "__init__", brief_protocol)
 
 
-@pytest.mark.slow
+SLOW = ("scaling.md", "choosing-a-method.md", "from-distiller.md")
+
+
 @pytest.mark.usefixtures("briefly")
-@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=lambda p: str(p.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(p, id=str(p.relative_to(ROOT)), marks=[pytest.mark.slow] if p.name in SLOW else [])
+        for p in PAGES
+        if blocks(p, "python")
+    ],
+)
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
 def test_python_blocks_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -52,6 +68,15 @@ def test_python_blocks_run(page, tmp_path, monkeypatch):
             assert set(namespace) > known or re.search(r"\.\w+\(", code), f"line {line}: a block that does nothing"
     finally:
         keras.config.set_dtype_policy("float32")
+
+
+@pytest.mark.usefixtures("briefly")
+@pytest.mark.parametrize("source", TUTORIALS, ids=lambda source: source.stem)
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
+def test_the_code_of_a_tutorial_runs(source, tmp_path, monkeypatch):
+    """`make tutorials` trains as long as the pages say, in notebooks."""
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path(str(source))
 
 
 @pytest.mark.parametrize("source", TUTORIALS, ids=lambda source: source.stem)

@@ -8,8 +8,6 @@ from keras import layers, ops
 import models
 from keras_bikd.bilevel.hypergradient import Difference, one_step_hypergradient
 
-pytestmark = pytest.mark.backend
-
 BY_DIFFERENCE = {"hypergradient": "forward_difference"}
 
 
@@ -50,6 +48,7 @@ def cosine(a, b):
     return a @ b / np.linalg.norm(a) / np.linalg.norm(b)
 
 
+@pytest.mark.backend
 @pytest.mark.parametrize("floatx", ["float64"], indirect=True)
 @pytest.mark.parametrize("compute_dtype", ["float64", "float16"])
 def test_analytic_quadratic(floatx, compute_dtype):
@@ -75,6 +74,7 @@ def test_analytic_quadratic(floatx, compute_dtype):
     np.testing.assert_allclose(step.hypergradient[0], -rate * 2 * (virtual - c) * slopes, rtol=1e-6)
 
 
+@pytest.mark.backend
 @pytest.mark.parametrize("floatx", ["float64"], indirect=True)
 @pytest.mark.parametrize("student", [normalised, attention])
 def test_it_is_the_exact_hypergradient(floatx, student):

@@ -87,10 +87,7 @@ CASES = {
     "huge teacher logits": {"teacher": Constant([1e4, -1e4, 0, 1])},
     "constant teacher": {"teacher": Constant([0, 0, 0, 0])},
     "teacher worse than chance": {"teacher": Contrary(X, Y)},
-    "weights of zero": {"weight_net": bikd.MetaWeightNet((4,), initial_weight=1e-30)},
-    "dropout": {"student": models.perceptron(layers.Dropout(0.5))},
     "layer norm": {"student": models.perceptron(layers.LayerNormalization())},
-    "batch norm": {"student": models.perceptron(layers.BatchNormalization())},
     "frozen layers": {"student": frozen()},
     "several inputs": {
         "train": split_inputs(models.arrays(20)),
@@ -101,8 +98,6 @@ CASES = {
     "regularisers": {"student": models.perceptron(layers.Dense(8, kernel_regularizer="l2", activity_regularizer="l1"))},
     "sample weights": {"sample_weight": np.linspace(0, 2, 20).astype("float32")},
     "all sample weights zero": {"sample_weight": np.zeros(20, "float32")},
-    "class weights": {"class_weight": {0: 0.1, 1: 1.0, 2: 5.0, 3: 10.0}},
-    "validation split": {"validation_split": 0.3},
 }
 
 

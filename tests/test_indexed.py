@@ -11,8 +11,6 @@ from keras_bikd.data import Arrays, Folder, LongTailCut, Tfds, indexed
 from keras_bikd.data.tfds_records import _prepare, prepared_builder
 from keras_bikd.feed.indexed import IndexedBatches
 
-pytestmark = pytest.mark.backend
-
 
 @pytest.fixture(autouse=True)
 def quiet():

@@ -8,8 +8,6 @@ import keras_bikd as bikd
 import models
 from keras_bikd.objectives import KnowledgeDistillation
 
-pytestmark = pytest.mark.backend
-
 KINDS = ("DistillationModel", "BiKDModel", "RWKDModel")
 
 
@@ -77,8 +75,7 @@ class EndlessBatches(keras.utils.PyDataset):
         return models.arrays(4)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("batch_size", [0, -1, 16.0])
+@pytest.mark.parametrize(("kind", "batch_size"), zip(KINDS, [0, -1, 16.0]))
 def test_a_batch_size_that_is_none(batch_size, kind):
     model = build(kind)
     model.compile("sgd")
@@ -194,6 +191,7 @@ class Measured(keras.layers.Layer):
         return inputs
 
 
+@pytest.mark.backend
 @pytest.mark.parametrize("kind", KINDS)
 def test_metrics_and_losses_inside_the_layers_of_the_student(kind):
     if (kind, keras.backend.backend()) == ("DistillationModel", "jax"):

@@ -16,8 +16,6 @@ from keras_bikd.data import Arrays, Tfds
 from keras_bikd.data.sets import keywords
 from keras_bikd.data.sets.keywords import place_of, samples_of
 
-pytestmark = pytest.mark.backend
-
 PATHS = [f"package_{i % 3}/module_{i}.py" for i in range(40)]
 PARTS = {
     "train": {path for path in PATHS if place_of(path) >= 0.4},

@@ -8,8 +8,6 @@ import keras_bikd as bikd
 import models
 from keras_bikd.callbacks import OutgrowTeacher
 
-pytestmark = pytest.mark.backend
-
 CLASSES = models.CLASSES
 LABELS = np.arange(8) % CLASSES
 

@@ -9,6 +9,7 @@ import tensorflow as tf
 from keras import layers
 
 import forks
+import keras_bikd as bikd
 import models
 
 # How far the hypergradient may be from float64, relative to its largest entry: a few units of the compute type's last
@@ -54,13 +55,32 @@ def test_hypergradient_agrees_with_float64(policy):
     assert error <= TOLERANCE[policy] * largest
 
 
-@pytest.mark.slow
+@pytest.mark.backend
 @pytest.mark.parametrize("policy", TOLERANCE, indirect=True)
-@pytest.mark.parametrize("inner_steps", [1, 5])
+def test_the_logged_meta_loss_is_that_of_the_meta_batch(policy):
+    """With a student that stands still; under float16 both levels multiply their losses by a scale of thousands."""
+    model = student_and_model(None, learning_rate=0.0, inner_steps=1)
+    x, y = meta = models.arrays(8, seed=1)
+    logs = model.train_on_batch(models.arrays(12), meta, return_dict=True)
+    by_hand = bikd.losses.hard_loss(y, keras.ops.cast(model.student(x, training=True), "float32"))
+    expected = keras.ops.convert_to_numpy(by_hand).mean()
+    assert logs["meta_loss"] == pytest.approx(expected, rel={"float32": 1e-5}.get(policy, 1e-2))
+
+
+# Every way to run and every policy with either k. Eager steps of JAX would compile each operation by itself.
+COMBINATIONS = [
+    *(("graph", 1, "float32", 1), ("graph", 7, "mixed_float16", 5), ("graph", 1, "mixed_bfloat16", 5)),
+    *(("jit", 1, "mixed_float16", 1), ("jit", 7, "mixed_bfloat16", 1), ("jit", 7, "float32", 5)),
+]
+ON_TENSORFLOW = [("eager", 1, "mixed_float16", 5), ("graph", 7, "mixed_bfloat16", 1), ("jit", 7, "mixed_float16", 1)]
+
+
 @pytest.mark.parametrize(
-    ("run", "steps_per_execution"), [("eager", 1), ("graph", 1), ("graph", 7), ("jit", 1), ("jit", 7)]
+    ("run", "steps_per_execution", "policy", "inner_steps"),
+    [*COMBINATIONS, *(pytest.param(*case, marks=models.tensorflow_only) for case in ON_TENSORFLOW)],
+    indirect=["policy"],
 )
-def test_every_combination_trains(policy, run, steps_per_execution, inner_steps):
+def test_a_combination_trains(policy, run, steps_per_execution, inner_steps):
     arguments = {**RUNS[run], "steps_per_execution": steps_per_execution}
     kwargs = {"learning_rate": 0.02, "inner_steps": inner_steps, "compile_arguments": arguments}
     model = student_and_model(None, teacher=models.expert(), **kwargs)
@@ -93,6 +113,7 @@ def test_several_workers_are_refused_with_a_way_out(monkeypatch):
         models.compiled()
 
 
+@models.tensorflow_only
 @pytest.mark.slow
 def test_two_replicas_end_where_one_does():
     """Twenty batches, updates of the weight network every third: every number of model, optimizers and logs.

@@ -12,8 +12,6 @@ from keras_bikd.callbacks import ExactBackup
 from keras_bikd.callbacks.termination import Termination
 from small_runs import train_small
 
-pytestmark = pytest.mark.backend
-
 
 class Terminate(keras.callbacks.Callback):
     """Sends SIGTERM to this process in the batch or epoch of that number, counted over the whole training."""

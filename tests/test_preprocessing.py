@@ -8,8 +8,6 @@ import keras_bikd as bikd
 import models
 from keras_bikd.objectives import ExpertsObjective, KnowledgeDistillation
 
-pytestmark = pytest.mark.backend
-
 KINDS = ("DistillationModel", "BiKDModel", "RWKDModel")
 SCALE = 0.25
 X, Y = models.arrays(24)

@@ -26,9 +26,8 @@ def recipe(monkeypatch):
     return importlib.import_module
 
 
-@pytest.mark.slow
 def test_digits_lt(recipe, tmp_path, capsys, monkeypatch):
-    rows = recipe("digits_lt").main(seeds=(0,), steps=400, folder=tmp_path)
+    rows = recipe("digits_lt").main(seeds=(0,), steps=200, folder=tmp_path)
     scores = {row["method"]: row for row in rows}
     assert set(scores) == {"CE", "KD", "BiKD", "balanced softmax"}
     for row in rows:
@@ -44,7 +43,7 @@ def test_digits_lt(recipe, tmp_path, capsys, monkeypatch):
         assert [row["method"] for row in csv.DictReader(file)] == [row["method"] for row in rows]
 
     monkeypatch.setattr(recipe("digits_lt"), "METHODS", ("KD", "BiKD"))
-    for again in recipe("digits_lt").main(seeds=(0,), steps=400, folder=tmp_path):
+    for again in recipe("digits_lt").main(seeds=(0,), steps=200, folder=tmp_path):
         assert {**again, "seconds": 0} == {**scores[again["method"]], "seconds": 0}
     with open(tmp_path / "seed_0" / "bikd_history.csv") as file:
         history = list(csv.DictReader(file))

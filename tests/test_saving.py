@@ -9,8 +9,6 @@ import pytest
 import keras_bikd as bikd
 import models
 
-pytestmark = pytest.mark.backend
-
 
 def trained(teacher, **kwargs):
     model = bikd.BiKDModel(models.perceptron(), teacher, bikd.MetaWeightNet((4,)), inner_steps=3)
@@ -49,6 +47,7 @@ def test_a_reference_keeps_the_teacher_out_of_every_file(tmp_path, teacher_file)
     assert go_on(loaded) == go_on(model)
 
 
+@pytest.mark.backend
 def test_a_reference_trains_as_the_teacher_itself(teacher_file):
     results = []
     for teacher in (keras.saving.load_model(teacher_file), bikd.TeacherReference(teacher_file)):
@@ -118,6 +117,7 @@ def test_a_damaged_file_leaves_the_live_model_as_it_is(tmp_path, damage):
         np.testing.assert_array_equal(old, variable.numpy())
 
 
+@pytest.mark.backend
 @models.exports_saved_models
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 def test_the_student_alone_is_exported(tmp_path):

@@ -14,7 +14,6 @@ from keras_bikd.data import Arrays, gaussian_noise, pad_crop_flip, precompute_te
 from keras_bikd.feed.indexed import IndexedBatches
 
 pytestmark = [
-    pytest.mark.backend,
     pytest.mark.filterwarnings("ignore:Your input ran out of data:UserWarning"),  # Keras, where the length is unknown
     pytest.mark.filterwarnings("ignore:The given NumPy array is not writable:UserWarning"),  # torch, of its own arrays
 ]
@@ -329,6 +328,7 @@ def test_the_header_is_readable(tmp_path):
 TRAIN = models.arrays(24)
 
 
+@pytest.mark.backend
 @pytest.mark.parametrize("build", [bikd_model, distilled], ids=["BiKD", "KD"])
 @pytest.mark.parametrize("form", ["arrays", "tf.data", "PyDataset", "list"])
 def test_targets_with_logits(build, form):

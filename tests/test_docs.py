@@ -48,6 +48,7 @@ def briefly(monkeypatch):
 SLOW = ("scaling.md", "choosing-a-method.md", "from-distiller.md")
 
 
+@pytest.mark.tensorflow
 @pytest.mark.usefixtures("briefly")
 @pytest.mark.parametrize(
     "page",
@@ -70,6 +71,7 @@ def test_python_blocks_run(page, tmp_path, monkeypatch):
         keras.config.set_dtype_policy("float32")
 
 
+@pytest.mark.tensorflow
 @pytest.mark.usefixtures("briefly")
 @pytest.mark.parametrize("source", TUTORIALS, ids=lambda source: source.stem)
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")

@@ -1,6 +1,5 @@
 """Every number of the authors' code, through our public names. A to G are the cases of `golden/README.md`."""
 
-
 import keras
 import numpy as np
 import pytest

@@ -18,6 +18,7 @@ import keras_bikd as bikd
 import models
 
 pytestmark = [
+    pytest.mark.tensorflow,  # on JAX a search takes many times as long
     # Keras Tuner's own.
     pytest.mark.filterwarnings("ignore:currentThread:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:getName:DeprecationWarning"),

@@ -5,16 +5,15 @@ BIN := .venv/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 unexport PYTHONDONTWRITEBYTECODE  # every worker of the tests would compile the same modules anew
 
+BACKENDS := tensorflow jax torch
 # Two workers; one that has finished takes tests from the other.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal --durations 10
-# What differs between backends, and what only TensorFlow has.
-ON_TENSORFLOW := (backend or tensorflow) and not slow
 # For every day: the mathematics, and what is refused.
 MATHEMATICS := golden losses long_tail hypergradient forward_difference properties networks
 FAST := $(MATHEMATICS:%=tests/test_%.py) tests/test_bad_input.py
 
 .PHONY: quickstart test test-jax test-tensorflow test-torch test-fast test-all test-prerelease lint site docs \
-	tutorials tutorial-pages dist clean
+	tutorials tutorial-pages dist clean $(BACKENDS:%=all-on-%)
 
 quickstart: .venv/installed-quickstart
 	$(BIN)/python recipes/digits_lt.py
@@ -24,25 +23,23 @@ test:
 	$(MAKE) --no-print-directory -k test-jax test-tensorflow
 
 test-jax: .venv/installed-dev
-	KERAS_BACKEND=jax $(PYTEST) -m "not tensorflow and not slow"
+	KERAS_BACKEND=jax $(PYTEST) -m "not slow" tests
 
 test-tensorflow: .venv/installed-dev
-	KERAS_BACKEND=tensorflow $(PYTEST) -m "$(ON_TENSORFLOW)" tests
+	KERAS_BACKEND=tensorflow $(PYTEST) -m "(backend or tensorflow) and not slow"
 
 test-torch: .venv/installed-dev
 	KERAS_BACKEND=torch $(PYTEST) -m "backend and not slow" tests
 
 test-fast: .venv/installed-dev
-	KERAS_BACKEND=jax $(PYTEST) -m "not tensorflow and not slow" $(FAST)
+	KERAS_BACKEND=jax $(PYTEST) -m "not slow" $(FAST)
 
 # Every test on every backend that it can run on, with processes that are killed, all recipes and the notebooks.
 test-all: .venv/installed-dev .venv/installed-hub
 	$(MAKE) --no-print-directory -k tutorials $(BACKENDS:%=all-on-%)
 
-BACKENDS := tensorflow jax torch
-.PHONY: $(BACKENDS:%=all-on-%)
 $(BACKENDS:%=all-on-%): all-on-%: .venv/installed-dev
-	KERAS_BACKEND=$* $(PYTEST) $(if $(filter tensorflow,$*),,tests)
+	KERAS_BACKEND=$* $(PYTEST) $(if $(filter-out tensorflow,$*),tests)
 
 # Keras' nightly build replaces the release in .venv: `make clean` brings the release back.
 test-prerelease: .venv/installed-dev

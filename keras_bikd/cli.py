@@ -16,7 +16,6 @@ from keras_bikd.advisor.given import data_of, networks_of
 from keras_bikd.advisor.images import read_images, read_tfds
 from keras_bikd.advisor.inputs import Inputs
 from keras_bikd.advisor.kept import Kept
-from keras_bikd.advisor.tables import read_table
 from keras_bikd.advisor.timing import Timing
 
 _MINUTES = 10.0
@@ -92,6 +91,8 @@ def _read(options: argparse.Namespace) -> tuple[Inputs, int]:
     if os.path.isdir(options.data):
         return read_images(options.data, options.image_size or _IMAGE_SIZE, flip=flip), _IMAGES
     if os.path.isfile(options.data):
+        from keras_bikd.comparison.from_csv import read_table  # which needs pandas
+
         return read_table(options.data, options.label), _ROWS
     raise ValueError(f"There is no file or folder {options.data!r}. Sets of TensorFlow Datasets are named tfds:NAME.")
 

@@ -4,7 +4,7 @@
 
 The same as the command `bikd compare my_images --out runs/your_data`, to begin with where that command ends. All
 methods train the same student on the same images, and the recommended one is written with a report and a model card.
-For a table, `keras_bikd.advisor.tables.read_table("table.csv", label="fraud")` takes the place of `read_images`.
+For a table, `keras_bikd.comparison.from_csv.read_table("table.csv", label="fraud")` takes the place of `read_images`.
 """
 
 import argparse

@@ -8,12 +8,13 @@ import sys
 
 import keras
 import numpy as np
+import pandas
 import pytest
 
 import keras_bikd_cli
 from keras_bikd.advisor import METHODS, Findings
 from keras_bikd.advisor.images import read_images, read_tfds
-from keras_bikd.advisor.tables import Columns, read_table
+from keras_bikd.comparison.from_csv import Columns, read_table
 
 ROOT = pathlib.Path(__file__).parents[1]
 SHORT = ["--steps", "20", "--seeds", "1", "--batch-size", "8", "--methods", "cross-entropy", "balanced softmax"]
@@ -154,12 +155,12 @@ def test_model_of_raw_columns_is_the_student_of_their_matrix(table, tmp_path, co
 
 def test_columns_by_hand():
     """Mean 30 and deviation 10; a missing number is the mean; a category that was seen once is any other."""
-    table = {"age": np.array(["20", "40", "", "30"], object), "city": np.array(["Rome", "Rome", "Oslo", ""], object)}
-    columns = Columns.of(table)
+    table = pandas.DataFrame({"age": [20, 40, np.nan, 30], "city": ["Rome", "Rome", "Oslo", ""]})
+    columns = Columns(table)
     deviation = np.std([20, 40, 30])
     expected = [[-10 / deviation, 0, 1], [10 / deviation, 0, 1], [0, 1, 0], [0, 0, 0]]
     np.testing.assert_allclose(columns.matrix(table), expected, rtol=1e-6)
-    unknown = {"age": np.array(["1e9"], object), "city": np.array(["Bonn"], object)}
+    unknown = pandas.DataFrame({"age": [1e9], "city": ["Bonn"]})
     assert columns.matrix(unknown).tolist() == [[10, 0, 0]]
 
 

@@ -11,12 +11,12 @@ from rich.console import Console
 from rich.table import Table
 
 from keras_bikd.advisor import Comparison, Findings, Protocol
-from keras_bikd.advisor.findings import TEACHER
 from keras_bikd.advisor.given import data_of, networks_of
 from keras_bikd.advisor.images import read_images, read_tfds
 from keras_bikd.advisor.inputs import Inputs
 from keras_bikd.advisor.kept import Kept
 from keras_bikd.advisor.timing import Timing
+from keras_bikd.comparison.findings import TEACHER
 
 _MINUTES = 10.0
 _IMAGE_SIZE = (64, 64)

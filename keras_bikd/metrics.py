@@ -13,6 +13,27 @@ from keras_bikd.serialization import Serializable
 from keras_bikd.types import Counts, Tensor
 
 
+def per_class_accuracy(labels: np.ndarray, predicted: np.ndarray, num_classes: int) -> np.ndarray:
+    """Accuracy on every class.
+
+    Args:
+        labels: Class ids, integer array of shape `(samples,)`.
+        predicted: Predicted class ids, integer array of shape `(samples,)`.
+        num_classes: Number of classes.
+
+    Returns:
+        Float array of shape `(num_classes,)`; NaN for a class without samples.
+
+    Examples:
+        >>> per_class_accuracy(np.array([0, 0, 1]), np.array([0, 1, 1]), 3).tolist()
+        [0.5, 1.0, nan]
+    """
+    from sklearn.metrics import recall_score
+
+    recalls: np.ndarray = recall_score(labels, predicted, labels=range(num_classes), average=None, zero_division=np.nan)
+    return recalls
+
+
 class _PerClassMetric(Serializable, keras.metrics.Metric):
     """Counts the (weighted) samples of every class, and how many of them were classified correctly."""
 

@@ -121,6 +121,18 @@ def spread(values: Iterable[float | None]) -> str:
     return f"{numbers[0]:.1f}" if numbers else "–"
 
 
+def duration(seconds: float) -> str:
+    """A time as text.
+
+    Examples:
+        >>> duration(7.21), duration(75), duration(1800), duration(9000)
+        ('7.2 s', '75 s', '30 min', '2.5 h')
+    """
+    if seconds < 120:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
 def paired(rows: Sequence[Row], method: str, reference: str, key: str) -> dict[str, Any] | None:
     """Compare two methods seed by seed.
 

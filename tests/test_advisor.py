@@ -15,11 +15,12 @@ import pytest
 
 import keras_bikd as bikd
 from keras_bikd import advisor
-from keras_bikd.advisor import comparing, evidence, recommendation, suspects
+from keras_bikd.advisor import comparing
 from keras_bikd.advisor.given import data_of, networks_of
 from keras_bikd.advisor.holdout import balanced, divide
 from keras_bikd.advisor.kept import Kept
 from keras_bikd.advisor.samples import Batches, Samples, samples_of
+from keras_bikd.comparison import intervals, label_errors, recommendation
 from models import tensorflow_only
 
 COUNTS = (40, 20, 8, 3)
@@ -174,46 +175,46 @@ def test_samples_of_any_kind_are_the_same(kind):
 def judged(right, labels, ids=None):
     """Predictions of methods that are right for the given samples."""
     predicted = {name: np.where(mask, labels, labels + 1) for name, mask in right.items()}
-    return evidence.Judged(labels, predicted, np.arange(len(labels)) if ids is None else ids)
+    return intervals.Judged(labels, predicted, np.arange(len(labels)) if ids is None else ids)
 
 
 def test_scores_are_the_mean_of_the_accuracies_per_class():
     labels = np.repeat([0, 1, 2], [6, 3, 1])
     right = np.array([1, 1, 1, 0, 0, 0, 1, 0, 0, 1], bool)
-    found = evidence.evidence_of([judged({"A": right}, labels)], np.array([60, 30, 10]))
+    found = intervals.evidence_of([judged({"A": right}, labels)], np.array([60, 30, 10]))
     assert found.mean("A") == pytest.approx(100 * (1 / 2 + 1 / 3 + 1) / 3)
-    assert found.recalls["A"] == pytest.approx([1 / 2, 1 / 3, 1])
+    assert found.recalls("A") == pytest.approx([1 / 2, 1 / 3, 1])
     assert found.counts.tolist() == [6, 3, 1]
 
 
-def test_draws_spread_as_binomials_do():
+def test_errors_are_those_of_binomials():
     """One class of 100 samples, half right: the standard error of a share is sqrt(p (1 - p) / n)."""
     labels, right = np.zeros(100, int), np.arange(100) % 2 == 0
-    found = evidence.evidence_of([judged({"A": right}, labels)], np.array([100]))
-    assert np.std(found.draws) == pytest.approx(100 * np.sqrt(0.25 / 100), rel=0.1)
+    found = intervals.evidence_of([judged({"A": right}, labels)], np.array([100]))
+    assert np.sqrt(found.covariance()) == pytest.approx(100 * np.sqrt(0.25 / 100), rel=0.01)
+    assert found.interval("A") == pytest.approx([100 * bound for bound in intervals.wilson(0.5, 100)], abs=0.1)
 
 
 def test_a_difference_between_methods_that_fail_on_the_same_samples_is_certain():
     labels = np.repeat([0, 1], 50)
     right = np.arange(100) % 3 > 0
-    found = evidence.evidence_of([judged({"A": right, "B": right}, labels)], np.array([50, 50]))
+    found = intervals.evidence_of([judged({"A": right, "B": right}, labels)], np.array([50, 50]))
     assert found.difference("A", "B") == (0.0, 0.0, 0.0)
-    assert found.standard_error("A", "B") == 0.0
 
 
 def test_a_class_of_one_sample_is_not_thought_to_be_certain():
     labels = np.append(np.zeros(50, int), 1)
     right = {"A": np.arange(51) % 2 == 0, "B": np.arange(51) % 2 == 1}  # A is right for the only sample
-    found = evidence.evidence_of([judged(right, labels)], np.array([500, 5]))
+    found = intervals.evidence_of([judged(right, labels)], np.array([500, 5]))
     low, high = found.difference("A", "B")[1:]
     assert low < 0 < high
 
 
 def test_a_class_without_samples_does_not_count():
     labels = np.zeros(10, int)
-    found = evidence.evidence_of([judged({"A": labels == 0}, labels)], np.array([50, 1]))
+    found = intervals.evidence_of([judged({"A": labels == 0}, labels)], np.array([50, 1]))
     assert found.mean("A") == 100
-    assert np.isnan(found.recalls["A"][1])
+    assert np.isnan(found.recalls("A")[1])
     assert np.isnan(found.difference("A", "A", "rare")[0])
 
 
@@ -221,7 +222,7 @@ def test_samples_of_several_rounds_are_counted_once():
     labels = np.repeat([0, 1], 5)
     same, other = np.arange(10), np.arange(10, 20)
     rounds = [judged({"A": labels == 0}, labels, ids) for ids in (same, same, other)]
-    assert evidence.evidence_of(rounds, np.array([50, 50])).counts.tolist() == [10, 10]
+    assert intervals.evidence_of(rounds, np.array([50, 50])).counts.tolist() == [10, 10]
 
 
 # Recommendation
@@ -232,7 +233,7 @@ def recommended(scores, per_class=400, **arguments):
     labels = np.repeat([0, 1], per_class)
     place = np.tile(np.arange(per_class), 2)
     right = {name: place < round(score / 100 * per_class) for name, score in scores.items()}
-    found = evidence.evidence_of([judged(right, labels)], np.array([500, 50]))
+    found = intervals.evidence_of([judged(right, labels)], np.array([500, 50]))
     seconds = dict(zip(scores, range(1, 10)))
     with_teacher = {name: "KD" in name for name in scores}
     return recommendation.recommend(found, (10.0, 10.0), seconds, 5.0, with_teacher, **arguments)
@@ -259,7 +260,7 @@ def test_few_samples_are_weighed_against_what_other_data_said():
     """Ten of each class, of which the two methods get other ones right: what was seen is within the noise."""
     labels, place = np.repeat([0, 1], 10), np.tile(np.arange(10), 2)
     right = {"cross-entropy": place < 7, advisor.candidates.SAFE_DEFAULT: place >= 4}
-    found = evidence.evidence_of([judged(right, labels)], np.array([500, 10]))
+    found = intervals.evidence_of([judged(right, labels)], np.array([500, 10]))
     seconds, teachers = dict.fromkeys(right, 1.0), dict.fromkeys(right, True)
     got = recommendation.recommend(found, (50.0, 50.0), seconds, 0.0, teachers)
     assert (got.method, got.can_tell) == (advisor.candidates.SAFE_DEFAULT, False)
@@ -267,18 +268,30 @@ def test_few_samples_are_weighed_against_what_other_data_said():
 
 
 def test_without_an_imbalance_nothing_speaks_against_methods_without_class_counts():
-    expected = advisor.candidates.expected
+    expected = recommendation.expected
     assert expected("cross-entropy", 1.0, 1.0)[0] == 0
     assert expected("cross-entropy", 200.0, 1.0) == expected("cross-entropy", 50.0, 1.0)
     assert expected("KD", 50.0, 1.0)[0] == 0 > expected("KD", 1.0, 50.0)[0]
 
 
-def test_intervals_lie_around_what_was_seen():
-    """Also those of a class of three samples, to which one of the other classes is added."""
+def test_one_or_two_samples_are_no_certainty():
+    """One held-out sample of each of two classes, both right with A and wrong with B."""
+    labels = np.array([0, 1])
+    found = intervals.evidence_of([judged({"A": [True, True], "B": [False, False]}, labels)], np.array([50, 10]))
+    low, high = found.interval("A")
+    assert (low, high) == pytest.approx([100 * bound for bound in intervals.wilson(1.0, 2)])
+    assert found.difference("A", "B") == pytest.approx((100, 200 * low / 100 - 100, 100))
+    one = intervals.evidence_of([judged({"A": [True]}, labels[:1])], np.array([50, 10]))
+    assert one.interval("A") == pytest.approx([100 * bound for bound in intervals.wilson(1.0, 1)])
+
+
+def test_intervals_contain_what_was_seen():
+    """Also those of a class of three samples that are all wrong."""
     labels = np.repeat([0, 1], [90, 3])
     right = {"A": np.append(np.arange(90) < 80, [False, False, False])}
-    found = evidence.evidence_of([judged(right, labels)], np.array([900, 30]))
-    assert np.mean(found.draws) == pytest.approx(found.mean("A"), abs=1)
+    found = intervals.evidence_of([judged(right, labels)], np.array([900, 30]))
+    low, high = found.interval("A")
+    assert low < found.mean("A") < high
 
 
 # Suspects
@@ -290,7 +303,7 @@ def test_wrong_labels_are_found_and_ranked_by_margin():
     probabilities = np.full((300, 3), 0.1) + 0.7 * np.eye(3)[truth]
     labels = truth.copy()
     labels[:30] = (labels[:30] + 1) % 3
-    found = suspects.suspects_of(np.arange(300), labels, probabilities, np.ones(300, bool))
+    found = label_errors.suspects_of(np.arange(300), labels, probabilities, np.ones(300, bool))
     assert {one.position for one in found.samples} == set(range(30))
     assert all(one.suggested == truth[one.position] for one in found.samples)
     assert found.share == pytest.approx(0.1)
@@ -300,7 +313,7 @@ def test_a_rare_class_that_is_seen_timidly_is_not_suspect():
     """Samples of class 1 are given 0.4 at best; that is what the class has on average."""
     probabilities = np.array([[0.9, 0.1]] * 20 + [[0.6, 0.4]] * 5)
     labels = np.repeat([0, 1], [20, 5])
-    assert not suspects.suspects_of(np.arange(25), labels, probabilities, np.ones(25, bool)).samples
+    assert not label_errors.suspects_of(np.arange(25), labels, probabilities, np.ones(25, bool)).samples
 
 
 # Comparisons

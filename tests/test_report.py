@@ -15,7 +15,7 @@ import pytest
 
 import models
 from keras_bikd import advisor
-from keras_bikd.advisor import facts, pictures, report
+from keras_bikd.comparison import report
 from keras_bikd.metrics import ExpectedCalibrationError
 
 NAMES = ["<b>&x", "a|b", "$\\foo$", "lone"]
@@ -130,43 +130,44 @@ def test_report_says_what_the_findings_say(found, text):
     plain = html.unescape(re.sub(r"<[^>]+>", "", re.sub(r"<style>.*?</style>", "", text, flags=re.DOTALL)))
     for sentence in found.recommendation.sentences[1:]:
         assert sentence.replace(" -", " −").replace(" %", "\N{NO-BREAK SPACE}%").replace("`", "") in plain
-    for line in facts.method_lines(found):
-        scores = [row["validation"] for row in found.rows if row["method"] == line.name]
-        low, high = found.evidence.interval(line.name)
+    for name in found.methods:
+        scores = [row["validation"] for row in found.rows if row["method"] == name]
+        low, high = found.evidence.interval(name)
         assert f"{np.mean(scores):.1f} ± {np.std(scores, ddof=1):.1f}" in plain
         assert f"{low:.1f} to {high:.1f}" in plain
-        tested = [row["test"] for row in found.rows if row["method"] == line.name]
+        tested = [row["test"] for row in found.rows if row["method"] == name]
         assert f"{np.mean(tested):.1f} ± {np.std(tested, ddof=1):.1f}" in plain
 
 
 def test_lines_of_methods_and_classes_are_those_of_the_findings(found):
-    for line in facts.method_lines(found):
-        recalls = found.evidence.recalls[line.name]
-        assert line.groups["frequent"] == pytest.approx(100 * recalls[:2].mean())
-        assert "rare" not in line.groups  # its class has one sample
-        correct = np.diag(found.confusion(line.name, "test")) / found.confusion(line.name, "test").sum(axis=1)
-        assert line.test_groups["medium"] == pytest.approx(100 * correct[2])
-        assert (line.difference is None) == (line.name == "cross-entropy")
+    numbers = found.numbers()
+    for line in numbers["methods"]:
+        recalls = found.evidence.recalls(line["name"])
+        assert line["groups"]["frequent"] == pytest.approx(100 * recalls[:2].mean())
+        assert "rare" not in line["groups"]  # its class has one sample
+        confusion = found.confusion(line["name"], "test")
+        assert line["test_groups"]["medium"] == pytest.approx(100 * confusion[2, 2] / confusion[2].sum())
+        assert (line["difference"] is None) == (line["name"] == "cross-entropy")
     known = found.class_accuracies(found.recommendation.method)
-    assert str([line.recommended for line in facts.class_lines(found)]) == str(known)  # with NaNs
-    assert [line.samples for line in facts.class_lines(found)] == found.class_counts.tolist()
+    assert str([line["recommended"] for line in numbers["classes"]]) == str(known)  # with NaNs
+    assert [line["samples"] for line in numbers["classes"]] == found.class_counts.tolist()
 
 
 def test_confused_pairs_are_counted_and_sorted(found):
-    pairs = facts.confused_pairs(found)
+    pairs = found.numbers()["pairs"]
     matrix = found.confusion(found.recommendation.method)
-    assert {(p.label, p.predicted): p.times for p in pairs} == {
-        (i, j): matrix[i, j] for i, j in np.argwhere(matrix) if i != j
+    assert {(p["label"], p["predicted"]): p["times"] for p in pairs} == {
+        (NAMES[i], NAMES[j]): matrix[i, j] for i, j in np.argwhere(matrix) if i != j
     }
-    assert all(p.total == matrix[p.label].sum() for p in pairs)
+    assert all(p["total"] == matrix[NAMES.index(p["label"])].sum() for p in pairs)
 
 
 def test_calibration_is_that_of_the_metric(found):
-    method, metric = "balanced softmax", ExpectedCalibrationError(num_bins=10)
+    method, metric = found.recommendation.method, ExpectedCalibrationError(num_bins=10)
     for seed in (0, 1):
         metric.update_state(found.labels(seed), found.logits(method, seed))
-    assert facts.calibration_of(found, method).error == pytest.approx(100 * float(metric.result()))
-    confidences, right = facts.confident(found, method)
+    assert found.calibration(method)["error"] == pytest.approx(100 * float(metric.result()))
+    confidences, right = found.numbers()["confidences"][method]
     assert right.mean() == pytest.approx(np.trace(found.confusion(method)) / len(confidences))
 
 
@@ -207,7 +208,7 @@ def test_sections_without_content_are_left_out(found, monkeypatch, tmp_path):
 
 def test_only_images_have_thumbnails():
     def of(array):
-        return pictures.thumbnails(advisor.Samples(array.__getitem__, np.zeros(2, int), ["a"]), [0, 1])
+        return report.thumbnails(advisor.Samples(array.__getitem__, np.zeros(2, int), ["a"]), [0, 1])
 
     assert len(of(np.zeros((2, 8, 8, 1)))) == 2
     assert of(np.full((2, 200, 150, 3), 0.5))[0].startswith("data:image/jpeg")
@@ -219,7 +220,7 @@ def test_only_images_have_thumbnails():
 def test_letters_that_the_font_lacks_stay_letters():
     from keras_bikd import plots
 
-    uri = pictures.figure_uri(lambda: plots.class_count_bars([5, 1], ["猫", "犬"]))
+    uri = report.figure_uri(lambda: plots.class_count_bars([5, 1], ["猫", "犬"]))
     assert uri.startswith("data:image/svg+xml;base64,")
 
 
@@ -234,7 +235,7 @@ def test_model_card_has_the_numbers_of_the_findings(found, tmp_path):
     assert "without validation samples: lone" in card
     tables = [line for line in card.splitlines() if line.startswith("|")]
     assert len(tables) == 2 + 2 + 2 + 4 if found.recommendation.method != "cross-entropy" else 2 + 1 + 2 + 4
-    error = facts.calibration_of(found, found.recommendation.method).error
+    error = found.calibration(found.recommendation.method)["error"]
     assert f"error: {error:.1f} points" in card
 
 

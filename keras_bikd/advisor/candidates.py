@@ -1,6 +1,5 @@
 """The methods that are compared, from the cheapest to the dearest."""
 
-import math
 from typing import Any
 
 import keras
@@ -63,18 +62,6 @@ TWO_RUNS = {
 }
 """For labels of which many are wrong, where checked samples are at hand."""
 
-# Points of balanced accuracy that a method was ahead of BiKD with class counts, and their spread over data sets:
-# rounded from the results on digits, glyphs and keywords, and from ten situations of right and wrong labels, weak and
-# strong teachers. Two runs: where many labels are wrong.
-_STUDIES = {
-    BASELINE: (-12.0, 8.0),
-    "balanced softmax": (-3.0, 5.0),
-    "KD": (-12.0, 8.0),
-    "balanced softmax + corrected teacher": (-1.0, 2.0),
-    "BiKD as published": (-10.0, 6.0),
-    SAFE_DEFAULT: (0.0, 1.0),
-    "BiKD in two runs": (2.0, 2.0),
-}
 _WITHOUT_TEACHER = {"CrossEntropy", "BalancedSoftmax", "LogitAdjustment"}
 
 
@@ -87,29 +74,3 @@ def needs_teacher(method: Method) -> bool:
     """
     objective = method.model.config()["arguments"].get("objective", {})
     return objective.get("call", "").rpartition(".")[2] not in _WITHOUT_TEACHER
-
-
-def expected(name: str, imbalance_factor: float, teacher_imbalance: float) -> tuple[float, float]:
-    """What the studies say of a method before any of the data are seen.
-
-    Args:
-        name: Name of a method.
-        imbalance_factor: Largest class count over smallest.
-        teacher_imbalance: Likewise, of what the teacher was trained on.
-
-    Returns:
-        Points of balanced accuracy that it is ahead of BiKD with class counts, and the standard deviation over data
-        sets. Of a method that no study has, nothing is expected: 0, and a wide deviation.
-
-    Examples:
-        >>> expected("balanced softmax", 100, 100), expected("my own", 100, 100)
-        ((-3.0, 5.0), (0.0, 30.0))
-        >>> # A teacher without a bias needs no correction.
-        >>> expected("KD", 100, 1)[0] == 0
-        True
-    """
-    ahead, deviation = _STUDIES.get(name, (0.0, 30.0))
-    factor = {BASELINE: imbalance_factor, "KD": teacher_imbalance, "BiKD as published": teacher_imbalance}.get(name)
-    # Without an imbalance, there is nothing to be corrected; the studies have factors of fifty and more.
-    grown = 1.0 if factor is None else min(math.log(max(factor, 1.0)) / math.log(50), 1.0)
-    return ahead * grown, deviation

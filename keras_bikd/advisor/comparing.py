@@ -11,7 +11,6 @@ from typing import Any
 import keras
 
 from keras_bikd.advisor.candidates import TWO_RUNS, needs_teacher
-from keras_bikd.advisor.findings import TEACHER, Failure, Findings
 from keras_bikd.advisor.given import Data, GivenTeacher, Networks, chosen_methods, data_of, networks_of
 from keras_bikd.advisor.holdout import Division, divide
 from keras_bikd.advisor.kept import Kept
@@ -20,6 +19,7 @@ from keras_bikd.advisor.protocol import Protocol
 from keras_bikd.advisor.timing import TIMED_STEPS, Timing, steps_within, timed
 from keras_bikd.advisor.training import EPOCHS, Task, clear_session, train_student, train_teacher
 from keras_bikd.comparison import Method
+from keras_bikd.comparison.findings import TEACHER, Failure, Findings
 
 _MOST_PASSES = 200  # over the training data, however much time there is
 

@@ -385,12 +385,11 @@ def _plain(names: Sequence[str]) -> dict[str, str]:
     """Columns to names that an input of a model may have, also in a SavedModel, none twice."""
     plain: dict[str, str] = {}
     for name in names:
-        own = re.sub(r"[^A-Za-z0-9_]", "_", name)
+        own = re.sub(r"\W", "_", name, flags=re.ASCII)
         own = own if own[:1].isalpha() else f"column_{own}"
-        taken = {*plain.values()}
-        plain[name] = (
-            own if own not in taken else next(f"{own}_{i}" for i in range(2, 999) if f"{own}_{i}" not in taken)
-        )
+        while own in plain.values():
+            own += "_"
+        plain[name] = own
     return plain
 
 

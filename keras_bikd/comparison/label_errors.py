@@ -1,4 +1,4 @@
-"""Training samples whose labels look wrong."""
+"""Training samples whose labels look wrong, by confident learning."""
 
 from typing import NamedTuple
 
@@ -26,7 +26,7 @@ class Suspect(NamedTuple):
 
 
 class Suspects(NamedTuple):
-    """All of them, most suspect first.
+    """All samples whose labels look wrong, most suspect first.
 
     Attributes:
         samples: The `Suspect`s.
@@ -40,10 +40,11 @@ class Suspects(NamedTuple):
 
 
 def suspects_of(positions: np.ndarray, labels: np.ndarray, probabilities: np.ndarray, held_out: np.ndarray) -> Suspects:
-    """Find the samples that belong to another class with confidence.
+    """Find label errors by confident learning.
 
-    A class is seen with confidence in a sample if its probability is at least what samples with that label have on
-    average. So a class that is predicted timidly, as rare ones are, has a lower bar.
+    A class is a candidate for a sample if its probability is at least the mean that samples with this label have, so
+    the bar is lower for rare classes, whose probabilities are low. A sample is suspect if its most probable candidate
+    is not its label.
 
     Args:
         positions: Positions of the samples in the training data, integer array of shape `(samples,)`.
@@ -64,18 +65,16 @@ def suspects_of(positions: np.ndarray, labels: np.ndarray, probabilities: np.nda
 
     Reference: Northcutt et al., arXiv 1911.00068, Eq. (1) and (2).
     """
-    if not len(labels):
-        return Suspects([], 0, 0.0)
-    classes = np.arange(probabilities.shape[1])
-    own = probabilities[np.arange(len(labels)), labels]
-    bars = np.array([own[labels == label].mean() if (labels == label).any() else np.inf for label in classes])
-    confident = np.where(probabilities >= bars, probabilities, -1.0)
-    suggested = confident.argmax(axis=1)
-    margin = probabilities[np.arange(len(labels)), suggested] - own
-    found = np.flatnonzero((confident.max(axis=1) >= 0) & (suggested != labels) & (margin > 0))
-    found = found[np.argsort(-margin[found], kind="stable")]
+    size, classes = probabilities.shape
+    own = probabilities[np.arange(size), labels]
+    counts = np.bincount(labels, minlength=classes)
+    bars = np.where(counts, np.bincount(labels, own, classes) / np.maximum(counts, 1), np.inf)
+    candidates = np.where(probabilities >= bars, probabilities, -1.0)
+    suggested = candidates.argmax(axis=1)
+    margin = candidates[np.arange(size), suggested] - own
+    found = np.flatnonzero((suggested != labels) & (margin > 0))
     samples = [
         Suspect(int(positions[i]), int(labels[i]), int(suggested[i]), float(margin[i]), bool(held_out[i]))
-        for i in found
+        for i in found[np.argsort(-margin[found], kind="stable")]
     ]
-    return Suspects(samples, len(labels), float((margin[found] >= _SURE).sum() / len(labels)))
+    return Suspects(samples, size, float((margin[found] >= _SURE).sum() / max(size, 1)))

@@ -271,6 +271,71 @@ def test_rows_without_a_label_are_left_out(tmp_path):
         assert len(read_table(written(tmp_path / "t.csv", ["x", "y"], rows), "y").samples) == 29
 
 
+def lines_of(column, delimiter=","):
+    """A table with a column of the given cells, one of categories and one of labels."""
+    cells = ((cell, i % 3, ("no", "yes")[i % 2]) for i, cell in enumerate(column))
+    return [delimiter.join(map(str, row)) for row in [("x", "kind", "y"), *cells]]
+
+
+NUMBERS = [f"{i / 7:.3f}" for i in range(60)]
+FOUND = {
+    "decimal commas": lines_of([number.replace(".", ",") for number in NUMBERS], ";"),
+    "decimal points between semicolons": lines_of(NUMBERS, ";"),
+    "thousands": lines_of([f'"{i},{i:03}.5"' for i in range(1, 61)]),
+    "a first line for Excel": ["sep=;", *lines_of(NUMBERS, ";")],
+    "missing numbers": lines_of([*NUMBERS[:50], "?", "NA", "-", "#N/A", "inf", "", *NUMBERS[:4]]),
+}
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_numbers_are_numbers_however_they_are_written(name, tmp_path):
+    (tmp_path / "t.csv").write_text("\n".join(FOUND[name]))
+    columns = read_table(tmp_path / "t.csv", "y").samples.export.wrap.__self__
+    assert columns.numbers == ["x", "kind"]
+    assert len(columns.gaps) == (name == "missing numbers")
+    assert columns.mean[0] == pytest.approx(float(np.mean(range(60))) / 7, rel=0.1) or name == "thousands"
+
+
+def test_a_text_among_numbers_is_named(tmp_path):
+    (tmp_path / "t.csv").write_text("\n".join(lines_of([*NUMBERS, "dear"])))
+    with pytest.warns(UserWarning, match=r"'x' has numbers, and texts in 1 of 61 rows.*'dear' in line 62"):
+        columns = read_table(tmp_path / "t.csv", "y").samples.export.wrap.__self__
+    assert columns.numbers == ["x", "kind"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "class_names"),
+    [
+        (["1", "1.0", "0", "0.0"], ["0", "1"]),
+        (["None", "NA", "Apnea", "None"], ["Apnea", "NA", "None"]),
+        (["10", "9", "010", "9"], ["9", "10"]),
+    ],
+)
+def test_labels_are_what_they_say(tmp_path, labels, class_names):
+    rows = [[i % 7, labels[i % 4]] for i in range(80)]
+    read = read_table(written(tmp_path / "t.csv", ["x", "y"], rows), "y")
+    assert read.samples.class_names == class_names
+    assert read.samples.class_counts.sum() == 80
+    other = read.like(written(tmp_path / "other.csv", ["x", "y"], [[1, labels[0]], [2, labels[1]]]))
+    assert other.labels.tolist() == read.samples.labels[:2].tolist()
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1e20])
+def test_the_student_of_raw_columns_is_the_trained_one_at_any_scale(tmp_path, scale):
+    values = scale * (5 + np.random.default_rng(0).normal(size=60))
+    table = written(tmp_path / "t.csv", ["x", "y"], [[f"{value:.6e}", i % 2] for i, value in enumerate(values)])
+    read = read_table(table, "y")
+    student = read.student()
+    raw = read.samples.export.wrap(student).predict({"x": values.astype("float32")}, verbose=0)
+    np.testing.assert_allclose(raw, student.predict(read.samples.inputs(np.arange(60)), verbose=0), atol=1e-4)
+
+
+def test_rows_that_are_too_short_are_named(tmp_path):
+    rows = [*ROWS, ROWS[0][:4]]
+    with pytest.raises(ValueError, match="another number in 1 lines: 92"):
+        read_table(written(tmp_path / "t.csv", rows=rows), "sold")
+
+
 def test_tfds_set_has_its_own_test_split_and_no_networks_are_downloaded():
     digits = read_tfds("sklearn_digits", imbalance_factor=20)
     assert digits.samples.class_counts.min() == digits.samples.class_counts.max() // 20

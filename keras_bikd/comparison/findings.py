@@ -73,6 +73,9 @@ class Findings:
         teacher_counts: Class counts of the training of a given teacher; by default those of the training samples.
 
     Attributes:
+        folder: The folder of the comparison.
+        class_names: Names of the classes.
+        class_counts: Samples per class of all data that may be trained on.
         command: The command that made the comparison, for the report; `None` if it was made in Python.
 
     Raises:
@@ -91,6 +94,7 @@ class Findings:
         teacher_counts: Sequence[int] | None = None,
     ) -> None:
         self.kept, self.train, self.rounds, self.test = kept, train, dict(rounds), test
+        self.folder, self.class_names, self.class_counts = kept.folder, train.class_names, train.class_counts
         self.failures = list(failures)
         self.teacher_counts = train.class_counts if teacher_counts is None else np.asarray(teacher_counts)
         self.command: str | None = None
@@ -101,21 +105,6 @@ class Findings:
         if not self.methods:
             errors = "\n".join(failure.error for failure in self.failures)
             raise ValueError(f"`compare` could not finish any method on all seeds. The errors were:\n{errors}")
-
-    @property
-    def folder(self) -> pathlib.Path:
-        """The folder of the comparison."""
-        return self.kept.folder
-
-    @property
-    def class_names(self) -> list[str]:
-        """Names of the classes."""
-        return self.train.class_names
-
-    @property
-    def class_counts(self) -> np.ndarray:
-        """Samples per class of all data that may be trained on."""
-        return self.train.class_counts
 
     @functools.cached_property
     def rows(self) -> list[results.Row]:
@@ -440,11 +429,8 @@ class Findings:
             "augmentation": identity.get("augment") or "none",
             "teacher": "trained in each round" if self.teacher_seconds() else None,
         }
-        hashes = {
-            f"{name} {kind}": text
-            for kind, key in (("data", "data"), ("network", "networks"))
-            for name, text in identity.get(key, {}).items()
-        }
+        hashes = {f"{name} data": text for name, text in identity.get("data", {}).items()}
+        hashes |= {f"{name} network": text for name, text in identity.get("networks", {}).items()}
         return {
             "rounds": [self._sizes(seed) for seed in self.rounds],
             "settings": {name: value for name, value in settings.items() if value is not None},

@@ -74,7 +74,7 @@ def recommend(
     precision: with many validation samples the expectation hardly matters, with very few it decides.
 
     Args:
-        evidence: The `Evidence`; its methods stand from the cheapest to the dearest.
+        evidence: The `Evidence`; its methods stand from the cheapest to the most expensive.
         imbalance_factors: Largest class count over smallest, of the training samples and of those of the teacher.
         seconds: Method to seconds of a training.
         teacher_seconds: Seconds of the training of a teacher; 0 if it was there.

@@ -122,12 +122,10 @@ class Findings:
     @functools.cached_property
     def evidence(self) -> Evidence:
         """Scores of all methods on the validation samples, and their errors."""
-        judged = [
-            Judged(
-                own.validation.labels, {name: self.predicted(name, seed) for name in self.methods}, own.validation.ids
-            )
-            for seed, own in self.rounds.items()
-        ]
+        judged = []
+        for seed, own in self.rounds.items():
+            predicted = {name: self.predicted(name, seed) for name in self.methods}
+            judged.append(Judged(own.validation.labels, predicted, own.validation.ids))
         return evidence_of(judged, self.class_counts)
 
     @functools.cached_property

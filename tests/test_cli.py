@@ -332,6 +332,13 @@ def test_the_student_of_raw_columns_is_the_trained_one_at_any_scale(tmp_path, sc
     np.testing.assert_allclose(raw, student.predict(read.samples.inputs(np.arange(60)), verbose=0), atol=1e-4)
 
 
+def test_texts_of_which_none_occurs_twice_are_left_out(tmp_path):
+    rows = [[3 * i % 7, f"name {i}", i % 2] for i in range(15)]
+    with pytest.warns(UserWarning, match="another text in nearly every row.*: name"):
+        columns = read_table(written(tmp_path / "t.csv", ["x", "name", "y"], rows), "y").samples.export.wrap.__self__
+    assert columns.names == ["x"]
+
+
 def test_rows_that_are_too_short_are_named(tmp_path):
     rows = [*ROWS, ROWS[0][:4]]
     with pytest.raises(ValueError, match="another number in 1 lines: 92"):

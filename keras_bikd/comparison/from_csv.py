@@ -376,7 +376,7 @@ def _useless(column: "pandas.Series[Any]") -> str | None:
     if column.isna().all() or (column == column.iloc[0]).all():
         return "they have the same value in every row"
     if not pandas.api.types.is_numeric_dtype(column):
-        is_name = column.nunique() > max(len(column) / 2, 20)
+        is_name = (different := column.nunique()) > max(len(column) / 2, 20) or different == len(column)
         return "they have another text in nearly every row, as names and dates do" if is_name else None
     return "they number the rows" if len(column) > 20 and (column.diff()[1:] == 1).all() else None
 

@@ -8,6 +8,7 @@ A page has the text, the code, and what the code has shown; the figures are in `
 
 import argparse
 import base64
+import os
 import pathlib
 import re
 import tempfile
@@ -15,6 +16,7 @@ import textwrap
 import time
 
 TUTORIALS = pathlib.Path(__file__).parent / "tutorials"
+RECIPES = pathlib.Path(__file__).parents[1] / "recipes"
 COLUMNS = 80
 
 
@@ -35,6 +37,7 @@ def executed(source):
     from nbclient import NotebookClient
 
     notebook = jupytext.read(source)
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(RECIPES), os.environ.get("PYTHONPATH", "")])  # of the kernel
     with tempfile.TemporaryDirectory() as folder:
         NotebookClient(notebook, timeout=900, resources={"metadata": {"path": folder}}).execute()
     return notebook

@@ -3,7 +3,7 @@
 import importlib.util
 import itertools
 import textwrap
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -104,83 +104,6 @@ def confusion_matrices(matrices: Mapping[str, ArrayLike], class_names: Sequence[
     return figure
 
 
-def inner_steps_curve(
-    inner_steps: Sequence[int],
-    accuracies: Mapping[str, Sequence[float]],
-    spreads: Mapping[str, Sequence[float]] | None = None,
-) -> "Figure":
-    """Accuracy over the number of inner steps, one line per setting.
-
-    Args:
-        inner_steps: The numbers of inner steps.
-        accuracies: Dict of label to accuracies in per cent, one per number of inner steps.
-        spreads: Dict of label to standard deviations, drawn as error bars.
-
-    Returns:
-        A `matplotlib.figure.Figure`.
-
-    Examples:
-        >>> figure = inner_steps_curve([1, 5, 20], {"imbalance 50": [50.0, 52.0, 51.0]})
-        >>> figure.axes[0].get_xlabel()
-        'inner steps k'
-
-    Reference: arXiv 2605.17839, Figure 4(b).
-    """
-    figure = _figure(4.8, 3.2)
-    axis = figure.subplots()
-    for colour, (label, values) in zip(itertools.cycle(_COLOURS), accuracies.items()):
-        error = None if spreads is None else spreads[label]
-        axis.errorbar(inner_steps, values, yerr=error, label=label, color=colour, marker="o", capsize=3)
-    axis.set_xscale("log")
-    axis.set_xticks(inner_steps, [str(steps) for steps in inner_steps])
-    axis.minorticks_off()
-    axis.set_xlabel("inner steps k")
-    axis.set_ylabel("accuracy (%)")
-    axis.legend()
-    return figure
-
-
-def class_accuracy_bars(
-    accuracies: Mapping[str, Sequence[float]],
-    class_counts: Counts,
-    class_names: Sequence[str] | None = None,
-) -> "Figure":
-    """Bars of the accuracy of every class, largest class first, one per method, above the class counts.
-
-    Args:
-        accuracies: Dict of method to accuracies per class, in 0..1.
-        class_counts: Training samples per class.
-        class_names: Names of the classes; by default their ids.
-
-    Returns:
-        A `matplotlib.figure.Figure`.
-
-    Examples:
-        >>> figure = class_accuracy_bars(
-        ...     {"KD": [0.9, 0.2], "BiKD": [0.8, 0.5]}, [100, 2]
-        ... )
-        >>> len(figure.axes[0].patches)
-        4
-    """
-    order = np.argsort(class_counts)[::-1]
-    names = np.asarray([str(label) for label in range(len(order))] if class_names is None else class_names)
-    figure = _figure(max(4.8, 0.35 * len(order)), 4.0)
-    bars, counts = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    width = 0.8 / len(accuracies)
-    for i, (method, values) in enumerate(accuracies.items()):
-        left = np.arange(len(order)) - 0.4 + (i + 0.5) * width
-        bars.bar(left, 100 * np.asarray(values)[order], width, label=method, color=_COLOURS[i % len(_COLOURS)])
-    bars.set_ylabel("accuracy (%)")
-    figure.legend(loc="outside upper center", ncols=len(accuracies))
-    counts.bar(range(len(order)), np.asarray(class_counts)[order], color="0.6")
-    counts.set_yscale("log")
-    counts.set_ylabel("samples")
-    counts.set_xlabel("class, largest first")
-    if len(order) <= _MANY_CLASSES:
-        counts.set_xticks(range(len(order)), names[order])
-    return figure
-
-
 def method_bars(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> "Figure":
     """Bars of the mean over seeds of every method with its standard deviation, best method at the top.
 
@@ -221,44 +144,6 @@ def method_bars(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> "Figu
     axis.set_yticks(range(len(methods)), methods)
     axis.set_xlabel("accuracy (%)")
     axis.legend(loc="lower right")
-    return figure
-
-
-def parallel_coordinates(
-    rows: Sequence[Mapping[str, float]], keys: Sequence[str], logarithmic: Collection[str] = ()
-) -> "Figure":
-    """A hyper-parameter search at a glance: one line per trial across one axis per key, coloured by the last key.
-
-    Args:
-        rows: List of dicts of numbers, one per trial.
-        keys: The axes, from left to right; the last is the score.
-        logarithmic: Keys whose axis is logarithmic.
-
-    Returns:
-        A `matplotlib.figure.Figure`.
-
-    Examples:
-        >>> rows = [{"k": 1, "score": 0.4}, {"k": 20, "score": 0.6}]
-        >>> len(parallel_coordinates(rows, ["k", "score"]).axes[0].lines)
-        4
-    """
-    import matplotlib
-
-    figure = _figure(1.8 * len(keys), 3.6)
-    axis = figure.subplots()
-    table = np.array([[float(row[key]) for key in keys] for row in rows])
-    scaled = np.column_stack([np.log(v) if key in logarithmic else v for key, v in zip(keys, table.T)])
-    low, high = scaled.min(axis=0), scaled.max(axis=0)
-    places = (scaled - low) / np.where(high > low, high - low, 1)
-    order = np.argsort(table[:, -1])
-    for row in order:
-        axis.plot(range(len(keys)), places[row], color=matplotlib.colormaps["viridis"](places[row, -1]), linewidth=1.5)
-    for i in range(len(keys)):
-        axis.axvline(i, color="0.5", linewidth=0.8)
-        for place, value in ((0, table[:, i].min()), (1, table[:, i].max())):
-            axis.annotate(f"{value:.3g}", (i, place), xytext=(3, 3), textcoords="offset points", fontsize="small")
-    axis.set_xticks(range(len(keys)), keys)
-    axis.set_yticks([])
     return figure
 
 

@@ -11,6 +11,7 @@ import argparse
 import statistics
 import time
 
+import glyphs  # noqa: F401 (registers `glyphs`)
 import keras
 
 import keras_bikd as bikd
@@ -19,7 +20,7 @@ import keras_bikd as bikd
 def main(rounds=15, batch_size=100, name="glyphs/h32"):
     keras.utils.set_random_seed(0)
     data = bikd.data.load(name, 20, meta_size=1000, batch_size=batch_size, augment=bikd.data.pad_crop_flip(4))
-    shape = {"input_shape": data.image_shape}
+    shape = {"input_shape": data.sample_shape}
     student, teacher = (
         build(data.num_classes, **shape) for build in (bikd.networks.resnet8x4, bikd.networks.resnet32x4)
     )

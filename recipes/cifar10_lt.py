@@ -21,6 +21,7 @@ import os
 import pathlib
 import statistics
 
+import glyphs  # noqa: F401 (registers `glyphs`)
 import keras
 
 import keras_bikd as bikd
@@ -40,7 +41,7 @@ def main(
         split = load(data, imbalance_factor, meta_size)
         looked_at = load(data, imbalance_factor, meta_size).train  # a second one: reading it must not affect training
         bikd.data.check_manifest(teacher / "teacher.json", split)
-        image_shape = split.image_shape
+        image_shape = split.sample_shape
         model = bikd.BiKDModel(
             student=bikd.networks.resnet8x4(split.num_classes, input_shape=image_shape, l2=L2),
             teacher=keras.saving.load_model(teacher / "teacher.keras"),

@@ -34,7 +34,9 @@ ALL_METHODS = METHODS | {label: method for study in STUDIES.values() for label, 
 
 
 def lookup(cell):
-    """Setting and method of a cell."""
+    """Setting and method of a cell. The import lets a process of a cluster know the data sets of the recipes too."""
+    from compare_settings import SETTINGS
+
     return SETTINGS[cell.setting], ALL_METHODS[cell.method]
 
 

@@ -2,6 +2,10 @@
 
 import dataclasses
 
+import glyphs  # noqa: F401 (registers `glyphs`)
+import keywords_data  # noqa: F401 (registers `python_keywords`)
+from wrong_labels import WrongLabels
+
 from keras_bikd import data
 from keras_bikd.comparison import ByteConvNet, Call, CifarResNet, Perceptron, Setting
 
@@ -52,7 +56,7 @@ SETTINGS = {
 }
 # As collected from the web: four labels of ten are wrong; five checked images per class. Seeds that chose nothing.
 SETTINGS["glyphs/g100-wrong-labels"] = dataclasses.replace(
-    SETTINGS["glyphs/g100"], wrong_labels=0.4, seeds=tuple(range(100, 112))
+    SETTINGS["glyphs/g100"], alter=WrongLabels(0.4), seeds=tuple(range(100, 112))
 )
 # Characters that look alike, grouped by eye before any training; a wrong label is one of the same group.
 LOOK_ALIKES = (
@@ -76,7 +80,7 @@ LOOK_ALIKES = (
     "α∞",
 )
 SETTINGS["glyphs/g100-confusable-labels"] = dataclasses.replace(
-    SETTINGS["glyphs/g100-wrong-labels"], confusable=LOOK_ALIKES, seeds=tuple(range(124, 130))
+    SETTINGS["glyphs/g100-wrong-labels"], alter=WrongLabels(0.4, LOOK_ALIKES), seeds=tuple(range(124, 130))
 )
 SETTINGS["digits"] = dataclasses.replace(
     SETTINGS["digits-noise"], augment=Call(data.gaussian_noise, 0.15), imbalance_factors=(50.0,)
@@ -107,14 +111,14 @@ def situations(kind, base, imbalance_factor, *, weak_steps, seeds):
     yield f"{kind}/base", as_it_is
     short = {"steps": weak_steps, "passes": None}
     yield f"{kind}/weak-teacher", at(imbalance_factor, taught=dataclasses.replace(as_it_is, **short))
-    misled = dataclasses.replace(as_it_is, wrong_labels=0.5)
+    misled = dataclasses.replace(as_it_is, alter=WrongLabels(0.5))
     yield f"{kind}/misled-teacher", at(imbalance_factor, taught=misled)
-    yield f"{kind}/wrong-labels", at(imbalance_factor, wrong_labels=0.3)
+    yield f"{kind}/wrong-labels", at(imbalance_factor, alter=WrongLabels(0.3))
     if imbalance_factor is not None:
         balanced = at(1.0)
         yield f"{kind}/imbalance-10", at(10.0)
         yield f"{kind}/strong-teacher", at(imbalance_factor, taught=balanced)
-        yield f"{kind}/wrong-labels-strong-teacher", at(imbalance_factor, taught=balanced, wrong_labels=0.3)
+        yield f"{kind}/wrong-labels-strong-teacher", at(imbalance_factor, taught=balanced, alter=WrongLabels(0.3))
 
 
 # Seeds on which nothing was chosen.
@@ -124,7 +128,7 @@ SITUATIONS = {
     **dict(situations("digits", DIGITS, 50.0, weak_steps=60, seeds=FRESH)),
     "digits/imbalance-100": dataclasses.replace(DIGITS, imbalance_factors=(100.0,), seeds=FRESH),
     "digits/imbalance-10-wrong-labels": dataclasses.replace(
-        DIGITS, imbalance_factors=(10.0,), seeds=FRESH, wrong_labels=0.5
+        DIGITS, imbalance_factors=(10.0,), seeds=FRESH, alter=WrongLabels(0.5)
     ),
     "digits/little-noise": dataclasses.replace(SETTINGS["digits"], seeds=FRESH),
     **dict(situations("glyphs", SETTINGS["glyphs/h"], 100.0, weak_steps=60, seeds=FRESH)),

@@ -3,6 +3,8 @@
 import dataclasses
 import statistics
 
+from figures import inner_steps_curve
+
 import keras_bikd as bikd
 from compare_methods import (
     BALANCED_SOFTMAX,
@@ -153,4 +155,4 @@ def draw_inner_steps(rows):
         label: [statistics.stdev(scores[name]) if len(scores[name]) > 1 else 0.0 for name in names]
         for label, names in labels.items()
     }
-    return bikd.plots.inner_steps_curve(INNER_STEPS, means, spreads)
+    return inner_steps_curve(INNER_STEPS, means, spreads)

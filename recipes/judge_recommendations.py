@@ -16,7 +16,10 @@ import statistics
 from collections.abc import Callable
 from typing import Any
 
+import glyphs  # noqa: F401 (registers `glyphs`)
 import keras
+import keywords_data  # noqa: F401 (registers `python_keywords`)
+from wrong_labels import with_wrong_labels
 
 import keras_bikd as bikd
 from keras_bikd.advisor.samples import of_long_tailed
@@ -102,15 +105,15 @@ def summary(behind):
 
 def comparison(situation, seed, folder):
     keras.utils.set_random_seed(seed)
-    cut = bikd.data.LongTailCut(wrong_labels=situation.wrong_labels)
-    data = bikd.data.load(situation.name, situation.imbalance, seed=seed, cut=cut, **situation.sizes)
+    data = bikd.data.load(situation.name, situation.imbalance, seed=seed, **situation.sizes)
+    data = with_wrong_labels(data, situation.wrong_labels)
     train, held = of_long_tailed(data)
 
     # With wrong labels, some samples were checked: they guide, and they judge. Else `compare` holds out its own.
     checked = {name: held[name].samples for name in ("meta_data", "validation_data")} if situation.wrong_labels else {}
 
     def builder(network):
-        return lambda: network(data.image_shape, data.num_classes)
+        return lambda: network(data.sample_shape, data.num_classes)
 
     protocol = bikd.Protocol(steps=situation.steps, augment=situation.augment, seeds=(seed, seed + 10, seed + 20))
     return bikd.compare(

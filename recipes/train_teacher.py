@@ -14,6 +14,7 @@ Paper, Table 1, "Teacher (CE)", at imbalance 10 / 50 / 100: CIFAR-10 90.79 / 82.
 import argparse
 import pathlib
 
+import glyphs  # noqa: F401 (registers `glyphs`)
 import keras
 
 import keras_bikd as bikd
@@ -35,7 +36,7 @@ def main(name, out, imbalance_factor=50.0, *, loss="ce", epochs=120, seed=0, met
         seed=seed,
         augment=bikd.data.pad_crop_flip(4 if flip else 1, flip=flip),
     )
-    image_shape = data.image_shape
+    image_shape = data.sample_shape
     teacher = bikd.networks.resnet32x4(data.num_classes, input_shape=image_shape, l2=L2)
     teacher.compile(
         optimizer=keras.optimizers.SGD(decayed(LEARNING_RATE, len(data.train), epochs), momentum=MOMENTUM),

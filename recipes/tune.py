@@ -28,7 +28,9 @@ import subprocess
 import sys
 import time
 
+import glyphs  # noqa: F401 (registers `glyphs`)
 import keras
+from figures import parallel_coordinates
 
 import keras_bikd as bikd
 from keras_bikd.files import atomic_write
@@ -102,7 +104,7 @@ def write_trials(rows, folder):
         lines.append(f"| {row['trial']} | {numbers} | {100 * row['score']:.1f} |")
     (folder / "trials.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
-    figure = bikd.plots.parallel_coordinates(rows, [*DEFAULTS, "score"], logarithmic=("meta_learning_rate",))
+    figure = parallel_coordinates(rows, [*DEFAULTS, "score"], logarithmic=("meta_learning_rate",))
     figure.savefig(folder / "search.png", dpi=150)
 
 
@@ -164,7 +166,7 @@ def student_of(data, split):
 
 
 def network(data, split, hidden, resnet):
-    shape = split.image_shape
+    shape = split.sample_shape
     if data == "digits-noise":
         decay = {"kernel_regularizer": keras.regularizers.L2(2.5e-4)}
         layers = [keras.layers.Dense(n, "relu", **decay) for n in hidden]

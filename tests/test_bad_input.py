@@ -282,26 +282,6 @@ CASES = {
         lambda: bikd.tuner.SearchSpace(hidden_units=(16, 0)),
         r"several to choose from.*hidden_units=\(16, 0\)",
     ),
-    "wrong labels empty a class": (
-        lambda: load(imbalance_factor=100, cut=bikd.data.LongTailCut(wrong_labels=0.9)),
-        "lose their last training sample to a wrong label.*wrong_labels=0.9",
-    ),
-    "confusable classes without wrong labels": (
-        lambda: bikd.data.LongTailCut(confusable=[("3", "8")]),
-        r"LongTailCut\(confusable=.*Received: wrong_labels=0\.0.*wrong_labels=0\.4",
-    ),
-    "one group that is not in a list": (
-        lambda: bikd.data.LongTailCut(wrong_labels=0.4, confusable=("cat", "cow")),
-        r"groups of two or more class names, each name once.*Received: confusable=\('cat', 'cow'\)",
-    ),
-    "a confusable class alone": (
-        lambda: bikd.data.LongTailCut(wrong_labels=0.4, confusable=[("cat",)]),
-        "groups of two or more class names.*Received",
-    ),
-    "a confusable class that is unknown": (
-        lambda: load(cut=bikd.data.LongTailCut(wrong_labels=0.2, confusable=[("3", "eight")])),
-        r"confusable=.*names of the 10 classes of 'sklearn_digits', \['0', '1',.*Received, among others: \['eight'\]",
-    ),
     "meta_in_train=2": (lambda: bikd.data.LongTailCut(meta_in_train=2), "meta_in_train=2"),
     "unknown sampling": (lambda: bikd.data.LongTailCut(sampling="balanced"), "'class_balanced'.*sampling='balanced'"),
     "a folder as a path": (

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-import tensorflow_datasets as tfds
+from test_data import mock_data
 
 import forks
 import keras_bikd as bikd
@@ -125,7 +125,7 @@ def test_the_grid_of_table_1_on_mock_cifar(compare, tmp_path):
     assert (setting.passes, setting.imbalance_factors, setting.seeds) == (120, (10.0, 50.0, 100.0), (0, 1, 2))
     small = comparison.CifarResNet(8, (16, 16, 16, 16))
     setting = dataclasses.replace(setting, student=small, teacher=small, meta_size=100, passes=20)
-    with tfds.testing.mock_data(num_examples=500):
+    with mock_data(500):
         row = comparison.train(cell, setting, method, tmp_path)
     assert 0 <= row["overall"] <= 100
     assert row["steps"] == 10

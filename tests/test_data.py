@@ -1,20 +1,22 @@
 """Long-tailed sets from tfds, arrays and folders: counts, disjointness, determinism, manifests."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import shutil
 
+import glyphs
 import grain
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from wrong_labels import with_wrong_labels
 
 import keras_bikd as bikd
-from keras_bikd.data import Arrays, Folder, LongTailCut, Tfds
-from keras_bikd.data.sets import digits, glyphs
+from keras_bikd.data import Arrays, Folder, LongTailCut, Tfds, sklearn_digits, tfds_records
 from keras_bikd.feed.indexed import IndexedBatches
 
 # `glyphs/h` with fewer images: to draw all 30,400 of them, once on a machine, takes half a minute.
@@ -22,6 +24,15 @@ FEW_GLYPHS = "glyphs/h_140"
 glyphs.Glyphs.BUILDER_CONFIGS.append(
     dataclasses.replace(glyphs.Glyphs.BUILDER_CONFIGS[0], name="h_140", train_per_class=140, test_per_class=20)
 )
+
+
+@contextlib.contextmanager
+def mock_data(num_examples):
+    """tfds sets of a few invented examples, whose labels are not those of other mock data."""
+    tfds_records.usable_labels.cache_clear()
+    with tfds.testing.mock_data(num_examples=num_examples):
+        yield
+    tfds_records.usable_labels.cache_clear()
 
 
 @pytest.fixture(autouse=True)
@@ -46,14 +57,14 @@ def content(data_set):
 
 
 def test_a_set_that_another_process_prepares_meanwhile(tmp_path, monkeypatch):
-    slow = digits.SklearnDigits._generate_examples
+    slow = sklearn_digits.SklearnDigits._generate_examples
 
     def overtaken(self):
-        monkeypatch.setattr(digits.SklearnDigits, "_generate_examples", slow)
+        monkeypatch.setattr(sklearn_digits.SklearnDigits, "_generate_examples", slow)
         tfds.builder("sklearn_digits", data_dir=tmp_path).download_and_prepare()
         yield from slow(self)
 
-    monkeypatch.setattr(digits.SklearnDigits, "_generate_examples", overtaken)
+    monkeypatch.setattr(sklearn_digits.SklearnDigits, "_generate_examples", overtaken)
     data = load(source=Tfds("sklearn_digits", data_dir=tmp_path))
     assert data.class_counts.tolist() == load().class_counts.tolist()
     assert content(data.train) == content(load().train)
@@ -245,7 +256,7 @@ def test_a_large_set_is_streamed_and_not_kept(tmp_path, monkeypatch):
 def test_a_large_folder_is_shuffled_across_its_classes(tmp_path, monkeypatch):
     write_folder(tmp_path / "images", counts=(40, 40))
     monkeypatch.setattr("keras_bikd.data.rows._CACHE_BYTES", 0)
-    monkeypatch.setattr("keras_bikd.data.decoding._SHUFFLE_BUFFER", 4)
+    monkeypatch.setattr("keras_bikd.data.tf_samples._SHUFFLE_BUFFER", 4)
     data = bikd.data.load(Folder(tmp_path / "images", (8, 8)), meta_size=4, test_size=4, batch_size=19)
     assert [set(labels.tolist()) for _, labels in data.train.as_numpy_iterator()] == [{0, 1}] * 4
 
@@ -309,7 +320,7 @@ def test_manifest_gives_the_same_split_or_an_error(tmp_path):
 
 def test_a_manifest_ignores_how_samples_are_drawn_and_keeps_it(tmp_path):
     """A student may draw them in another way than its teacher did."""
-    data, evenly = load(cut=LongTailCut(wrong_labels=0.2)), LongTailCut(wrong_labels=0.2, sampling="class_balanced")
+    data, evenly = load(cut=LongTailCut(head="full")), LongTailCut(head="full", sampling="class_balanced")
     bikd.data.save_manifest(tmp_path / "m.json", data)
     bikd.data.check_manifest(tmp_path / "m.json", load(cut=evenly))
     assert bikd.data.load_manifest(tmp_path / "m.json").manifest == data.manifest
@@ -318,8 +329,8 @@ def test_a_manifest_ignores_how_samples_are_drawn_and_keeps_it(tmp_path):
 
 
 def test_confusable_classes_are_mistaken_for_each_other_alone(tmp_path):
-    cut = LongTailCut(wrong_labels=0.5, confusable=[["1", "7", "4"], ["3", "8"]])
-    right, wrong = load(imbalance_factor=10), load(imbalance_factor=10, cut=cut)
+    right = load(imbalance_factor=10)
+    wrong = with_wrong_labels(right, 0.5, [["1", "7", "4"], ["3", "8"]])
     ids = right.split.train
     before, after = right.split.labels[ids], wrong.split.labels[ids]
     changed = before != after
@@ -332,9 +343,9 @@ def test_confusable_classes_are_mistaken_for_each_other_alone(tmp_path):
     np.testing.assert_array_equal(np.bincount(after, minlength=10), wrong.class_counts)
 
     bikd.data.save_manifest(tmp_path / "m.json", wrong)
-    assert bikd.data.load_manifest(tmp_path / "m.json").split.cut == cut
-    with pytest.raises(ValueError, match=r"confusable: |cut: "):
-        bikd.data.check_manifest(tmp_path / "m.json", load(imbalance_factor=10, cut=LongTailCut(wrong_labels=0.5)))
+    for other in (right, with_wrong_labels(right, 0.5)):
+        with pytest.raises(ValueError, match=r"version: '1.0.0\+0.5 wrong labels among 1/7/4 3/8' there, '1.0.0"):
+            bikd.data.check_manifest(tmp_path / "m.json", other)
 
 
 def test_manifests_of_arrays_and_folders_are_loaded_with_their_source(tmp_path):
@@ -379,19 +390,11 @@ def test_labels_are_read_once_and_cannot_be_written_to(monkeypatch):
         again.labels[0] = 1
 
 
-def test_labels_of_mock_data_are_not_those_of_other_mock_data():
-    sizes = []
-    for num_examples in (300, 200, 300):
-        with tfds.testing.mock_data(num_examples=num_examples):
-            sizes.append(len(Tfds("cifar10").labels))
-    assert sizes == [300, 200, 300]
-
-
 def test_a_split_with_wrong_labels_leaves_its_source_alone():
     source = Arrays(*arrays())
     before = source.labels.copy()
-    wrong = bikd.data.load(source, 10, meta_size=30, test_size=60, cut=LongTailCut(wrong_labels=0.3))
     right = bikd.data.load(source, 10, meta_size=30, test_size=60)
+    wrong = with_wrong_labels(right, 0.3)
     np.testing.assert_array_equal(source.labels, before)
     assert (wrong.split.labels != before).sum() == round(0.3 * len(right.split.train))
     np.testing.assert_array_equal(np.bincount(images_and_labels(right.train)[1]), right.class_counts)
@@ -474,7 +477,7 @@ def test_class_balanced_sampling_draws_every_class_evenly():
     )
     labels = np.concatenate([y for _ in range(10) for _, y in data.train.as_numpy_iterator()])
     assert len(labels) == 10 * data.class_counts.sum()
-    assert np.bincount(labels, minlength=10) == pytest.approx(314, abs=90)  # five standard deviations
+    assert np.bincount(labels, minlength=10) == pytest.approx(314, abs=10)  # on every pass 31 or 32 of each
     assert data.class_counts.tolist()[0] == 114  # the counts stay those of the images there are
 
 
@@ -487,7 +490,7 @@ def test_two_processes_share_each_batch(monkeypatch, devices, rows, kind):
         batches = IndexedBatches(grain.MapDataset.range(6).map(lambda i: (i, i)).batch(4))
     shares = []
     for process in range(2):
-        monkeypatch.setattr(bikd.data.processes, "processes", lambda process=process: (process, 2, devices))
+        monkeypatch.setattr(bikd.data.streams, "processes", lambda process=process: (process, 2, devices))
         shared = bikd.data.share_of_process(batches)
         assert len(shared) == 2
         shares.append([np.array(x).tolist() for x, _ in shared])
@@ -547,7 +550,8 @@ def test_wrong_labels_are_in_the_training_set_alone(source, meta_in_train, tmp_p
             Folder(tmp_path / "images", (10, 8)), 5, cut=LongTailCut(**cut), **sizes
         ),
     }
-    right, wrong = (loads[source](wrong_labels=share, meta_in_train=meta_in_train) for share in (0.0, 0.3))
+    right = loads[source](meta_in_train=meta_in_train)
+    wrong = with_wrong_labels(right, 0.3)
 
     def labels_of(data_set):
         return {image.tobytes(): label for image, label in zip(*images_and_labels(data_set))}
@@ -562,5 +566,35 @@ def test_wrong_labels_are_in_the_training_set_alone(source, meta_in_train, tmp_p
     counts = np.bincount(list(after.values()), minlength=wrong.num_classes)
     assert wrong.class_counts.tolist() == counts.tolist() != right.class_counts.tolist()
     assert wrong.manifest["ids_sha256"] == right.manifest["ids_sha256"]
-    with pytest.raises(ValueError, match=r"wrong_labels=1\.5"):
-        LongTailCut(wrong_labels=1.5)
+
+
+def test_a_seed_gives_the_wrong_labels_that_it_gave_in_the_first_version():
+    """Recorded when they were an argument of `LongTailCut`."""
+    shuffled, merged = LongTailCut(class_order="shuffled"), LongTailCut(meta_in_train=0.5)
+    wrong = [
+        with_wrong_labels(load(seed=3), 0.4),
+        with_wrong_labels(load(seed=4, imbalance_factor=10, cut=shuffled), 0.3, [["1", "7", "4"], ["3", "8"]]),
+        with_wrong_labels(load(seed=5, imbalance_factor=None, cut=merged), 0.2),
+    ]
+    digests = [hashlib.sha256(own.split.labels.astype("<i8").tobytes()).hexdigest()[:16] for own in wrong]
+    assert digests == ["cd5620ff4f29df63", "7b240bdd366252e7", "b05c9ec02df72413"]
+    assert [own.class_counts.tolist() for own in wrong] == [
+        [113, 67, 57, 30, 22, 13, 7, 2, 1, 2],
+        [114, 28, 88, 12, 17, 40, 19, 52, 23, 68],
+        [134, 135, 128, 128, 129, 128, 129, 126, 128, 132],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"share": 1.5}, r"share=\.\.\.\)` takes.*Received: share=1\.5"),
+        ({"share": 0.9}, "lose their last training sample to a wrong label.*share=0.9"),
+        ({"share": 0.4, "confusable": ("cat", "cow")}, r"two or more class names, each name once.*\('cat', 'cow'\)"),
+        ({"share": 0.4, "confusable": [("3",)]}, "two or more class names"),
+        ({"share": 0.2, "confusable": [("3", "eight")]}, r"names of the 10 classes.*among others: \['eight'\]"),
+    ],
+)
+def test_wrong_labels_that_cannot_be_given(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        with_wrong_labels(load(imbalance_factor=100), **arguments)

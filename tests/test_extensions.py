@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from wrong_labels import with_wrong_labels
 
 import keras_bikd as bikd
 import models
@@ -295,11 +296,10 @@ def test_learned_weights_in_mixed_precision(policy):
 @pytest.mark.slow
 def test_wrong_labels_get_small_weights_and_rare_classes_do_not():
     """What `LearnedWeights` is for, on digits of which four labels in ten are wrong."""
-    cut = bikd.data.LongTailCut(wrong_labels=0.4)
     load = lambda **kwargs: bikd.data.load(
         "sklearn_digits", 10, meta_size=100, test_size=500, batch_size=64, seed=0, **kwargs
     )
-    data = load(augment=(bikd.data.gaussian_noise(0.7), None), cut=cut)
+    data = with_wrong_labels(load(augment=(bikd.data.gaussian_noise(0.7), None)), 0.4, batch_size=64)
     net = lambda units: keras.Sequential(
         [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(units, "relu"), keras.layers.Dense(10)]
     )
@@ -312,7 +312,7 @@ def test_wrong_labels_get_small_weights_and_rare_classes_do_not():
     model.fit(data.train.repeat(), meta_data=data.meta, steps_per_epoch=1000, verbose=0)
 
     right = {image.tobytes(): label for image, label in load().train.unbatch().as_numpy_iterator()}
-    images, labels = zip(*load(cut=cut).train.unbatch().as_numpy_iterator())
+    images, labels = zip(*with_wrong_labels(load(), 0.4).train.unbatch().as_numpy_iterator())
     wrong = np.array([right[image.tobytes()] != label for image, label in zip(images, labels)])
     seen = model.sample_weights([(np.stack(images), np.stack(labels))])
     for group in (seen.labels < 3, seen.labels >= 7):  # the head, and the tail

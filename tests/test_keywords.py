@@ -5,16 +5,17 @@ import pathlib
 import re
 
 import keras
+import keywords_data
 import numpy as np
 import pytest
+from keywords_data import place_of, samples_of
 from test_indexed import content, load
+from wrong_labels import with_wrong_labels
 
 import keras_bikd as bikd
 from keras_bikd import comparison
 from keras_bikd.comparison import ByteConvNet, Call, Method, Part
 from keras_bikd.data import Arrays, Tfds
-from keras_bikd.data.sets import keywords
-from keras_bikd.data.sets.keywords import place_of, samples_of
 
 PATHS = [f"package_{i % 3}/module_{i}.py" for i in range(40)]
 PARTS = {
@@ -56,7 +57,7 @@ def library(tmp_path_factory):
     root = tmp_path_factory.mktemp("library")
     write_library(root)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(keywords.PythonKeywords, "ROOT", root)
+        patch.setattr(keywords_data.PythonKeywords, "ROOT", root)
         yield root, tmp_path_factory.mktemp("prepared")
 
 
@@ -130,23 +131,23 @@ def test_both_pipelines_have_the_same_samples_as_integers(source, meta_in_train)
         assert content(getattr(ours, part)) == content(getattr(theirs, part))
         for data in (ours, theirs):
             x, y = next(iter(getattr(data, part)))
-            assert (x.dtype, x.shape[1:], y.dtype) == ("int32", data.image_shape, "int64")
+            assert (x.dtype, x.shape[1:], y.dtype) == ("int32", data.sample_shape, "int64")
     counts = np.bincount(np.concatenate([y for _, y in ours.train]))
     np.testing.assert_array_equal(counts, ours.class_counts)
 
 
 def test_another_library_gives_another_manifest(library, source, tmp_path, monkeypatch):
     data = load(source, None, meta_size=70, in_grain=False)
-    version = ".".join(map(str, source._streamed.builder.version.tuple))
+    version = ".".join(map(str, source.streamed.builder.version.tuple))
     assert data.manifest["version"].startswith(f"{version}+")
     bikd.data.save_manifest(tmp_path / "split.json", data)
     write_library(tmp_path / "library")
-    monkeypatch.setattr(keywords.PythonKeywords, "ROOT", tmp_path / "library")
+    monkeypatch.setattr(keywords_data.PythonKeywords, "ROOT", tmp_path / "library")
     same = load(Tfds("python_keywords", data_dir=tmp_path / "same"), None, meta_size=70, in_grain=False)
     bikd.data.check_manifest(tmp_path / "split.json", same)
     path = tmp_path / "library" / min(PARTS["train"])
     path.write_text(path.read_text().replace("#", "%", 1))
-    keywords._read.cache_clear()
+    keywords_data._read.cache_clear()
     other = load(Tfds("python_keywords", data_dir=tmp_path / "other"), None, meta_size=70, in_grain=False)
     with pytest.raises(ValueError, match=rf"other data\. version: '{version}\+\w+' there, '{version}\+\w+' here"):
         bikd.data.check_manifest(tmp_path / "split.json", other)
@@ -154,14 +155,14 @@ def test_another_library_gives_another_manifest(library, source, tmp_path, monke
 
 def test_a_library_without_some_keyword(tmp_path, monkeypatch):
     (tmp_path / "module.py").write_text("if x: pass")
-    monkeypatch.setattr(keywords.PythonKeywords, "ROOT", tmp_path)
+    monkeypatch.setattr(keywords_data.PythonKeywords, "ROOT", tmp_path)
     with pytest.raises(ValueError, match=r"needs every keyword.*lack \['False', 'None'.*incomplete"):
         Tfds("python_keywords", data_dir=tmp_path / "prepared")
 
 
 def test_the_small_variant_shares_what_is_not_trained_on():
     """Twelve files of a hundred, all of which the large variant trains on too."""
-    small, full = (keywords.PythonKeywords.builder_configs[name].trained_from for name in ("small", "full"))
+    small, full = (keywords_data.PythonKeywords.builder_configs[name].trained_from for name in ("small", "full"))
     places = [place_of(f"module_{i}.py") for i in range(5000)]
     assert np.mean(np.array(places) >= small) == pytest.approx(0.12, abs=0.015)
     assert np.mean(np.array(places) >= full) == pytest.approx(0.6, abs=0.02)
@@ -224,9 +225,8 @@ def test_a_cell_of_a_comparison_with_natural_counts(source, tmp_path, monkeypatc
 def test_groups_are_those_of_the_right_labels():
     """The classes in the order of their size, not of their numbers."""
     y = np.repeat([0, 1, 2], [30, 90, 60])
-    cut = bikd.data.LongTailCut(wrong_labels=0.5)
-    data = load(Arrays(np.zeros((180, 2)), y), None, meta_size=6, test_size=30, cut=cut)
-    assert comparison.protocol._largest_first(data).tolist() == [1, 2, 0]
+    data = load(Arrays(np.zeros((180, 2)), y), None, meta_size=6, test_size=30)
+    assert comparison.protocol._largest_first(with_wrong_labels(data, 0.5)).tolist() == [1, 2, 0]
 
 
 def test_shifts_of_images_refuse_text():

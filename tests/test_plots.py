@@ -2,6 +2,7 @@
 
 import importlib.util
 
+import figures
 import matplotlib.image
 import numpy as np
 import pytest
@@ -24,13 +25,6 @@ def test_confusion_matrices_are_shares_of_the_true_class():
     figure = plots.confusion_matrices({"KD": [[3, 1], [0, 0]], "BiKD": [[4, 0], [1, 1]]}, ["a", "b"])
     np.testing.assert_allclose(figure.axes[0].images[0].get_array(), [[0.75, 0.25], [0, 0]])
     np.testing.assert_allclose(figure.axes[1].images[0].get_array(), [[1, 0], [0.5, 0.5]])
-
-
-def test_class_accuracy_bars_put_the_largest_class_first():
-    figure = plots.class_accuracy_bars({"KD": [0.1, 0.9, 0.5]}, [5, 500, 50], ["few", "many", "medium"])
-    heights = [bar.get_height() for bar in figure.axes[0].patches]
-    np.testing.assert_allclose(heights, [90, 50, 10])
-    assert [label.get_text() for label in figure.axes[1].get_xticklabels()] == ["many", "medium", "few"]
 
 
 def test_score_intervals_show_means_rounds_and_the_marked_method():
@@ -63,8 +57,14 @@ def test_reliability_diagram_bins_the_confidences():
     assert shares.patches[0].get_xy()[:, 1].max() == 50
 
 
+def test_the_figures_of_recipes():
+    rows = [{"k": 1, "score": 0.4}, {"k": 20, "score": 0.6}]
+    lines = figures.parallel_coordinates(rows, ["k", "score"], logarithmic=["k"]).axes[0].lines
+    assert [line.get_ydata().tolist() for line in lines[:2]] == [[0, 0], [1, 1]]
+
+
 def test_inner_steps_curve_and_training_curves():
-    curve = plots.inner_steps_curve([1, 5], {"a": [50, 60], "b": [40, 45]}, {"a": [1, 1], "b": [2, 2]})
+    curve = figures.inner_steps_curve([1, 5], {"a": [50, 60], "b": [40, 45]}, {"a": [1, 1], "b": [2, 2]})
     assert [text.get_text() for text in curve.axes[0].get_legend().get_texts()] == ["a", "b"]
     lines = plots.training_curves({"KD": {"loss": [2.0, 1.0]}}, "loss").axes[0].lines
     np.testing.assert_array_equal(lines[0].get_xydata(), [[1, 2.0], [2, 1.0]])
@@ -73,8 +73,6 @@ def test_inner_steps_curve_and_training_curves():
 def test_more_curves_than_colours():
     nine = {str(i): {"loss": [i, i]} for i in range(9)}
     assert len(plots.training_curves(nine, "loss").axes[0].lines) == 9
-    curve = plots.inner_steps_curve([1, 5], {name: values["loss"] for name, values in nine.items()})
-    assert len(curve.axes[0].get_legend().get_texts()) == 9
 
 
 @pytest.mark.parametrize("dpi", [50, 100])

@@ -159,7 +159,7 @@ ARGUMENTS = {
     "MetaWeightNet": ("hidden_units", "num_losses", "class_counts", "initial_weight"),
     "WeightedSoftLabels": ("temperature",),
     "BalancedSoftmax": ("class_counts",),
-    "LongTailCut": ("profile", "head", "class_order", "wrong_labels", "confusable", "meta_in_train", "sampling"),
+    "LongTailCut": ("profile", "head", "class_order", "meta_in_train", "sampling"),
     "Arrays": ("x", "y", "class_names"),
     "load": (*SIZES, "validation_size", "batch_size", "seed", "augment", "cut"),
 }

@@ -10,8 +10,7 @@ import sys
 import keras
 import numpy as np
 import pytest
-import tensorflow_datasets as tfds
-from test_data import FEW_GLYPHS
+from test_data import FEW_GLYPHS, mock_data
 
 import forks
 import keras_bikd as bikd
@@ -90,7 +89,7 @@ def test_a_teacher_then_students_that_go_on_where_they_were(recipe, tmp_path, mo
         with open(tmp_path / "student_k5_seed1" / name) as file:
             return list(csv.DictReader(file))
 
-    with tfds.testing.mock_data(num_examples=400):
+    with mock_data(400):
         recipe("train_teacher").main("cifar10", tmp_path, 10.0, epochs=1, meta_size=50)
         assert {path.name for path in tmp_path.iterdir()} == {"teacher.keras", "teacher.json", "history.csv"}
         with pytest.raises(ValueError, match=r"other data.*imbalance_factor: 10.0 there, 5.0 here"):
@@ -131,7 +130,7 @@ def test_teacher_goes_on_where_it_was(recipe, tmp_path, monkeypatch):
         if epoch == 1:
             raise KeyboardInterrupt
 
-    with tfds.testing.mock_data(num_examples=400):
+    with mock_data(400):
         with monkeypatch.context() as patch:
             patch.setattr(keras.callbacks.CSVLogger, "on_epoch_begin", kill)
             with pytest.raises(KeyboardInterrupt):

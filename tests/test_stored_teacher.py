@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import sys
 
 import keras
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 import keras_bikd as bikd
 import models
-from keras_bikd.data import Arrays, gaussian_noise, pad_crop_flip, precompute_teacher
+from keras_bikd.data import Arrays, gaussian_noise, grain_pipeline, pad_crop_flip, precompute_teacher
 from keras_bikd.feed.indexed import IndexedBatches
 
 pytestmark = [
@@ -34,7 +35,7 @@ def load(augment=None, seed=0, scale=1.0, **kwargs):
     x, y = models.arrays(160)
     with pytest.MonkeyPatch.context() as patch:
         if not dataclasses.is_dataclass(augment):  # a user's function may take NumPy arrays alone
-            patch.setattr("keras_bikd.data.loader.has_tensorflow", lambda: False)
+            patch.setattr("keras_bikd.data.loader._pipeline", lambda: grain_pipeline)
         return bikd.data.load(Arrays(scale * x, y), 10, meta_size=8, test_size=40, augment=augment, seed=seed, **kwargs)
 
 
@@ -143,7 +144,7 @@ def test_stored_logits_train_as_the_teacher_itself(kind, place, tmp_path):
 @pytest.mark.parametrize("augment", [gaussian_noise(0.5), shifted], ids=["own", "of a user"])
 def test_the_student_sees_what_the_teacher_saw(augment, sampling, tmp_path):
     net = teacher()
-    data = load(augment, cut=bikd.data.LongTailCut(sampling=sampling, wrong_labels=0.2))
+    data = load(augment, cut=bikd.data.LongTailCut(sampling=sampling))
     stored = precompute_teacher(net, data, tmp_path / "teacher.npy", views=3, dtype="float32", batch_size=16)
     assert stored.logits.shape == (3, data.class_counts.sum(), 4)
     batches, passes = stored.batches(BATCH), []
@@ -306,9 +307,12 @@ def test_a_file_without_a_header_is_left_alone(tmp_path):
 
 
 def test_without_grain(monkeypatch, tmp_path):
-    monkeypatch.setattr("keras_bikd.data.precomputed.has_grain", lambda: False)
+    data = load(gaussian_noise(0.5))
+    monkeypatch.delattr(bikd.data, "grain_pipeline")
+    monkeypatch.delitem(sys.modules, "keras_bikd.data.grain_pipeline")
+    monkeypatch.setitem(sys.modules, "grain", None)
     with pytest.raises(ImportError, match=r"keras_bikd\[grain\]"):
-        precompute_teacher(teacher(), load(), tmp_path / "teacher.npy")
+        precompute_teacher(teacher(), data, tmp_path / "teacher.npy")
 
 
 def test_the_header_is_readable(tmp_path):

@@ -117,6 +117,10 @@ def test_recipes_import_keras_the_library_and_each_other(path):
         "benchmark_step.py": {"jax", "tensorflow", "torch"},  # each knows how much memory of a GPU it has taken
         "benchmark_images.py": {"numpy", "PIL"},  # draws JPEG files
         "cifar10_lt.py": {"torch"},  # begins processes, for which Keras 3.15 has no function
+        "figures.py": {"matplotlib", "numpy"},
+        "glyphs.py": {"matplotlib", "numpy", "PIL", "tensorflow_datasets"},
+        "keywords_data.py": {"numpy", "tensorflow_datasets"},
+        "wrong_labels.py": {"numpy"},
     }.get(path.name, set())
     for name in imports(path):
         package = name.partition(".")[0]

@@ -27,9 +27,9 @@ import pathlib
 
 import keras
 import numpy as np
+from glyphs import TEN, Style, draw  # recipes/glyphs.py
 
 import keras_bikd as bikd
-from keras_bikd.data.sets.glyphs import TEN, Style, draw
 
 keras.utils.set_random_seed(0)
 SIZE = 32

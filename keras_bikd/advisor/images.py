@@ -101,11 +101,11 @@ def read_tfds(
     samples = of_rows(source, source.rows(_long_tailed(source.labels, imbalance_factor), source.labels))
 
     def like(other: str | os.PathLike[str]) -> Samples:
-        more = samples_of("data", data.Folder(other, source.image_shape[:2], skip_unreadable=True))
+        more = samples_of("data", data.Folder(other, source.sample_shape[:2], skip_unreadable=True))
         return with_classes(more, samples.class_names, os.fspath(other))
 
     test = of_rows(source, source.test_rows()) if source.test_size else None
-    return _inputs(samples, source.image_shape, like, flip, test)
+    return _inputs(samples, source.sample_shape, like, flip, test)
 
 
 def _long_tailed(labels: np.ndarray, imbalance_factor: float | None) -> np.ndarray:

@@ -255,7 +255,7 @@ def of_rows(source: Any, rows: Any) -> Samples:
 
     files = getattr(source, "files", None)
     names = rows.ids if files is None else files[rows.ids]
-    content = "\n".join([source.name, source.version, str(source.image_shape), *map(str, names)])
+    content = "\n".join([source.name, source.version, str(source.sample_shape), *map(str, names)])
     return Samples(inputs, rows.labels[rows.ids], source.class_names, names=names, content=content.encode())
 
 

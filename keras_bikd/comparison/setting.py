@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
 import keras
@@ -39,8 +39,8 @@ class Setting:
         learning_rate: Learning rate of SGD with momentum 0.9; divided by ten after two thirds of the steps, and again
             after five sixths.
         augment: `Call` that makes the augmentation of training and meta samples, or `None`.
-        wrong_labels: Share of wrong labels, as in `keras_bikd.data.LongTailCut`.
-        confusable: Groups of names of classes that are mistaken for each other, likewise.
+        alter: Function `(data, batch_size) -> data` of what `keras_bikd.data.load` returns, such as one that makes some
+            labels wrong: at the top level of a module, or a frozen dataclass.
         taught: Setting in which the teacher was trained, if not in this one: on data of another imbalance or with other
             wrong labels, for longer or shorter. It has one imbalance factor, and the same test and meta samples.
 
@@ -74,8 +74,7 @@ class Setting:
     passes: int | None = None
     learning_rate: float = 0.1
     augment: Call | None = None
-    wrong_labels: float = 0.0
-    confusable: tuple[Sequence[str], ...] | None = None
+    alter: Callable[[long_tailed.LongTailedData, tuple[int, int]], long_tailed.LongTailedData] | None = None
     taught: "Setting | None" = None
 
     def __post_init__(self) -> None:
@@ -179,22 +178,18 @@ def load_data(
     """
     # The order of a tf.data pipeline depends on the global seed as well, at the time when it is made.
     keras.utils.set_random_seed(cell.seed)
-    cut = long_tailed.LongTailCut(
-        wrong_labels=setting.wrong_labels,
-        confusable=setting.confusable,
-        meta_in_train=meta_in_train,
-        sampling=sampling,
-    )
-    return long_tailed.load(
+    batch_size = (setting.batch_size, max(round(meta_share * setting.batch_size), 1))
+    data = long_tailed.load(
         setting.name,
         cell.imbalance_factor,
         meta_size=setting.meta_size,
         test_size=setting.test_size,
-        batch_size=(setting.batch_size, max(round(meta_share * setting.batch_size), 1)),
+        batch_size=batch_size,
         seed=cell.seed,
         augment=make(setting.augment) if augmented else None,
-        cut=cut,
+        cut=long_tailed.LongTailCut(meta_in_train=meta_in_train, sampling=sampling),
     )
+    return data if setting.alter is None else setting.alter(data, batch_size)
 
 
 def steps_of(setting: Setting, data: long_tailed.LongTailedData, cell: Cell, budget: float = 1) -> int:
@@ -216,7 +211,7 @@ def steps_of(setting: Setting, data: long_tailed.LongTailedData, cell: Cell, bud
 
 def network(builder: Network, data: long_tailed.LongTailedData) -> keras.Model:
     """Make an untrained network for the samples and classes of `data`."""
-    return builder(data.image_shape, data.num_classes)
+    return builder(data.sample_shape, data.num_classes)
 
 
 def sgd(learning_rate: float, steps: int) -> keras.optimizers.Optimizer:

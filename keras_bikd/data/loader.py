@@ -10,18 +10,16 @@ import numpy as np
 
 from keras_bikd import checks
 from keras_bikd.data.augment import Augmentation, Augmentations
-from keras_bikd.data.installed import has_tensorflow
 from keras_bikd.data.sources import Source, Tfds
 from keras_bikd.data.split import LongTailCut, Split, make_split
-from keras_bikd.feed.batches import is_tf_dataset
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LongTailedData:
     """What `load` returns.
 
-    The sets are `tf.data.Dataset`s where TensorFlow is installed, and Grain data sets where it is not; the samples
-    in them are the same.
+    The sets are `tf.data.Dataset`s on the TensorFlow backend and Grain data sets on the others; the samples in them are
+    the same.
 
     Attributes:
         train: Long-tailed data set of batches `(samples, labels)`, in another order on every pass.
@@ -48,9 +46,9 @@ class LongTailedData:
     augment: tuple[Augmentation | None, Augmentation | None]
 
     @property
-    def image_shape(self) -> tuple[int, ...]:
+    def sample_shape(self) -> tuple[int, ...]:
         """Shape of a sample: of an image, of a text in tokens, or of a row of a table."""
-        return tuple(self.source.image_shape)
+        return tuple(self.source.sample_shape)
 
     @property
     def num_classes(self) -> int:
@@ -89,18 +87,17 @@ def load(
     samples, where `n_max` is what the smallest class has left; `cut` changes this rule. Images come as float32 in 0..1,
     all other samples as they are.
 
-    The same seed gives the same split, and a larger factor gives a subset of the training samples of a smaller one. The
-    order of the batches depends on TensorFlow's global seed too, so call `keras.utils.set_random_seed` first. Every
-    pass over `train` has its own order, and an endless stream (`train.repeat()`) reads ahead. To train a second time on
-    the same batches, set the seed and load again.
+    The same seed gives the same split, and a larger factor gives a subset of the training samples of a smaller one.
+    Every pass over `train` has its own order, and an endless stream (`train.repeat()`) reads ahead. To train a second
+    time on the same batches, load again.
 
-    Without TensorFlow the sets are Grain's, with the same samples and another order, which depends on `seed` alone.
+    On the TensorFlow backend the sets are `tf.data.Dataset`s, whose order depends on the global seed too: call
+    `keras.utils.set_random_seed` first. On the others they are Grain data sets, whose order depends on `seed` alone.
 
     Args:
-        source: Name of a tfds data set, such as `"cifar100"`, `"sklearn_digits"` or `"python_keywords"`; or a `Tfds`,
-            `Arrays` or `Folder`.
+        source: Name of a tfds data set, such as `"cifar100"` or `"sklearn_digits"`; or a `Tfds`, `Arrays` or `Folder`.
         imbalance_factor: Largest class count over smallest, at least 1. `None` keeps all training samples, for data
-            that are long-tailed already (`"python_keywords"`, `"imagenet_lt"`, most folders).
+            that are long-tailed already (iNaturalist, most folders).
         meta_size: Samples of the meta set, a multiple of the number of classes.
         validation_size: Samples of a balanced validation set, a multiple of the number of classes: for early stopping
             and for choosing hyper-parameters, which neither the meta set nor the test set is for. `None` for none.
@@ -110,8 +107,8 @@ def load(
             of which a quarter makes a step cheaper: `(100, 25)`.
         seed: Seed of the split, of the order and of the augmentation; an integer of at least 0.
         augment: Function `(images, seed) -> images` of a batch, for the training and the meta samples, such as
-            `pad_crop_flip()`. A pair is one function for each, of which either may be `None`. Without TensorFlow it is
-            called for each sample, as a batch of one.
+            `pad_crop_flip()`. A pair is one function for each, of which either may be `None`. Grain calls it for each
+            sample, as a batch of one.
         cut: A `LongTailCut`: how the class counts fall, and how training samples are drawn.
 
     Returns:
@@ -119,6 +116,7 @@ def load(
 
     Raises:
         ValueError: If the source is unknown, a size does not fit it, or a class would be left without a sample.
+        ImportError: If Grain is missing, on another backend than TensorFlow.
 
     Examples:
         >>> data = load(
@@ -133,26 +131,70 @@ def load(
         >>> data = load(Arrays(x, y), imbalance_factor=10, meta_size=30, test_size=60)
         arrays 1: 99 training samples in 3 classes of 70 to 7, ...
     """
-    opened = _opened(source)
+    source, augments = _opened(source), _augmentations(augment)
     batch_sizes = _batch_sizes(batch_size)
-    seed = checks.non_negative_integer("load", "seed", seed)
-    augments = _augmentations(augment)
     if not isinstance(cut, LongTailCut):
         raise ValueError(f"`load(cut=...)` takes a `LongTailCut`. Received: cut={cut!r}")
-    _check_test_size(opened, test_size)
     split = make_split(
-        opened,
+        source,
         imbalance_factor,
         meta_size=meta_size,
         validation_size=validation_size,
         test_size=test_size,
-        seed=seed,
+        seed=checks.non_negative_integer("load", "seed", seed),
         cut=cut,
     )
-    data = _data_sets(opened, split, batch_sizes, augments)
+    data = load_split(source, split, batch_size=batch_sizes, augment=augments)
     if keras.config.is_interactive_logging_enabled():
         print(data)
     return data
+
+
+def load_split(
+    source: Source, split: Split, *, batch_size: int | tuple[int, int] = 100, augment: Augmentations = None
+) -> LongTailedData:
+    """Load the data sets of a split that is there already: as `load` does, which makes one first.
+
+    With `dataclasses.replace`, a split can be changed before: other ids, or other labels.
+
+    Args:
+        source: A `Tfds`, `Arrays` or `Folder`.
+        split: A `Split` of this source.
+        batch_size: As in `load`.
+        augment: As in `load`.
+
+    Returns:
+        A `LongTailedData`.
+
+    Raises:
+        ValueError: If `batch_size` or `augment` is out of range.
+        ImportError: If Grain is missing, on another backend than TensorFlow.
+
+    Examples:
+        >>> from keras_bikd.data import Arrays
+        >>> x, y = np.zeros((300, 2), "float32"), np.arange(300) % 3
+        >>> data = load(Arrays(x, y), imbalance_factor=10, meta_size=30, test_size=60)
+        arrays 1: 99 training samples in 3 classes of 70 to 7, ...
+        >>> half = dataclasses.replace(data.split, train=data.split.train[::2])
+        >>> load_split(data.source, half).class_counts.tolist()
+        [35, 11, 4]
+    """
+    (size, meta_size), (train_augment, meta_augment) = _batch_sizes(batch_size), _augmentations(augment)
+    make, validation = _pipeline(), None
+    if split.validation is not None:
+        validation = make.held_out(source, split, split.validation, size)
+    return LongTailedData(
+        train=make.training(source, split, size, train_augment),
+        meta=make.held_out(source, split, split.meta, meta_size, seed=split.seed + 1, augment=meta_augment),
+        validation=validation,
+        # Of the sources, only `Tfds` may have a test split of its own.
+        test=make.own_test(source, size) if split.test is None else make.held_out(source, split, split.test, size),
+        class_counts=split.class_counts,
+        class_names=split.class_names,
+        split=split,
+        source=source,
+        augment=(train_augment, meta_augment),
+    )
 
 
 def only_classes(data: LongTailedData, classes: Sequence[int] | np.ndarray, batch_size: int) -> LongTailedData:
@@ -182,10 +224,7 @@ def only_classes(data: LongTailedData, classes: Sequence[int] | np.ndarray, batc
         ... )
         arrays 1: 99 training samples in 3 classes of 70 to 7, ...
         >>> part = only_classes(data, [2, 1], batch_size=50)
-        >>> [
-        ...     np.bincount(labels).tolist()
-        ...     for _, labels in part.train.as_numpy_iterator()
-        ... ]
+        >>> [np.bincount(labels).tolist() for _, labels in part.train]
         [[7, 22]]
     """
     chosen = list(classes)
@@ -199,15 +238,16 @@ def only_classes(data: LongTailedData, classes: Sequence[int] | np.ndarray, batc
     places[chosen] = np.arange(len(chosen))
     return dataclasses.replace(
         data,
-        train=_form(is_tf_dataset(data.train)).of_classes(data, places, batch_size),
+        train=_pipeline().of_classes(data, places, batch_size),
         class_counts=data.class_counts[chosen],
         class_names=[data.class_names[label] for label in chosen],
     )
 
 
-def _form(tf_data: bool) -> Any:
-    """The module that makes `tf.data` pipelines, or the one that makes Grain data sets."""
-    return importlib.import_module(f"keras_bikd.data.{'pipeline' if tf_data else 'indexed'}")
+def _pipeline() -> Any:
+    """The module that makes the data sets of this backend."""
+    kind = "tf" if keras.backend.backend() == "tensorflow" else "grain"
+    return importlib.import_module(f"keras_bikd.data.{kind}_pipeline")
 
 
 def _opened(source: Any) -> Source:
@@ -234,46 +274,8 @@ def _augmentations(augment: Any) -> tuple[Augmentation | None, Augmentation | No
 
 def _batch_sizes(batch_size: Any) -> tuple[int, int]:
     """Batch sizes of the training and of the meta set."""
-    pair = batch_size if isinstance(batch_size, tuple) and len(batch_size) == 2 else (batch_size, batch_size)
+    train, meta = batch_size if isinstance(batch_size, tuple) and len(batch_size) == 2 else (batch_size, batch_size)
     return (
-        checks.positive_integer("load", "batch_size", pair[0]),
-        checks.positive_integer("load", "batch_size", pair[1]),
-    )
-
-
-def _check_test_size(source: Source, test_size: int | None) -> None:
-    if source.test_size is None and test_size is None:
-        raise ValueError(
-            f"{source.name!r} has no labelled test split. Say with `load(test_size=...)` how many samples to hold out."
-        )
-    if source.test_size is not None and test_size is not None:
-        raise ValueError(
-            f"{source.name!r} has a test split of its own, of {source.test_size} samples. Leave out "
-            f"`load(test_size=...)`. Received: test_size={test_size!r}"
-        )
-
-
-def _data_sets(
-    source: Source,
-    split: Split,
-    batch_sizes: tuple[int, int],
-    augment: tuple[Augmentation | None, Augmentation | None],
-) -> LongTailedData:
-    form, validation = _form(has_tensorflow()), None
-    batch_size, meta_batch_size = batch_sizes
-    if split.validation is not None:
-        validation = form.held_out(source, split, split.validation, batch_size)
-    return LongTailedData(
-        train=form.training(source, split, batch_size, augment[0]),
-        meta=form.held_out(source, split, split.meta, meta_batch_size, seed=split.seed + 1, augment=augment[1]),
-        validation=validation,
-        # Of the sources, only `Tfds` may have a test split of its own.
-        test=form.own_test(source, batch_size)
-        if split.test is None
-        else form.held_out(source, split, split.test, batch_size),
-        class_counts=split.class_counts,
-        class_names=split.class_names,
-        split=split,
-        source=source,
-        augment=augment,
+        checks.positive_integer("load", "batch_size", train),
+        checks.positive_integer("load", "batch_size", meta),
     )

@@ -13,7 +13,6 @@ import numpy as np
 from keras import ops
 
 from keras_bikd import checks
-from keras_bikd.data.installed import has_grain
 from keras_bikd.data.loader import LongTailedData
 from keras_bikd.feed.preprocessing import preprocessing_of
 from keras_bikd.results import Row, load_row, save_row
@@ -61,10 +60,10 @@ class PrecomputedTeacher:
             A Grain data set of images and dicts of `labels` and `teacher_logits`, for `fit`, `pair` and
             `resumable`. The logits are float32.
         """
-        from keras_bikd.data import indexed
+        from keras_bikd.data import grain_pipeline
 
         data, batch_size = self.data, checks.positive_integer("batches", "batch_size", batch_size)
-        return indexed.with_logits(data.source, data.split, batch_size, data.augment[0], self.logits)
+        return grain_pipeline.with_logits(data.source, data.split, batch_size, data.augment[0], self.logits)
 
 
 def precompute_teacher(
@@ -127,9 +126,7 @@ def precompute_teacher(
         >>> target["teacher_logits"].shape
         (64, 10)
     """
-    if not has_grain():
-        raise ImportError("`precompute_teacher` makes Grain data sets. Install Grain: `pip install keras_bikd[grain]`.")
-    from keras_bikd.data import indexed
+    from keras_bikd.data import grain_pipeline
 
     path = pathlib.Path(path)
     views = checks.positive_integer("precompute_teacher", "views", views)
@@ -137,8 +134,8 @@ def precompute_teacher(
     checks.one_of("precompute_teacher", "dtype", dtype, ("float16", "float32"))
     split, augment = _checked_data(data).split, data.augment[0]
     rows = data.source.rows(split.train, split.labels)
-    samples = indexed.views(rows, split.seed, augment)
-    probed = np.stack([indexed.views(rows)[int(i)][0] for i in np.linspace(0, len(rows) - 1, _PROBED)])
+    samples = grain_pipeline.views(rows, split.seed, augment)
+    probed = np.stack([grain_pipeline.views(rows)[int(i)][0] for i in np.linspace(0, len(rows) - 1, _PROBED)])
     teacher = _loaded(teacher, probed)
     asked = {
         **_facts(data, probed),
@@ -280,7 +277,7 @@ def _recorded(path: pathlib.Path, asked: Row) -> Row | None:
 
 def _compute(teacher: keras.Model, samples: Any, path: pathlib.Path, header: Row, batch_size: int) -> None:
     """Write what is missing, and note in the header after every block how far it has come."""
-    from keras_bikd.data import indexed
+    from keras_bikd.data import grain_pipeline
 
     done, total = header["views_done"], math.prod(header["shape"][:2])
     if done == total:
@@ -291,7 +288,7 @@ def _compute(teacher: keras.Model, samples: Any, path: pathlib.Path, header: Row
     rows = file.reshape(total, -1)
     verbose = int(keras.config.is_interactive_logging_enabled())
     progress = keras.utils.Progbar(total, unit_name="view", verbose=verbose)
-    for images in indexed.images_between(samples, done, total, batch_size):
+    for images in grain_pipeline.inputs_between(samples, done, total, batch_size):
         logits = ops.convert_to_numpy(teacher.predict_on_batch(images))
         _check_range(logits, header["dtype"])
         rows[done : done + len(logits)] = logits

@@ -1,11 +1,10 @@
 """Where samples come from: a tfds set, arrays, or a folder. Each knows its labels and gives the samples of chosen ids.
 
 All three have the attributes `name`, `version`, `labels` (the label of every id, not to be written to), `num_classes`,
-`class_names`, `image_shape` (the shape of a sample, which may be text or the row of a table as well), `test_size`
-(samples of a labelled test split of its own; `None` if there is none) and `num_trainable` (ids from there on are for
-meta and validation sets alone; `None` if there are none). They give samples in two forms: `images(ids, labels, seed)`
-streams `(sample, label)` in `tf.data`, and `rows(ids, labels)` finds them by position, without TensorFlow. Samples of
-uint8 are images; all others stay as they are. Shuffling and batching follow the same rules for all.
+`class_names`, `sample_shape`, `test_size` (samples of a labelled test split of its own; `None` if there is none) and
+`num_trainable` (ids from there on are for meta and validation sets alone; `None` if there are none). `rows(ids,
+labels)` finds samples by position, without TensorFlow; `tf_samples` streams them in `tf.data`. Samples of uint8 are
+images; all others, such as text and the rows of a table, stay as they are.
 """
 
 import functools
@@ -15,10 +14,10 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
+import keras
 import numpy as np
 
 from keras_bikd.data.image_files import check_readable, image_files, is_hidden, readable_part
-from keras_bikd.data.installed import has_tensorflow
 from keras_bikd.data.rows import Rows, checked_size, decoded, fits_in_memory
 from keras_bikd.data.tfds_records import IndexedRecords, StreamedRecords, prepared_builder, usable_labels
 
@@ -32,8 +31,7 @@ class Tfds:
     Inputs that are not images are left as they are, but for uint8, which becomes int32: it is not taken for an image.
 
     Args:
-        name: Name of the set (`"cifar100"`, ...), or of one that needs no download: `"sklearn_digits"`, `"glyphs/h"`,
-            `"glyphs/g100"`, `"python_keywords"`, `"python_keywords/small"`.
+        name: Name of the set: `"cifar100"`, ...; or `"sklearn_digits"`, which needs no download.
         image_size: `(height, width)` to resize to; needed where the images differ in size.
         data_dir: Folder of the prepared sets; by default that of tfds.
 
@@ -51,76 +49,61 @@ class Tfds:
     ) -> None:
         self.image_size = None if image_size is None else checked_size("Tfds", image_size)
         self._asked = name, data_dir
-        self._records: Any = self._streamed if has_tensorflow() else self._indexed
-        info, feature = self._records.builder.info, self._records.feature
+        records = self.streamed if keras.backend.backend() == "tensorflow" else self.indexed
+        info, shape = records.builder.info, records.feature.shape
         self.name, self.version = _name_and_version(info)
-        self._check_size(feature.shape)
-        self.image_shape = feature.shape if self.image_size is None else (*self.image_size, feature.shape[-1])
-        classes = info.features[self._records.label_key]
+        self._check_size(shape, records.has_images)
+        self.sample_shape = shape if self.image_size is None else (*self.image_size, shape[-1])
+        classes = info.features[records.label_key]
         self.num_classes, self.class_names = classes.num_classes, list(classes.names)
-        self.labels, self.num_trainable = usable_labels(self._records), self._records.num_trainable
+        self.labels, self.num_trainable = usable_labels(records), records.num_trainable
         # iNaturalist and the like publish the labels of their validation split alone.
-        self._test_split = next((split for split in ("test", "validation") if self._records.has_labels(split)), "")
-        self.test_size = len(self._records.split(self._test_split)) if self._test_split else None
+        self.test_split = next((split for split in ("test", "validation") if records.has_labels(split)), "")
+        self.test_size = len(records.split(self.test_split)) if self.test_split else None
 
-    def _check_size(self, shape: tuple[int | None, ...]) -> None:
-        name, has_images = self._asked[0], self._records.has_images
+    def _check_size(self, shape: tuple[int | None, ...], has_images: bool) -> None:
         if self.image_size is not None and not has_images:
             raise ValueError(
                 f"`Tfds(image_size=...)` is for images, and the inputs of {self.name!r} are none. "
                 f"Received: image_size={self.image_size!r}"
             )
         if self.image_size is None and None in shape:
-            hint = f" Pass `Tfds({name!r}, image_size=(height, width))`." if has_images else ""
+            hint = f" Pass `Tfds({self._asked[0]!r}, image_size=(height, width))`." if has_images else ""
             raise ValueError(
                 f"The {'images' if has_images else 'inputs'} of {self.name!r} differ in size: {shape}.{hint}"
             )
 
     @functools.cached_property
-    def _streamed(self) -> StreamedRecords:
-        name, data_dir = self._asked
-        builder = prepared_builder(name, data_dir, indexed=False)
-        return StreamedRecords(builder, str(builder.data_path), type(builder).as_dataset)
+    def streamed(self) -> StreamedRecords:
+        """The records as `tf.data` reads them."""
+        builder = prepared_builder(*self._asked, indexed=False)
+        return StreamedRecords(builder, str(builder.data_path))
 
     @functools.cached_property
-    def _indexed(self) -> IndexedRecords:
-        name, data_dir = self._asked
-        builder = prepared_builder(name, data_dir, indexed=True)
-        return IndexedRecords(builder, str(builder.data_path), type(builder).as_data_source)
-
-    def images(self, ids: np.ndarray, labels: np.ndarray, seed: int | None) -> Any:
-        """Stream the records of `ids` in `tf.data`; in random order on every pass unless `seed` is None."""
-        from keras_bikd.data import decoding
-
-        records = decoding.with_ids(self._streamed, ids, labels)
-        return decoding.record_samples(records, self._streamed, self.image_size, seed)
-
-    def test_images(self) -> Any:
-        """Stream the set's own test split in `tf.data`, in its own order."""
-        from keras_bikd.data import decoding
-
-        records = self._streamed
-        return decoding.record_samples(records.split(self._test_split), records, self.image_size, None)
+    def indexed(self) -> IndexedRecords:
+        """The records by their index; files that can be read so are prepared if need be."""
+        builder = prepared_builder(*self._asked, indexed=True)
+        return IndexedRecords(builder, str(builder.data_path))
 
     def rows(self, ids: np.ndarray, labels: np.ndarray) -> Rows:
-        """The records of `ids` by position; files that can be read so are prepared if need be."""
-        return self._rows(self._indexed.usable, ids, labels)
+        """The records of `ids` by position."""
+        return self._rows(self.indexed.usable, ids, labels)
 
     def test_rows(self) -> Rows:
         """The set's own test split by position, in its own order."""
-        labels = self._indexed.labels(self._test_split)
-        return self._rows(self._test_split, np.arange(len(labels)), labels)
+        labels = self.indexed.labels(self.test_split)
+        return self._rows(self.test_split, np.arange(len(labels)), labels)
 
     def _rows(self, split: str, ids: np.ndarray, labels: np.ndarray) -> Rows:
-        records, key, has_images = self._indexed.split(split), self._indexed.input_key, self._indexed.has_images
+        records, key, has_images = self.indexed.split(split), self.indexed.input_key, self.indexed.has_images
 
         def sample(i: int) -> np.ndarray:
             if has_images:
-                return decoded(io.BytesIO(records[i][key]), self.image_shape[-1], self.image_size)
+                return decoded(io.BytesIO(records[i][key]), self.sample_shape[-1], self.image_size)
             given = np.asarray(records[i][key])
             return given.astype("int32") if given.dtype == "uint8" else given  # uint8 is for images
 
-        return Rows(sample, ids, labels, keep=fits_in_memory(len(ids), self.image_shape))
+        return Rows(sample, ids, labels, keep=fits_in_memory(len(ids), self.sample_shape))
 
 
 class Arrays:
@@ -155,14 +138,8 @@ class Arrays:
                 f"Received: class_names={class_names!r}"
             )
         self.class_names = [str(own) for own in names]
-        self.num_classes, self.image_shape = len(self.class_names), self.x.shape[1:]
+        self.num_classes, self.sample_shape = len(self.class_names), self.x.shape[1:]
         self.name, self.version, self.test_size, self.num_trainable = name, "1", None, None
-
-    def images(self, ids: np.ndarray, labels: np.ndarray, seed: int | None) -> Any:
-        """Stream the rows `ids` in `tf.data`; in random order on every pass unless `seed` is None."""
-        from keras_bikd.data import decoding
-
-        return decoding.array_images(self.x[ids], labels[ids], seed)
 
     def rows(self, ids: np.ndarray, labels: np.ndarray) -> Rows:
         """The rows `ids` by position."""
@@ -221,14 +198,8 @@ class Folder:
             raise ValueError(
                 f"`Folder(path=...)` found no JPEG, PNG, GIF or BMP image of {empty}. Received: path={str(path)!r}"
             )
-        self.num_classes, self.image_shape = len(self.class_names), (*self.image_size, 3)
+        self.num_classes, self.sample_shape = len(self.class_names), (*self.image_size, 3)
         self.name, self.version, self.test_size, self.num_trainable = path.absolute().name, "1", None, None
-
-    def images(self, ids: np.ndarray, labels: np.ndarray, seed: int | None) -> Any:
-        """Stream the files `ids` in `tf.data`; in random order on every pass unless `seed` is None."""
-        from keras_bikd.data import decoding
-
-        return decoding.file_images(self.files[ids], labels[ids], self.image_size, seed)
 
     def rows(self, ids: np.ndarray, labels: np.ndarray) -> Rows:
         """The files `ids` by position."""
@@ -242,7 +213,7 @@ class Folder:
                     "`Folder(skip_unreadable=True)`."
                 ) from error
 
-        return Rows(image, ids, labels, keep=fits_in_memory(len(ids), self.image_shape))
+        return Rows(image, ids, labels, keep=fits_in_memory(len(ids), self.sample_shape))
 
 
 def _name_and_version(info: Any) -> tuple[str, str]:

@@ -4,7 +4,6 @@ import dataclasses
 import difflib
 import functools
 import os
-from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -23,12 +22,10 @@ class _Records:
     Attributes:
         builder: The tfds builder.
         folder: Where the files are.
-        read: What reads them; `tfds.testing.mock_data` puts another function in its place.
     """
 
     builder: Any = dataclasses.field(compare=False)
     folder: str
-    read: Callable[..., Any]
 
     @property
     def input_key(self) -> str:
@@ -90,7 +87,7 @@ class StreamedRecords(_Records):
 
 
 class IndexedRecords(_Records):
-    """The records by their index, without TensorFlow. The order is that of `StreamedRecords`."""
+    """The records by their index, in the order of `StreamedRecords`; no TensorFlow is needed."""
 
     def split(self, split: str) -> Any:
         """The records of a split, a sequence of dicts."""
@@ -171,7 +168,7 @@ def _builder(name: str, data_dir: str | os.PathLike[str] | None, **options: Any)
             "TensorFlow with `pip install keras_bikd[grain]`."
         ) from error
 
-    import keras_bikd.data.sets  # noqa: F401 (registers the offline sets)
+    import keras_bikd.data.sklearn_digits  # noqa: F401 (registers the set with tfds)
 
     if not keras.config.is_interactive_logging_enabled():
         tfds.disable_progress_bar()

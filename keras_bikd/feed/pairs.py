@@ -39,7 +39,7 @@ def pair(train: Any, meta: Any) -> Any:
 
     Returns:
         A data set of `((x, y), (meta_x, meta_y))`, a `tf.data.Dataset` if `train` is one and `meta` is no generator, a
-        Grain data set if both are what `load` gives without TensorFlow, else a data adapter of Keras.
+        Grain data set if both are Grain data sets of `load`, else a data adapter of Keras.
 
     Raises:
         ValueError: If one of the two is no data set, if `meta` is empty, or if `train` is no `tf.data.Dataset` and

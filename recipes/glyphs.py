@@ -1,5 +1,7 @@
 """Glyphs: drawn, CIFAR-shaped images of characters that are easily confused. No download, any number of images.
 
+Importing this file registers the set: `keras_bikd.data.load("glyphs/h", ...)`.
+
 Each image shows a warped, coloured character in one of ten fonts that come with matplotlib, on a smooth background,
 with fragments of other characters around it and noise on top. The character is always brighter than the background:
 with random polarity, a long-tailed set of this kind cannot be learnt at all.

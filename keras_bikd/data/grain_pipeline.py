@@ -1,7 +1,7 @@
-"""From the images of a split to batches in Grain: which images are drawn, and what is done to an image.
+"""Batches in Grain: which samples of a split are drawn, and what is done to a sample.
 
-The rules are those of `pipeline`, which has the same functions for `tf.data`. All is a function of seed and index, so
-that a training can continue at any batch, and view `v` of image `i` can be made again.
+The rules are those of `tf_pipeline`. All is a function of seed and index, so that a training can continue at any batch,
+and view `v` of sample `i` can be made again.
 """
 
 import dataclasses
@@ -9,15 +9,23 @@ import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import grain
 import numpy as np
 
 from keras_bikd.data.augment import Augmentation
 from keras_bikd.data.rows import Rows
 from keras_bikd.data.sources import Source, Tfds
 from keras_bikd.data.split import Split
-from keras_bikd.feed.indexed import IndexedBatches
 from keras_bikd.types import Batch
+
+try:
+    import grain
+
+    from keras_bikd.feed.indexed import IndexedBatches
+except ImportError as error:
+    raise ImportError(
+        "`keras_bikd.data` makes its data sets with Grain, except on the TensorFlow backend, and precomputed logits on "
+        "every backend. Install it with `pip install keras_bikd[grain]`."
+    ) from error
 
 
 def training(source: Source, split: Split, batch_size: int, augment: Augmentation | None) -> IndexedBatches:
@@ -35,34 +43,34 @@ def with_logits(
         split: As in `training`.
         batch_size: As in `training`.
         augment: As in `training`.
-        logits: Of all views of the training images, in the order of `split.train`: `(views, images, outputs)`.
+        logits: Of all views of the training samples, in the order of `split.train`: `(views, samples, outputs)`.
 
     Returns:
-        Batches of `(images, {"labels": labels, "teacher_logits": logits})`.
+        Batches of `(samples, {"labels": labels, "teacher_logits": logits})`.
     """
-    rows = np.zeros(len(split.labels), int)
-    rows[split.train] = np.arange(len(split.train))
+    row_of = np.zeros(len(split.labels), int)
+    row_of[split.train] = np.arange(len(split.train))
 
     def shuffled(ids: np.ndarray, seed: int) -> grain.MapDataset:
-        images = source.rows(ids, split.labels)
-        view_of = _view(images, split.seed, augment)
+        rows = source.rows(ids, split.labels)
+        view_of = _view(rows, split.seed, augment)
 
         def sample(index: int, _: int) -> Batch:
             visit, position = divmod(index, len(ids))
             view = visit % len(logits)
-            image, label = view_of(view * len(ids) + position, images[position])
-            known = np.asarray(logits[view, rows[ids[position]]], "float32")
-            return image, {"labels": label, "teacher_logits": known}
+            x, label = view_of(view * len(ids) + position, rows[position])
+            known = np.asarray(logits[view, row_of[ids[position]]], "float32")
+            return x, {"labels": label, "teacher_logits": known}
 
         return _in_random_order(grain.MapDataset.range(len(ids)).map_with_index(sample), seed)
 
     return _drawn(split, batch_size, shuffled)
 
 
-def images_between(samples: grain.MapDataset, start: int, stop: int, batch_size: int) -> Iterator[np.ndarray]:
-    """The images of `samples` at the indices from `start` to `stop` in batches; threads make them ahead."""
-    images = grain.MapDataset.range(start, stop).map(lambda i: samples[int(i)][0])
-    return iter(IndexedBatches(images.batch(batch_size)))
+def inputs_between(samples: grain.MapDataset, start: int, stop: int, batch_size: int) -> Iterator[np.ndarray]:
+    """The samples at the indices from `start` to `stop` in batches, without labels; threads make them ahead."""
+    inputs = grain.MapDataset.range(start, stop).map(lambda i: samples[int(i)][0])
+    return iter(IndexedBatches(inputs.batch(batch_size)))
 
 
 def _drawn(split: Split, batch_size: int, shuffled: Callable[[np.ndarray, int], grain.MapDataset]) -> IndexedBatches:
@@ -72,7 +80,7 @@ def _drawn(split: Split, batch_size: int, shuffled: Callable[[np.ndarray, int], 
     if not isinstance(cut.meta_in_train, bool):
         meta = shuffled(split.meta, seed + 2)
         mixed = grain.MapDataset.mix([samples, meta], [1 - cut.meta_in_train, cut.meta_in_train])
-        # As many images as both hold: a `MapDataset` can be read beyond its end.
+        # As many samples as both hold: a `MapDataset` can be read beyond its end.
         length = len(split.train) + len(split.meta)
         samples = grain.MapDataset.range(length).map_with_index(lambda i, _: mixed[i])
     return IndexedBatches(samples.batch(batch_size))
@@ -87,7 +95,7 @@ def held_out(
     seed: int | None = None,
     augment: Augmentation | None = None,
 ) -> IndexedBatches:
-    """Images held out from training in batches; in another order on every pass unless `seed` is None."""
+    """Samples held out from training in batches; in another order on every pass unless `seed` is None."""
     if seed is None:
         return IndexedBatches(views(source.rows(ids, split.labels)).batch(batch_size))
     return IndexedBatches(_shuffled(source, split, ids, seed, augment).batch(batch_size))
@@ -102,21 +110,21 @@ def of_classes(data: Any, places: np.ndarray, batch_size: int) -> IndexedBatches
     """The training set of a `LongTailedData` without the classes whose place is -1; the others get their place."""
     labels = places[data.split.labels]
     train, meta = (ids[labels[ids] >= 0] for ids in (data.split.train, data.split.meta))
-    counts = data.class_counts[np.argsort(places)[(places < 0).sum() :]]
-    split = dataclasses.replace(data.split, labels=labels, train=train, meta=meta, class_counts=counts)
+    names = [data.class_names[label] for label in np.argsort(places)[(places < 0).sum() :]]
+    split = dataclasses.replace(data.split, labels=labels, train=train, meta=meta, class_names=names)
     return training(data.source, split, batch_size, data.augment[0])
 
 
 def views(rows: Rows, seed: int = 0, augment: Augmentation | None = None) -> grain.MapDataset:
-    """Single images as float32 in 0..1, augmented: on pass `v`, image `i` is a function of `seed`, `i` and `v`.
+    """Single samples, augmented: on pass `v`, sample `i` is a function of `seed`, `i` and `v`.
 
     Args:
-        rows: The images; uint8 is scaled.
+        rows: The samples; uint8 is scaled to float32 in 0..1.
         seed: Seed of the augmentation, an integer.
-        augment: Function `(images, seed) -> images`, called for a batch of one image.
+        augment: Function `(samples, seed) -> samples`, called for a batch of one.
 
     Returns:
-        A `grain.MapDataset` of `(image, label)`, in the order of `rows`.
+        A `grain.MapDataset` of `(sample, label)`, in the order of `rows`.
     """
     return grain.MapDataset.source(rows).map_with_index(_view(rows, seed, augment))
 
@@ -125,14 +133,14 @@ def _view(rows: Rows, seed: int, augment: Augmentation | None) -> Callable[[int,
     """Function from an index, `visit * len(rows) + position`, and the sample of this position to its view."""
 
     def view(index: int, sample: Batch) -> Batch:
-        image, label = sample
-        if image.dtype == "uint8":
-            image = image.astype("float32") * np.float32(1 / 255)  # bit for bit as in `tf.image`
+        x, label = sample
+        if x.dtype == "uint8":
+            x = x.astype("float32") * np.float32(1 / 255)  # bit for bit as in `tf.image`
         if augment is None:
-            return image, label
+            return x, label
         visit, position = divmod(index, len(rows))
         seeds = np.array([seed, visit * len(rows.labels) + rows.ids[position]])
-        return np.asarray(augment(image[None], seeds))[0], label
+        return np.asarray(augment(x[None], seeds))[0], label
 
     return view
 
@@ -140,12 +148,12 @@ def _view(rows: Rows, seed: int, augment: Augmentation | None) -> Callable[[int,
 def _shuffled(
     source: Source, split: Split, ids: np.ndarray, seed: int, augment: Augmentation | None
 ) -> grain.MapDataset:
-    """Views of images in another order on every pass."""
+    """Views of samples in another order on every pass."""
     return _in_random_order(views(source.rows(ids, split.labels), seed, augment), seed)
 
 
 def _in_random_order(samples: grain.MapDataset, seed: int) -> grain.MapDataset:
-    """As `samples.shuffle(seed)`, which takes 0.2 ms per image where there are only hundreds (Grain 0.2.18)."""
+    """As `samples.shuffle(seed)`, which takes 0.2 ms per sample where there are only hundreds (Grain 0.2.18)."""
     length = len(samples)
 
     @functools.lru_cache(maxsize=4)
@@ -160,7 +168,7 @@ def _in_random_order(samples: grain.MapDataset, seed: int) -> grain.MapDataset:
 
 
 def _class_balanced(split: Split, shuffled: Callable[[np.ndarray, int], grain.MapDataset]) -> grain.MapDataset:
-    """As many images as there are, the same number of each class, give or take one."""
+    """As many samples as there are, the same number of each class, give or take one."""
     ids, num_classes = split.train, len(split.class_counts)
     per_class = [ids[split.labels[ids] == own] for own in range(num_classes)]
     streams = [shuffled(own, split.seed + label) for label, own in enumerate(per_class)]

@@ -1,4 +1,4 @@
-"""Class counts of long-tailed data: counts to aim for, priors, weights, and groups of classes. Plain NumPy."""
+"""Class counts of long-tailed data: counts to aim for, log priors, weights, and groups of classes. Plain NumPy."""
 
 import numpy as np
 
@@ -56,17 +56,6 @@ def step_counts(n_max: int, imbalance_factor: float, num_classes: int) -> np.nda
     _check_counts(imbalance_factor, num_classes)
     small = np.arange(num_classes) >= num_classes // 2
     return np.where(small, _floor(n_max / imbalance_factor), _floor(n_max))
-
-
-def priors(class_counts: Counts) -> np.ndarray:
-    """Share of each class in the training set, float array of shape `(num_classes,)` that sums to 1.
-
-    Examples:
-        >>> priors([70, 20, 10]).tolist()
-        [0.7, 0.2, 0.1]
-    """
-    counts = np.asarray(class_counts, dtype=float)
-    return counts / counts.sum()
 
 
 def class_balanced_weights(class_counts: Counts, beta: float = 0.9999) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from keras_bikd.callbacks import ExactBackup
-from keras_bikd.callbacks.termination import Termination
+from keras_bikd.callbacks.backup import Termination
 from small_runs import train_small
 
 
@@ -115,7 +115,7 @@ def test_signals_are_for_the_main_thread(tmp_path):
 
 
 def test_several_processes_would_stop_at_different_batches(tmp_path, monkeypatch):
-    monkeypatch.setattr("keras_bikd.callbacks.termination.processes", lambda: (0, 2, 2))
+    monkeypatch.setattr("keras_bikd.callbacks.backup.processes", lambda: (0, 2, 2))
     with pytest.raises(ValueError, match="Received: 2 processes"):
         train_small(tmp_path, None, exit_code=75)
 

@@ -18,9 +18,10 @@
 # ## The folder
 #
 # The notebook draws its own images, of characters that are easily confused, and
-# writes them to `characters/`. Five images of each class guide the training,
-# ten are for the test. A hundred of the most frequent character are left, and
-# eight of the rarest. Put your own folder in their place.
+# writes them to `characters/`. Copy `recipes/glyphs.py`, which draws them, next
+# to it. Five images of each class guide the training, ten are for the test. A
+# hundred of the most frequent character are left, and eight of the rarest. Put
+# your own folder in their place.
 
 # %%
 import pathlib

@@ -1,13 +1,12 @@
-"""Callbacks that observe a training, that schedule it, and that save what a killed run needs to resume.
+"""Monitors, schedules and backups of a training.
 
 What they add to the logs of an epoch reaches `History`. To see it in `CSVLogger` and `TensorBoard` too, list those
 after the callbacks from here.
 """
 
-from keras_bikd.callbacks.keep import ExactBackup, StudentCheckpoint
-from keras_bikd.callbacks.observe import HypergradientMonitor, PerClassReport, TensorBoard, WeightHistory, WeightMap
-from keras_bikd.callbacks.pacing import ExpertPacing, OutgrowTeacher
-from keras_bikd.callbacks.schedule import DeferredObjective, MetaLearningRateScheduler
+from keras_bikd.callbacks.backup import ExactBackup, StudentCheckpoint
+from keras_bikd.callbacks.monitors import HypergradientMonitor, PerClassReport, TensorBoard, WeightHistory, WeightMap
+from keras_bikd.callbacks.schedules import DeferredObjective, ExpertPacing, MetaLearningRateScheduler, OutgrowTeacher
 
 __all__ = [
     "DeferredObjective",

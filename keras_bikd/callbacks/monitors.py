@@ -1,4 +1,4 @@
-"""Callbacks that observe a training and record what they see."""
+"""Monitors of a training: weights, hypergradients and per-class results, in files, logs and TensorBoard."""
 
 import csv
 import itertools

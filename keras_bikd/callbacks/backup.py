@@ -1,17 +1,19 @@
-"""Callbacks that save a training: backups to resume from, and the student alone."""
+"""Backups of a training, to resume from, and checkpoints of the student alone."""
 
 import contextlib
 import os
 import pathlib
+import signal
 import tempfile
-from typing import Any
+import threading
+from types import FrameType
+from typing import Any, NoReturn
 
 import keras
 import numpy as np
 
 from keras_bikd import checks
 from keras_bikd.backend import agreed, processes
-from keras_bikd.callbacks.termination import Termination
 from keras_bikd.files import atomic_write
 from keras_bikd.types import Logs
 
@@ -30,9 +32,9 @@ class ExactBackup(keras.callbacks.Callback):
         position: The second result of `keras_bikd.data.resumable`; train on the first, with `steps_per_epoch`.
         every: Number of batches between two backups; by default only the end of each epoch is backed up.
         exit_code: If given, SIGTERM, by which job schedulers announce that they take a machine away, lets the batch at
-            hand end, writes a backup, and ends the process with this code. 75, `os.EX_TEMPFAIL`, says that to try
-            again helps, and is none that Python, a shell or a signal gives. A second SIGTERM acts as before the
-            training. By default the first one does.
+            hand end, writes a backup, and ends the process with this code, 1 to 255. Take 75 (`os.EX_TEMPFAIL`, "try
+            again"): nothing else exits with it. A second SIGTERM is handled as before the training. By default, so is the
+            first.
 
     Raises:
         ValueError: If `every` or `exit_code` is out of range, or, when training starts, if `steps_per_epoch` is missing
@@ -209,3 +211,53 @@ class StudentCheckpoint(keras.callbacks.ModelCheckpoint):
             super()._save_model(epoch, batch, logs)
         finally:
             self.set_model(whole)
+
+
+class Termination:
+    """A SIGTERM during a training, remembered until the training can stop.
+
+    Args:
+        exit_code: What the process then ends with.
+
+    Examples:
+        >>> termination = Termination(exit_code=75)
+        >>> termination.expect()
+        >>> signal.raise_signal(signal.SIGTERM)
+        >>> termination.requested
+        True
+    """
+
+    def __init__(self, exit_code: int) -> None:
+        self.exit_code = checks.positive_integer("ExactBackup", "exit_code", exit_code)
+        if exit_code > 255:
+            raise ValueError(f"`ExactBackup(exit_code=...)` takes at most 255. Received: exit_code={exit_code!r}")
+        self.requested = False
+        self._before: Any = signal.SIG_DFL
+
+    def expect(self) -> None:
+        """From now on, a SIGTERM is remembered."""
+        if threading.current_thread() is not threading.main_thread():
+            raise ValueError(
+                "`ExactBackup(exit_code=...)` needs `fit` in the main thread, the only one in which Python handles "
+                f"signals. Received: a call in thread {threading.current_thread().name!r}"
+            )
+        if processes()[1] > 1:
+            raise ValueError(
+                "`ExactBackup(exit_code=...)` works in a training of one process: several would stop at different "
+                f"batches. Received: {processes()[1]} processes. Use `ExactBackup(every=...)` and let the job be killed"
+            )
+        self.requested = False
+        if signal.getsignal(signal.SIGTERM) != self._handle:  # left there by a training that ended with an exception
+            self._before = signal.signal(signal.SIGTERM, self._handle) or signal.SIG_DFL
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self.requested = True
+        self.forget()
+
+    def forget(self) -> None:
+        """From now on, SIGTERM does what it did before."""
+        signal.signal(signal.SIGTERM, self._before)
+
+    def exit(self) -> NoReturn:
+        """End the process as requested."""
+        raise SystemExit(self.exit_code)

@@ -1,4 +1,4 @@
-"""How long a teacher counts: the pace of LFME's experts, and a teacher that its student has outgrown."""
+"""Schedules: of learning rates and objectives over the epochs, and of how long a teacher or an expert counts."""
 
 import itertools
 from collections.abc import Callable, Iterable, Sequence
@@ -23,6 +23,78 @@ from keras_bikd.types import Batch, Logs, Tensor
 
 LogitsOf: TypeAlias = Callable[[Any, Tensor | None], Tensor]
 """Returns logits for the inputs of a batch, and for the teacher's logits that come with it, if any."""
+
+
+class MetaLearningRateScheduler(keras.callbacks.Callback):
+    """Set the learning rate of the weight network at the start of every epoch, and log it.
+
+    Use Keras' `LearningRateScheduler` for the learning rate of the student. The authors' code multiplies the meta
+    learning rate by 0.8 at epochs 80 and 100; in the paper it is constant.
+
+    Args:
+        schedule: Function `(epoch, learning_rate) -> learning_rate`. By default the learning rate is only logged, as
+            `meta_learning_rate`, and not changed.
+
+    Examples:
+        >>> callback = MetaLearningRateScheduler(
+        ...     lambda epoch, rate: rate * 0.8 if epoch in (80, 100) else rate
+        ... )
+    """
+
+    def __init__(self, schedule: Callable[[int, float], float] | None = None) -> None:
+        super().__init__()
+        self.schedule = schedule
+
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
+        if self.schedule is not None:
+            optimizer = self.model.meta_optimizer
+            optimizer.learning_rate = self.schedule(epoch, _number(optimizer.learning_rate))
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        if logs is not None:
+            logs["meta_learning_rate"] = _number(self.model.meta_optimizer.learning_rate)
+
+
+def _number(learning_rate: keras.Variable) -> float:
+    return float(ops.convert_to_numpy(learning_rate))  # under a strategy it has a value on every device
+
+
+class DeferredObjective(keras.callbacks.Callback):
+    """Switch a `DistillationModel` to another objective at some epoch: deferred re-weighting.
+
+    BKD on CIFAR-10 distils without weights until epoch 160 of 200. A resumed run uses the objective of its epoch.
+    After the training the model has its first objective again.
+
+    Args:
+        objective: The later objective.
+        epoch: Number of epochs to train with the first objective.
+
+    Examples:
+        >>> from keras_bikd.objectives import BalancedKnowledgeDistillation
+        >>> callback = DeferredObjective(
+        ...     BalancedKnowledgeDistillation(class_counts=(100, 10)), epoch=160
+        ... )
+
+    Reference: Cao et al., arXiv 1906.07413, section 3.3; Zhang et al., arXiv 2104.10510.
+    """
+
+    def __init__(self, objective: Callable[..., Tensor], epoch: int) -> None:
+        super().__init__()
+        self.objective, self.epoch = objective, epoch
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        self._own = self.model.objective
+
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
+        self._use(self.objective if epoch >= self.epoch else self._own)
+
+    def on_train_end(self, logs: Logs | None = None) -> None:
+        self._use(self._own)
+
+    def _use(self, objective: Callable[..., Tensor]) -> None:
+        if self.model.objective is not objective:
+            self.model.objective = objective
+            self.model.make_train_function(force=True)  # the objective is part of the compiled step
 
 
 class ExpertPacing(keras.callbacks.Callback):
@@ -138,11 +210,12 @@ class ExpertPacing(keras.callbacks.Callback):
 class OutgrowTeacher(keras.callbacks.Callback):
     """Leave the teacher out once its student is better.
 
-    One step ahead, even a poor teacher seems to help, because its gradient is large. So BiKD keeps too much of a
-    teacher that is weak, or that learned from wrong labels. After every epoch, this callback compares the two on a
-    balanced set that neither is trained on, such as the meta set. Once the student gets significantly more samples
-    right (one-sided sign test), the weight of the teacher's loss is zero for the rest of the training. The weight
-    network keeps that when it is saved. `teacher_left_out` in the logs is 0, then 1.
+    The one-step hypergradient overrates a teacher that is weak or that learned from wrong labels: its loss has a large
+    gradient, so following it lowers the meta loss for one step even if the teacher is bad. After every epoch, this
+    callback compares student and teacher on a balanced set that neither is trained on, such as the meta set. Once the
+    student gets significantly more samples right (one-sided sign test), the weight of the teacher's loss is zero for
+    the rest of the training. The weight network keeps that when it is saved. `teacher_left_out` in the logs is 0, then
+    1.
 
     Args:
         meta: Small balanced set, batched or as arrays `(x, y)`, best without augmentation. It must end.

@@ -5,12 +5,14 @@ import dataclasses
 import hashlib
 import json
 import shutil
+from unittest import mock
 
 import glyphs
 import grain
 import keras
 import numpy as np
 import pytest
+import requests
 import tensorflow as tf
 import tensorflow_datasets as tfds
 from wrong_labels import with_wrong_labels
@@ -30,7 +32,10 @@ glyphs.Glyphs.BUILDER_CONFIGS.append(
 def mock_data(num_examples):
     """tfds sets of a few invented examples, whose labels are not those of other mock data."""
     tfds_records.usable_labels.cache_clear()
-    with tfds.testing.mock_data(num_examples=num_examples):
+    with (
+        mock.patch.object(tfds_records, "_check_reachable"),
+        tfds.testing.mock_data(num_examples=num_examples),
+    ):
         yield
     tfds_records.usable_labels.cache_clear()
 
@@ -388,6 +393,15 @@ def test_labels_are_read_once_and_cannot_be_written_to(monkeypatch):
     assert again.labels is first.labels
     with pytest.raises(ValueError, match="read-only"):
         again.labels[0] = 1
+
+
+def test_a_set_that_cannot_be_downloaded(tmp_path):
+    message = r"'cifar10' is not prepared in .*www\.cs\.toronto\.edu cannot be reached.*TFDS_DATA_DIR"
+    with (
+        mock.patch("requests.head", side_effect=requests.ConnectionError),
+        pytest.raises(ConnectionError, match=message),
+    ):
+        Tfds("cifar10", data_dir=tmp_path)
 
 
 def test_a_split_with_wrong_labels_leaves_its_source_alone():

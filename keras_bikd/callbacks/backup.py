@@ -33,7 +33,7 @@ class ExactBackup(keras.callbacks.Callback):
         every: Number of batches between two backups; by default only the end of each epoch is backed up.
         exit_code: If given, SIGTERM, by which job schedulers announce that they take a machine away, lets the batch at
             hand end, writes a backup, and ends the process with this code, 1 to 255. Take 75 (`os.EX_TEMPFAIL`, "try
-            again"): nothing else exits with it. A second SIGTERM is handled as before the training. By default, so is the
+            again"): nothing else exits with it. A second SIGTERM is handled as before the training; by default the
             first.
 
     Raises:

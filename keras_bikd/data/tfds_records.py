@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import functools
 import os
+import urllib.parse
 from typing import Any
 
 import keras
@@ -56,6 +57,14 @@ class _Records:
         splits = self.builder.info.splits
         return int(splits["train"].num_examples) if HELD_OUT in splits else None
 
+    def split(self, split: str) -> Any:
+        """The records of a split, dicts."""
+        raise NotImplementedError(f"{type(self).__name__} must define `split`.")
+
+    def has_labels(self, split: str) -> bool:
+        """Whether there is such a split, with labels: tfds writes -1 where the test labels are not published."""
+        return split in self.builder.info.splits and int(next(iter(self.split(split)))[self.label_key]) >= 0
+
     def _encoded(self) -> dict[str, Any] | None:
         import tensorflow_datasets as tfds
 
@@ -77,14 +86,6 @@ class StreamedRecords(_Records):
         labels = self.split(split).map(lambda record: record[self.label_key])
         return np.concatenate(list(labels.batch(1024).as_numpy_iterator()))
 
-    def has_labels(self, split: str) -> bool:
-        """Whether there is such a split, with labels: tfds writes -1 where the test labels are not published."""
-        try:
-            records = self.split(split)
-        except ValueError:  # no such split
-            return False
-        return int(next(iter(records.take(1)))[self.label_key]) >= 0
-
 
 class IndexedRecords(_Records):
     """The records by their index, in the order of `StreamedRecords`; no TensorFlow is needed."""
@@ -99,10 +100,6 @@ class IndexedRecords(_Records):
         # Many at a time, which takes a quarter of the time of one by one.
         parts = (range(i, min(i + _LABELS, len(records))) for i in range(0, len(records), _LABELS))
         return np.array([own[self.label_key] for part in parts for own in records.__getitems__(list(part))], "int64")
-
-    def has_labels(self, split: str) -> bool:
-        """As for `StreamedRecords`."""
-        return split in self.builder.info.splits and int(self.split(split)[0][self.label_key]) >= 0
 
 
 @functools.lru_cache(maxsize=16)
@@ -130,10 +127,13 @@ def prepared_builder(name: str, data_dir: str | os.PathLike[str] | None, *, inde
     Raises:
         ValueError: If there is no such set, or if it is not for classification.
         ImportError: If tfds is missing, or if it needs TensorFlow to prepare the set.
+        ConnectionError: If the set is not prepared and cannot be downloaded.
     """
     builder = _builder(name, data_dir)
     if indexed and builder.info.file_format.value not in ("array_record", "parquet"):
         builder = _builder(name, builder.data_dir_root / "array_record", file_format="array_record")
+    if not builder.is_prepared():
+        _check_reachable(builder)
     try:
         _prepare(builder)
     except OSError:  # of two processes that prepare a set, one cannot move its files into place
@@ -143,6 +143,26 @@ def prepared_builder(name: str, data_dir: str | os.PathLike[str] | None, *, inde
     if builder.info.supervised_keys is None:
         raise ValueError(f"`Tfds(name=...)` takes a classification set with supervised keys. Received: name={name!r}")
     return builder
+
+
+def _check_reachable(builder: Any) -> None:
+    """Raise at once if what a set is made of cannot be downloaded: tfds tries for seven minutes."""
+    import requests  # which tfds requires
+
+    url = next(iter(builder.url_infos or ()), "")
+    has_downloads = any(builder.data_dir_root.glob("downloads/**/*.INFO"))
+    if not url.startswith("http") or has_downloads:
+        return
+    try:
+        requests.head(url, timeout=10)
+    except requests.RequestException:
+        host, folder = urllib.parse.urlsplit(url).netloc, str(builder.data_dir_root)
+        raise ConnectionError(
+            f"{builder.name!r} is not prepared in {folder!r}, and {host} cannot be reached to download it. On a machine "
+            f"with a network, run `tfds build {builder.name}`, and copy the folder it has made to {folder!r}, or name "
+            "its place in the environment variable TFDS_DATA_DIR. One folder of images per class will do as well: "
+            "`Folder(path, image_size)`."
+        ) from None
 
 
 def _prepare(builder: Any) -> None:

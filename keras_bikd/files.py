@@ -1,4 +1,4 @@
-"""Writing files so that a reader finds a whole file or none."""
+"""Atomic writing: a reader finds a whole file or none."""
 
 import contextlib
 import os

@@ -357,7 +357,7 @@ class TensorBoard(_OfSampleWeights, keras.callbacks.TensorBoard):
 
 
 def _samples(owner: str, data: Any) -> Any:
-    """The data of a callback, which reads them after every few epochs; those of a generator are kept in memory."""
+    """Checked `data` of a callback; those of a generator are kept in memory, to be read repeatedly."""
     if data is None:
         return None
     require_samples(f"{owner}(data=...)", data)

@@ -39,7 +39,7 @@ def gaussian_noise(stddev: float) -> Augmentation:
     return _GaussianNoise(checks.non_negative_number("gaussian_noise", "stddev", stddev))
 
 
-@dataclasses.dataclass(frozen=True)  # so that a file can say what it is
+@dataclasses.dataclass(frozen=True)  # so that manifests and headers can describe it
 class _GaussianNoise:
     stddev: float
 

@@ -1,4 +1,4 @@
-"""The image files of a folder, looked at before they are needed."""
+"""Image files of a folder: a list of them, and checks that they can be read."""
 
 import os
 import pathlib
@@ -38,7 +38,7 @@ def image_files(folder: pathlib.Path, classes: Sequence[str]) -> np.ndarray:
 
 
 def check_readable(files: Iterable[str]) -> None:
-    """Raise unless all files begin as images do: a hundred thousand take seconds."""
+    """Raise unless the first bytes of every file are those of an image; for 100,000 files this takes seconds."""
     files = list(files)
     if unreadable := [file for file in files if not _begins_as_image(file)]:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""The record of a split on disk: written next to a teacher, checked before a student learns from it."""
+"""Manifests: files that describe a split, written next to a teacher and checked before a student learns from it."""
 
 import json
 import os

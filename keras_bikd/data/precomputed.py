@@ -1,4 +1,4 @@
-"""The logits of a teacher for a fixed number of views of every training image: computed once, kept in a file."""
+"""Teacher logits for a fixed number of views of every training image, computed once and kept in a file."""
 
 import dataclasses
 import hashlib
@@ -22,7 +22,7 @@ from keras_bikd.types import Teacher
 from keras_bikd.version import __version__
 
 _PROBED = 8  # images that are compared and that the teacher's outputs are checked on
-# Of the header: what a file must have in common with what is asked for. The rest is there to read.
+# Entries of the header that are for readers alone; in all others, the file must be as asked for.
 _UNCOMPARED = ("keras_bikd", "shape", "views_done")
 
 
@@ -169,7 +169,7 @@ def _checked_data(data: Any) -> LongTailedData:
 
 
 def _facts(data: LongTailedData, probed: np.ndarray) -> Row:
-    """What the images depend on, but for their augmentation. The logits do not depend on the labels."""
+    """What determines the images before their augmentation. The logits do not depend on the labels."""
     split = data.split
     return {
         "data_set": f"{split.data_set} {split.version}",
@@ -282,7 +282,7 @@ def _compute(teacher: keras.Model, samples: Any, path: pathlib.Path, header: Row
     done, total = header["views_done"], math.prod(header["shape"][:2])
     if done == total:
         return
-    save_row(_header_path(path), header)  # first, so that no file is ever without
+    save_row(_header_path(path), header)  # first, so that logits never lie without a header
     mode: Any = "r+" if done else "w+"
     file = np.lib.format.open_memmap(path, mode, dtype=header["dtype"], shape=tuple(header["shape"]))
     rows = file.reshape(total, -1)

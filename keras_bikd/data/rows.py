@@ -1,4 +1,4 @@
-"""Images by position, decoded without TensorFlow: what Grain reads."""
+"""Samples by position, decoded without TensorFlow: what Grain reads."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -8,15 +8,15 @@ import keras
 import numpy as np
 
 _CACHE_BYTES = 2**30  # a chosen set of at most this size is decoded once and kept in memory
-_COLOURS = {1: "grayscale", 3: "rgb", 4: "rgba"}
+COLOUR_MODES = {1: "grayscale", 3: "rgb", 4: "rgba"}
 
 
 class Rows:
-    """The images of chosen ids and their labels, by position. `grain.MapDataset.source` and torch loaders take it.
+    """The samples of chosen ids and their labels, by position. `grain.MapDataset.source` and torch loaders take it.
 
     Args:
-        image: Function from an id to an image, an array.
-        ids: Ids of the images, integer array.
+        sample: Function from an id to a sample, an array.
+        ids: Ids of the samples, integer array.
         labels: The label of every id, integer array.
         keep: Whether to keep what has been read in memory.
 
@@ -31,9 +31,9 @@ class Rows:
         (2, 3)
     """
 
-    def __init__(self, image: Callable[[int], np.ndarray], ids: np.ndarray, labels: np.ndarray, *, keep: bool) -> None:
+    def __init__(self, sample: Callable[[int], np.ndarray], ids: np.ndarray, labels: np.ndarray, *, keep: bool) -> None:
         self.ids, self.labels = np.asarray(ids), np.asarray(labels)
-        self._image, self._keep = image, keep
+        self._sample, self._keep = sample, keep
         self._kept: dict[int, np.ndarray] = {}
 
     def __len__(self) -> int:
@@ -41,12 +41,12 @@ class Rows:
 
     def __getitem__(self, position: int) -> tuple[np.ndarray, np.integer]:
         i = int(self.ids[position])
-        image = self._kept.get(i)
-        if image is None:
-            image = self._image(i)
+        sample = self._kept.get(i)
+        if sample is None:
+            sample = self._sample(i)
             if self._keep:
-                self._kept[i] = image
-        return image, self.labels[i]
+                self._kept[i] = sample
+        return sample, self.labels[i]
 
 
 def fits_in_memory(count: int, shape: Sequence[int]) -> bool:
@@ -75,5 +75,7 @@ def decoded(file: str | os.PathLike[str] | IO[bytes], channels: int, image_size:
         channels: 1, 3 or 4.
         image_size: `(height, width)` to resize to, with the same antialiasing as in TensorFlow; `None` for no change.
     """
-    image = keras.utils.load_img(file, color_mode=_COLOURS[channels], target_size=image_size, interpolation="bilinear")
+    image = keras.utils.load_img(
+        file, color_mode=COLOUR_MODES[channels], target_size=image_size, interpolation="bilinear"
+    )
     return np.asarray(image, "uint8").reshape(image.height, image.width, channels)

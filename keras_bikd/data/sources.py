@@ -1,4 +1,4 @@
-"""Where samples come from: a tfds set, arrays, or a folder. Each knows its labels and gives the samples of chosen ids.
+"""Sources of samples: a tfds set, arrays, or a folder. Each knows its labels and gives the samples of chosen ids.
 
 All three have the attributes `name`, `version`, `labels` (the label of every id, not to be written to), `num_classes`,
 `class_names`, `sample_shape`, `test_size` (samples of a labelled test split of its own; `None` if there is none) and
@@ -217,7 +217,7 @@ class Folder:
 
 
 def _name_and_version(info: Any) -> tuple[str, str]:
-    """Name and version of a tfds set. A set that differs from machine to machine says in its metadata what it holds."""
+    """Name and version of a tfds set; with the hash of its content if its metadata have one."""
     name, version = info.full_name.rsplit("/", 1)
     digest = (info.metadata or {}).get("sha256")
     return name, version if digest is None else f"{version}+{digest[:12]}"

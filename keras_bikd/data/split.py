@@ -1,4 +1,4 @@
-"""Which samples are trained on, guide the weight network or are held out: a split, chosen from the labels alone."""
+"""Splits: the ids of training, meta, validation and test samples, chosen from the labels alone."""
 
 import dataclasses
 import functools
@@ -215,7 +215,7 @@ def _shuffled_ids(source: Source, generator: Generator) -> list[np.ndarray]:
 
 
 def _pools(source: Source, ids_by_class: list[np.ndarray]) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """What balanced sets are taken from, and what is trained on whatever they take: nothing for most sources."""
+    """Ids per class for balanced sets, and those for training alone, which only a set with a `held_out` split has."""
     first = source.num_trainable
     if first is None:
         return ids_by_class, []
@@ -241,7 +241,7 @@ def _take_balanced(
 def _trained_on(
     rest: list[np.ndarray], before_meta: int, imbalance_factor: float | None, cut: LongTailCut, generator: Generator
 ) -> np.ndarray:
-    """The ids of a long tail of what is left of every class."""
+    """Training ids: of what is left of every class, as many as the long tail leaves it."""
     sizes = np.array([len(ids) for ids in rest])
     counts = sizes if imbalance_factor is None else _long_tail(sizes, before_meta, imbalance_factor, cut, generator)
     return np.concatenate([ids[:count] for ids, count in zip(rest, counts)])

@@ -92,7 +92,7 @@ def _batches(
         batched = tf.data.Dataset.zip((batched, seeds)).map(
             lambda batch, seed: (augment(batch[0], seed), batch[1]), num_parallel_calls=tf.data.AUTOTUNE
         )
-    # With few cores the end of a `fit` can wait for the tuner's next turn: for as long as the training took, at worst.
+    # On few cores, the autotuner of tf.data can hold up the end of `fit`, at worst for as long as the training took.
     options = tf.data.Options()
     options.autotune.enabled = False
     return batched.prefetch(tf.data.AUTOTUNE).with_options(options)

@@ -48,7 +48,7 @@ class _Records:
 
     @property
     def usable(self) -> str:
-        """The split, or splits, that the ids number."""
+        """Name of the split that the ids number, as tfds takes it."""
         return f"train+{HELD_OUT}" if HELD_OUT in self.builder.info.splits else "train"
 
     @property
@@ -158,8 +158,8 @@ def _check_reachable(builder: Any) -> None:
     except requests.RequestException:
         host, folder = urllib.parse.urlsplit(url).netloc, str(builder.data_dir_root)
         raise ConnectionError(
-            f"{builder.name!r} is not prepared in {folder!r}, and {host} cannot be reached to download it. On a machine "
-            f"with a network, run `tfds build {builder.name}`, and copy the folder it has made to {folder!r}, or name "
+            f"{builder.name!r} is not prepared in {folder!r}, and {host} cannot be reached to download it. Run `tfds "
+            f"build {builder.name}` on a machine with a network, and copy the folder it has made to {folder!r}, or name "
             "its place in the environment variable TFDS_DATA_DIR. One folder of images per class will do as well: "
             "`Folder(path, image_size)`."
         ) from None

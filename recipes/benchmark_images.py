@@ -70,7 +70,7 @@ def drawn(generator):
 
 def rate(batches, count):
     """Images a second, and images a second of processor time."""
-    stream = batches.as_numpy_iterator()
+    stream = iter(batches)
     for _ in range(3):
         next(stream)
     start, used = time.perf_counter(), time.process_time()

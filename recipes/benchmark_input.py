@@ -26,7 +26,7 @@ def main(rounds=15, batch_size=100, name="glyphs/h32"):
     )
     model = bikd.BiKDModel(student, teacher)
     model.compile(keras.optimizers.SGD(0.1, momentum=0.9))
-    stream = bikd.data.pair(data.train.repeat(), data.meta).as_numpy_iterator()
+    stream = iter(bikd.data.pair(data.train.repeat(), data.meta))
     in_memory = next(stream)
     for _ in range(2):
         model.train_on_batch(*in_memory)

@@ -311,8 +311,9 @@ def test_wrong_labels_get_small_weights_and_rare_classes_do_not():
     model.compile(keras.optimizers.SGD(0.05, momentum=0.9), steps_per_execution=50)
     model.fit(data.train.repeat(), meta_data=data.meta, steps_per_epoch=1000, verbose=0)
 
-    right = {image.tobytes(): label for image, label in load().train.unbatch().as_numpy_iterator()}
-    images, labels = zip(*with_wrong_labels(load(), 0.4).train.unbatch().as_numpy_iterator())
+    samples = lambda data: [pair for x, y in data.train for pair in zip(np.asarray(x), np.asarray(y))]
+    right = {image.tobytes(): label for image, label in samples(load())}
+    images, labels = zip(*samples(with_wrong_labels(load(), 0.4)))
     wrong = np.array([right[image.tobytes()] != label for image, label in zip(images, labels)])
     seen = model.sample_weights([(np.stack(images), np.stack(labels))])
     for group in (seen.labels < 3, seen.labels >= 7):  # the head, and the tail

@@ -158,10 +158,10 @@ def _check_reachable(builder: Any) -> None:
     except requests.RequestException:
         host, folder = urllib.parse.urlsplit(url).netloc, str(builder.data_dir_root)
         raise ConnectionError(
-            f"{builder.name!r} is not prepared in {folder!r}, and {host} cannot be reached to download it. Run `tfds "
-            f"build {builder.name}` on a machine with a network, and copy the folder it has made to {folder!r}, or name "
-            "its place in the environment variable TFDS_DATA_DIR. One folder of images per class will do as well: "
-            "`Folder(path, image_size)`."
+            f"{builder.name!r} is not prepared in {folder!r}, and {host} cannot be reached to download it. Run "
+            f"`tfds build {builder.name}` on a machine with a network, and copy the folder it has made to {folder!r}, "
+            "or name its place in the environment variable TFDS_DATA_DIR. One folder of images per class will do as "
+            "well: `Folder(path, image_size)`."
         ) from None
 
 

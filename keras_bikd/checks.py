@@ -5,6 +5,7 @@
 
 import warnings
 from collections.abc import Callable, Collection
+from math import inf
 from typing import Any
 
 import keras
@@ -20,38 +21,21 @@ def is_number(value: Any) -> bool:
     return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
 
 
-def positive_number(owner: str, name: str, value: Any) -> float:
-    """Return `value` if it is a finite number above 0, else raise."""
-    if not is_number(value) or not 0 < value < float("inf"):
-        raise ValueError(f"`{owner}({name}=...)` takes a number above 0. Received: {name}={value!r}")
+def number(
+    owner: str, name: str, value: Any, *, above: float = -inf, at_least: float = -inf, below: float = inf
+) -> float:
+    """Return `value` if it is a finite number within the bounds, else raise."""
+    if not is_number(value) or not (above < value < below and value >= at_least):
+        bounds = f"of at least {at_least}" if at_least > -inf else f"above {above}"
+        bounds = bounds if below == inf else f"between {above} and {below}"
+        raise ValueError(f"`{owner}({name}=...)` takes a number {bounds}. Received: {name}={value!r}")
     return value
 
 
-def non_negative_number(owner: str, name: str, value: Any) -> float:
-    """Return `value` if it is a finite number of at least 0, else raise."""
-    if not is_number(value) or not 0 <= value < float("inf"):
-        raise ValueError(f"`{owner}({name}=...)` takes a number of at least 0. Received: {name}={value!r}")
-    return value
-
-
-def between_zero_and_one(owner: str, name: str, value: Any) -> float:
-    """Return `value` if it is a number in (0, 1), else raise."""
-    if not is_number(value) or not 0 < value < 1:
-        raise ValueError(f"`{owner}({name}=...)` takes a number between 0 and 1. Received: {name}={value!r}")
-    return value
-
-
-def positive_integer(owner: str, name: str, value: Any) -> int:
-    """Return `value` if it is an integer of at least 1, else raise."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise ValueError(f"`{owner}({name}=...)` takes an integer of at least 1. Received: {name}={value!r}")
-    return int(value)
-
-
-def non_negative_integer(owner: str, name: str, value: Any) -> int:
-    """Return `value` if it is an integer of at least 0, else raise."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
-        raise ValueError(f"`{owner}({name}=...)` takes an integer of at least 0. Received: {name}={value!r}")
+def integer(owner: str, name: str, value: Any, *, at_least: int = 1) -> int:
+    """Return `value` if it is an integer of at least `at_least`, else raise."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < at_least:
+        raise ValueError(f"`{owner}({name}=...)` takes an integer of at least {at_least}. Received: {name}={value!r}")
     return int(value)
 
 
@@ -245,12 +229,14 @@ def same_structure(train_inputs: Any, meta_inputs: Any, student: Callable[[Any],
     def look(inputs: Any) -> Any:
         return tree.map_structure(lambda tensor: str(tuple(tensor.shape)[1:]), inputs)
 
+    expected, received = look(train_inputs), look(meta_inputs)
+    if received == expected:
+        return
     try:
         tree.assert_same_structure(train_inputs, meta_inputs)
-        if look(train_inputs) != look(meta_inputs):
-            student(meta_inputs)
-    except Exception as error:  # each backend and each layer has its own
+        student(meta_inputs)
+    except Exception as error:  # each backend and each layer has its own; the inputs do differ
         raise ValueError(
             "The inputs of `meta_data` must have the structure and shape of the training inputs. "
-            f"Received (shape of a sample): {look(meta_inputs)} in `meta_data`, expected {look(train_inputs)}"
+            f"Received (shape of a sample): {received} in `meta_data`, expected {expected}"
         ) from error

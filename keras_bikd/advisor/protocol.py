@@ -61,15 +61,15 @@ class Protocol:
         if not self.seeds:
             raise ValueError(f"`Protocol(seeds=...)` takes at least one seed. Received: seeds={self.seeds!r}")
         for seed in self.seeds:
-            checks.non_negative_integer(owner, "seeds", seed)
+            checks.integer(owner, "seeds", seed, at_least=0)
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"`Protocol(seeds=...)` takes every seed once. Received: seeds={self.seeds!r}")
-        checks.positive_integer(owner, "batch_size", self.batch_size)
-        checks.between_zero_and_one(owner, "validation_share", self.validation_share)
+        checks.integer(owner, "batch_size", self.batch_size)
+        checks.number(owner, "validation_share", self.validation_share, above=0, below=1)
         if self.steps is not None:
-            checks.positive_integer(owner, "steps", self.steps)
+            checks.integer(owner, "steps", self.steps)
         if self.minutes is not None:
-            checks.positive_number(owner, "minutes", self.minutes)
+            checks.number(owner, "minutes", self.minutes, above=0)
         if self.steps is not None and self.minutes is not None:
             raise ValueError(
                 "`Protocol` takes `steps` or `minutes`, one of the two. "

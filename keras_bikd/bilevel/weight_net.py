@@ -72,9 +72,9 @@ class MetaWeightNet(Serializable, keras.layers.Layer):
                 f"Received: hidden_units={hidden_units!r}"
             )
         if initial_weight is not None:
-            checks.between_zero_and_one("MetaWeightNet", "initial_weight", initial_weight)
+            checks.number("MetaWeightNet", "initial_weight", initial_weight, above=0, below=1)
         self.hidden_units = tuple(hidden_units)
-        self.num_losses = checks.positive_integer("MetaWeightNet", "num_losses", num_losses)
+        self.num_losses = checks.integer("MetaWeightNet", "num_losses", num_losses)
         self.class_counts: list[int] | None = None
         if class_counts is not None:
             self.class_counts = checks.class_counts("MetaWeightNet", "class_counts", class_counts)

@@ -74,7 +74,7 @@ class ExactBackup(keras.callbacks.Callback):
         exit_code: int | None = None,
     ) -> None:
         super().__init__()
-        self.every = None if every is None else checks.positive_integer("ExactBackup", "every", every)
+        self.every = None if every is None else checks.integer("ExactBackup", "every", every)
         self.directory, self.position = pathlib.Path(directory), position
         self._termination = None if exit_code is None else Termination(exit_code)
 
@@ -228,7 +228,7 @@ class Termination:
     """
 
     def __init__(self, exit_code: int) -> None:
-        self.exit_code = checks.positive_integer("ExactBackup", "exit_code", exit_code)
+        self.exit_code = checks.integer("ExactBackup", "exit_code", exit_code)
         if exit_code > 255:
             raise ValueError(f"`ExactBackup(exit_code=...)` takes at most 255. Received: exit_code={exit_code!r}")
         self.requested = False

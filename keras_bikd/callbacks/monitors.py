@@ -35,7 +35,7 @@ class _AtEpochs(keras.callbacks.Callback):
 
     def __init__(self, every: int | None) -> None:
         super().__init__()
-        self.every = None if every is None else checks.positive_integer(type(self).__name__, "every", every)
+        self.every = None if every is None else checks.integer(type(self).__name__, "every", every)
         self._last: int | None = None
 
     def on_train_begin(self, logs: Logs | None = None) -> None:

@@ -148,7 +148,7 @@ class ExpertPacing(keras.callbacks.Callback):
         super().__init__()
         require_end("ExpertPacing(meta=...)", meta)
         self.train, self.meta = train, list(as_batches(meta))
-        self.threshold = checks.between_zero_and_one("ExpertPacing", "threshold", threshold)
+        self.threshold = checks.number("ExpertPacing", "threshold", threshold, above=0, below=1)
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
         objective, teacher = getattr(self.model, "objective", None), getattr(self.model, "teacher", None)
@@ -245,7 +245,7 @@ class OutgrowTeacher(keras.callbacks.Callback):
         super().__init__()
         require_end("OutgrowTeacher(meta=...)", meta)
         self.meta, self.losses = list(as_batches(meta)), losses
-        self.significance = checks.between_zero_and_one("OutgrowTeacher", "significance", significance)
+        self.significance = checks.number("OutgrowTeacher", "significance", significance, above=0, below=1)
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
         if not isinstance(self.model, BiKDModel):

@@ -75,7 +75,7 @@ def run_cells(
         'KD'
     """
     plots.require_matplotlib()  # the figures come at the very end
-    workers = checks.positive_integer("run_cells", "workers", workers)
+    workers = checks.integer("run_cells", "workers", workers)
     groups: dict[tuple[str, float | None, int], list[_Training]] = {}
     for cell in cells:
         if row_of(cell, lookup, folder) is None:

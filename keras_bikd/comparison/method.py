@@ -67,10 +67,10 @@ class Method:
                 f'Part("student"), Part("teacher"), objective)`. Received: model={self.model!r}'
             )
         checks.one_of("Method", "teacher", self.teacher, TEACHERS)
-        checks.positive_number("Method", "budget", self.budget)
-        checks.positive_number("Method", "meta_share", self.meta_share)
+        checks.number("Method", "budget", self.budget, above=0)
+        checks.number("Method", "meta_share", self.meta_share, above=0)
         if self.teacher_views is not None:
-            checks.positive_integer("Method", "teacher_views", self.teacher_views)
+            checks.integer("Method", "teacher_views", self.teacher_views)
         for field in dataclasses.fields(self):
             try:
                 config_of(getattr(self, field.name))

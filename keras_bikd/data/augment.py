@@ -36,7 +36,7 @@ def gaussian_noise(stddev: float) -> Augmentation:
         >>> gaussian_noise(0.5)(np.zeros((2, 8, 8, 1), "float32"), seed=(1, 2)).shape
         (2, 8, 8, 1)
     """
-    return _GaussianNoise(checks.non_negative_number("gaussian_noise", "stddev", stddev))
+    return _GaussianNoise(checks.number("gaussian_noise", "stddev", stddev, at_least=0))
 
 
 @dataclasses.dataclass(frozen=True)  # so that manifests and headers can describe it
@@ -73,7 +73,7 @@ def pad_crop_flip(padding: int = 4, *, flip: bool = True) -> Augmentation:
 
     Reference: He et al., arXiv 1512.03385, section 4.2.
     """
-    return _PadCropFlip(checks.non_negative_integer("pad_crop_flip", "padding", padding), flip)
+    return _PadCropFlip(checks.integer("pad_crop_flip", "padding", padding, at_least=0), flip)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -141,7 +141,7 @@ def load(
         meta_size=meta_size,
         validation_size=validation_size,
         test_size=test_size,
-        seed=checks.non_negative_integer("load", "seed", seed),
+        seed=checks.integer("load", "seed", seed, at_least=0),
         cut=cut,
     )
     data = load_split(source, split, batch_size=batch_sizes, augment=augments)
@@ -233,7 +233,7 @@ def only_classes(data: LongTailedData, classes: Sequence[int] | np.ndarray, batc
             f"`only_classes(classes=...)` takes different class ids from 0 to {data.num_classes - 1}, at least one. "
             f"Received: classes={classes!r}"
         )
-    batch_size = checks.positive_integer("only_classes", "batch_size", batch_size)
+    batch_size = checks.integer("only_classes", "batch_size", batch_size)
     places = np.full(data.num_classes, -1)
     places[chosen] = np.arange(len(chosen))
     return dataclasses.replace(
@@ -276,6 +276,6 @@ def _batch_sizes(batch_size: Any) -> tuple[int, int]:
     """Batch sizes of the training and of the meta set."""
     train, meta = batch_size if isinstance(batch_size, tuple) and len(batch_size) == 2 else (batch_size, batch_size)
     return (
-        checks.positive_integer("load", "batch_size", train),
-        checks.positive_integer("load", "batch_size", meta),
+        checks.integer("load", "batch_size", train),
+        checks.integer("load", "batch_size", meta),
     )

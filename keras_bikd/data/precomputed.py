@@ -62,7 +62,7 @@ class PrecomputedTeacher:
         """
         from keras_bikd.data import grain_pipeline
 
-        data, batch_size = self.data, checks.positive_integer("batches", "batch_size", batch_size)
+        data, batch_size = self.data, checks.integer("batches", "batch_size", batch_size)
         return grain_pipeline.with_logits(data.source, data.split, batch_size, data.augment[0], self.logits)
 
 
@@ -129,8 +129,8 @@ def precompute_teacher(
     from keras_bikd.data import grain_pipeline
 
     path = pathlib.Path(path)
-    views = checks.positive_integer("precompute_teacher", "views", views)
-    batch_size = checks.positive_integer("precompute_teacher", "batch_size", batch_size)
+    views = checks.integer("precompute_teacher", "views", views)
+    batch_size = checks.integer("precompute_teacher", "batch_size", batch_size)
     checks.one_of("precompute_teacher", "dtype", dtype, ("float16", "float32"))
     split, augment = _checked_data(data).split, data.augment[0]
     rows = data.source.rows(split.train, split.labels)

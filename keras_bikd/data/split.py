@@ -228,7 +228,7 @@ def _take_balanced(
     """Split off `size` ids, the same number of every class."""
     num_classes = len(ids_by_class)
     smallest = min(len(ids) for ids in ids_by_class)
-    per_class, odd = divmod(checks.positive_integer("load", argument, size), num_classes)
+    per_class, odd = divmod(checks.integer("load", argument, size), num_classes)
     if odd or per_class >= smallest:
         raise ValueError(
             f"`load({argument}=...)` takes a multiple of the number of classes ({num_classes}) that leaves samples in "

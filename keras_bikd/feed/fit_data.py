@@ -158,7 +158,7 @@ def _meta_batches(
         return meta_data if is_tf_dataset(meta_data) else adapter_of(meta_data), None
     require_samples("fit(meta_data=...)", meta_data)
     if meta_batch_size is not None:
-        checks.positive_integer("fit", "meta_batch_size", meta_batch_size)
+        checks.integer("fit", "meta_batch_size", meta_batch_size)
     arrays = check_arrays("fit(meta_data=...)", tuple(meta_data))
     return batched(arrays, meta_batch_size or batch_size, shuffle), arrays[1]
 

@@ -111,7 +111,7 @@ class BiKDModel(MetaGuidedModel):
 
     @inner_steps.setter
     def inner_steps(self, inner_steps: int) -> None:
-        self._inner_steps = checks.positive_integer("BiKDModel", "inner_steps", inner_steps)
+        self._inner_steps = checks.integer("BiKDModel", "inner_steps", inner_steps)
         self.train_function = None  # compiled for the old number
 
     @property
@@ -198,14 +198,14 @@ class BiKDModel(MetaGuidedModel):
     def _check_approximation(self, form: str, hypergradient_layers: int | None, hypergradient_every: int) -> None:
         checks.one_of("compile", "hypergradient", form, ("exact", "forward_difference"))
         if hypergradient_layers is not None:
-            checks.positive_integer("compile", "hypergradient_layers", hypergradient_layers)
+            checks.integer("compile", "hypergradient_layers", hypergradient_layers)
             if form != "exact":
                 raise ValueError(
                     "`compile(hypergradient_layers=...)` leaves out part of the exact hypergradient, and "
                     "`forward_difference` computes all of it without second derivatives: choose one of the two. "
                     f"Received: hypergradient_layers={hypergradient_layers!r} and hypergradient={form!r}"
                 )
-        checks.positive_integer("compile", "hypergradient_every", hypergradient_every)
+        checks.integer("compile", "hypergradient_every", hypergradient_every)
         if self.inner_steps % hypergradient_every:
             raise ValueError(
                 "`compile(hypergradient_every=...)` must divide `inner_steps`, so that every update of the weight "

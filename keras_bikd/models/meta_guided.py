@@ -53,7 +53,7 @@ class MetaGuidedModel(TeacherStudentModel):
     ) -> None:
         super().__init__(student, teacher, **kwargs)
         owner = type(self).__name__
-        self._temperature = checks.positive_number(owner, "temperature", temperature)
+        self._temperature = checks.number(owner, "temperature", temperature, above=0)
         self._meta_loss = checks.one_of(owner, "meta_loss", meta_loss, ("hard", "soft", "mixed"))
         self.candidate_losses = _candidates(owner, candidate_losses, class_counts, temperature)
         self.meta_loss_tracker = keras.metrics.Mean(name="meta_loss")

@@ -120,7 +120,7 @@ class TeacherStudentModel(Serializable, keras.Model):
         """Check what needs no data, and compile the step again if `settings` are not those of the last `fit`."""
         self._assert_compile_called("fit")
         if batch_size is not None:
-            checks.positive_integer("fit", "batch_size", batch_size)
+            checks.integer("fit", "batch_size", batch_size)
         before = self._traced()
         if before is not None and [id(part) for part in before] != [id(part) for part in settings]:
             self.train_function = None

@@ -14,11 +14,11 @@ from keras_bikd.serialization import Serializable
 from keras_bikd.types import Counts, Tensor
 
 # Types of hyper-parameters, each with its check.
-Temperature = Annotated[float, checks.positive_number]
+Temperature = Annotated[float, functools.partial(checks.number, above=0)]
 """A number above 0."""
-Factor = Annotated[float, checks.non_negative_number]
+Factor = Annotated[float, functools.partial(checks.number, at_least=0)]
 """A number of at least 0."""
-Share = Annotated[float, checks.between_zero_and_one]
+Share = Annotated[float, functools.partial(checks.number, above=0, below=1)]
 """A number between 0 and 1, both excluded."""
 ClassCounts = Annotated[Counts, checks.class_counts]
 """Training samples per class."""

@@ -47,7 +47,7 @@ class WeightedSum(OutputsObjective):
             )
         for part, weight in zip(self.objectives, self.weights):
             checks.objective("WeightedSum", "objectives", part)
-            checks.non_negative_number("WeightedSum", "weights", weight)
+            checks.number("WeightedSum", "weights", weight, at_least=0)
 
     @property
     def layer_names(self) -> LayerNames:

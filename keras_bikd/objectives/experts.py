@@ -45,13 +45,13 @@ class ExpertsObjective(Serializable, keras.layers.Layer):
         kwargs.setdefault("dtype", keras.config.floatx())
         super().__init__(**{"autocast": False, **kwargs})  # labels and logits come as they are
         self.class_counts = checks.class_counts("ExpertsObjective", "class_counts", class_counts)
-        self.num_groups = checks.positive_integer("ExpertsObjective", "num_groups", num_groups)
+        self.num_groups = checks.integer("ExpertsObjective", "num_groups", num_groups)
         if num_groups > len(self.class_counts):
             raise ValueError(
                 f"`ExpertsObjective(num_groups=...)` takes at most one group per class, here {len(self.class_counts)}. "
                 f"Received: num_groups={num_groups!r}"
             )
-        self.temperature = checks.positive_number("ExpertsObjective", "temperature", temperature)
+        self.temperature = checks.number("ExpertsObjective", "temperature", temperature, above=0)
         self.groups = [group.tolist() for group in class_groups(class_counts, num_groups)]
         means = np.array([np.mean(np.asarray(class_counts)[group]) for group in self.groups])
         start, classes = means[-1] / np.maximum(means, 1e-12), len(self.class_counts)

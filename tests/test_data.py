@@ -76,11 +76,14 @@ def test_a_set_that_another_process_prepares_meanwhile(tmp_path, monkeypatch):
 
 
 def test_a_set_that_cannot_be_written(tmp_path):
-    (tmp_path / "sklearn_digits").write_text("a file in the way")
+    for folder in (tmp_path, tmp_path / "array_record"):
+        folder.mkdir(exist_ok=True)
+        (folder / "sklearn_digits").write_text("a file in the way")
     with pytest.raises(OSError, match="sklearn_digits"):
         Tfds("sklearn_digits", data_dir=tmp_path)
 
 
+@pytest.mark.tensorflow
 def test_nothing_waits_for_the_tuner_of_pipelines():
     data = load()
     arrays = np.zeros((4, 2), "float32"), np.zeros(4, "int32")

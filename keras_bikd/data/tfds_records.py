@@ -150,18 +150,20 @@ def _check_reachable(builder: Any) -> None:
     import requests  # which tfds requires
 
     url = next(iter(builder.url_infos or ()), "")
-    has_downloads = any(builder.data_dir_root.glob("downloads/**/*.INFO"))
-    if not url.startswith("http") or has_downloads:
+    folder = builder.data_dir_root
+    if not url.startswith("http") or any(
+        next(folder.glob(f"downloads/{files}"), "") for files in ("*.INFO", "*/*.INFO")
+    ):
         return
     try:
         requests.head(url, timeout=10)
     except requests.RequestException:
-        host, folder = urllib.parse.urlsplit(url).netloc, str(builder.data_dir_root)
+        host = urllib.parse.urlsplit(url).netloc
         raise ConnectionError(
-            f"{builder.name!r} is not prepared in {folder!r}, and {host} cannot be reached to download it. Run "
-            f"`tfds build {builder.name}` on a machine with a network, and copy the folder it has made to {folder!r}, "
-            "or name its place in the environment variable TFDS_DATA_DIR. One folder of images per class will do as "
-            "well: `Folder(path, image_size)`."
+            f"{builder.name!r} is not prepared in {str(folder)!r}, and {host} cannot be reached to download it. Run "
+            f"`tfds build {builder.name}` on a machine with a network, and copy the folder it has made to this one, or "
+            "name its place in the environment variable TFDS_DATA_DIR. One folder of images per class will do as well: "
+            "`Folder(path, image_size)`."
         ) from None
 
 

@@ -90,6 +90,11 @@ class _OfSampleWeights(_OfWeights):
             return self.model.sample_weights(self.data)
         return self.model.sample_weights(itertools.islice(batches(self.model.training_samples), self.params["steps"]))
 
+    def _weight_map(self, seen: SampleWeights) -> Any:
+        """The figure of what `_sample_weights` has returned."""
+        names = tuple(self.model.candidate_losses)
+        return plots.weight_map(seen.teacher_losses, seen.student_losses, seen.weights, names)
+
 
 class WeightMap(_OfSampleWeights, _AtEpochs):
     """Plot the weights of all training samples over teacher loss and student loss, as Figure 3 of the paper.
@@ -123,9 +128,7 @@ class WeightMap(_OfSampleWeights, _AtEpochs):
         self.directory.mkdir(parents=True, exist_ok=True)
         path = self.directory / f"weight_map_{epoch + 1:04d}"
         np.savez_compressed(path.with_suffix(".npz"), **seen._asdict())
-        names = tuple(self.model.candidate_losses)
-        figure = plots.weight_map(seen.teacher_losses, seen.student_losses, seen.weights, names)
-        figure.savefig(path.with_suffix(".png"), dpi=150)
+        self._weight_map(seen).savefig(path.with_suffix(".png"), dpi=150)
 
 
 class WeightHistory(_OfSampleWeights, _AtEpochs):
@@ -348,8 +351,7 @@ class TensorBoard(_OfSampleWeights, keras.callbacks.TensorBoard):
         if not self.histogram_freq or epoch % self.histogram_freq:
             return
         seen = self._sample_weights()
-        names = tuple(self.model.candidate_losses)
-        image = plots.as_image(plots.weight_map(seen.teacher_losses, seen.student_losses, seen.weights, names))
+        image = plots.as_image(self._weight_map(seen))
         with self._train_writer.as_default():
             for column, weight in enumerate(self.model.candidate_losses):
                 self.summary.histogram(f"{weight}_weight", seen.weights[:, column], step=epoch)

@@ -131,8 +131,7 @@ def load(
         >>> data = load(Arrays(x, y), imbalance_factor=10, meta_size=30, test_size=60)
         arrays 1: 99 training samples in 3 classes of 70 to 7, ...
     """
-    source, augments = _opened(source), _augmentations(augment)
-    batch_sizes = _batch_sizes(batch_size)
+    source = _opened(source)
     if not isinstance(cut, LongTailCut):
         raise ValueError(f"`load(cut=...)` takes a `LongTailCut`. Received: cut={cut!r}")
     split = make_split(
@@ -144,7 +143,7 @@ def load(
         seed=checks.integer("load", "seed", seed, at_least=0),
         cut=cut,
     )
-    data = load_split(source, split, batch_size=batch_sizes, augment=augments)
+    data = load_split(source, split, batch_size=batch_size, augment=augment)
     if keras.config.is_interactive_logging_enabled():
         print(data)
     return data
@@ -179,7 +178,8 @@ def load_split(
         >>> load_split(data.source, half).class_counts.tolist()
         [35, 11, 4]
     """
-    (size, meta_size), (train_augment, meta_augment) = _batch_sizes(batch_size), _augmentations(augment)
+    size, meta_size = (checks.integer("load", "batch_size", own) for own in _pair(batch_size))
+    train_augment, meta_augment = _augmentations(augment)
     make, validation = _pipeline(), None
     if split.validation is not None:
         validation = make.held_out(source, split, split.validation, size)
@@ -263,8 +263,8 @@ def _opened(source: Any) -> Source:
 
 def _augmentations(augment: Any) -> tuple[Augmentation | None, Augmentation | None]:
     """The functions for the training and for the meta samples."""
-    pair = augment if isinstance(augment, tuple) else (augment, augment)
-    if len(pair) != 2 or not all(own is None or callable(own) for own in pair):
+    pair = _pair(augment)
+    if not all(own is None or callable(own) for own in pair):
         raise ValueError(
             "`load(augment=...)` takes a function `(images, seed) -> images`, or a pair of them for training and meta "
             f"samples. Received: augment={augment!r}"
@@ -272,10 +272,6 @@ def _augmentations(augment: Any) -> tuple[Augmentation | None, Augmentation | No
     return pair
 
 
-def _batch_sizes(batch_size: Any) -> tuple[int, int]:
-    """Batch sizes of the training and of the meta set."""
-    train, meta = batch_size if isinstance(batch_size, tuple) and len(batch_size) == 2 else (batch_size, batch_size)
-    return (
-        checks.integer("load", "batch_size", train),
-        checks.integer("load", "batch_size", meta),
-    )
+def _pair(value: Any) -> tuple[Any, Any]:
+    """What is given for the training and for the meta set, if need be the same for both."""
+    return value if isinstance(value, tuple) and len(value) == 2 else (value, value)

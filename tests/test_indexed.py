@@ -79,12 +79,12 @@ def test_resized_and_jpeg_images_are_close_to_those_in_tf_data(tmp_path):
 def test_a_tfds_set_lives_in_both_formats_side_by_side(tmp_path):
     source = Tfds("sklearn_digits", data_dir=tmp_path, image_size=(6, 4))
     rows = source.rows(np.arange(1797), source.labels)
-    assert {path.name for path in tmp_path.iterdir()} >= {"array_record", "sklearn_digits"}
     streamed = tf_samples.samples(source, np.arange(1797), source.labels, None).as_numpy_iterator()
     for own, other in zip(rows, streamed, strict=True):
         assert own[1] == other[1]
         assert own[0].shape == other[0].shape == (6, 4, 1)
         np.testing.assert_allclose(own[0].astype(int), other[0], atol=2)
+    assert {path.name for path in tmp_path.iterdir()} >= {"array_record", "sklearn_digits"}
     prepared = prepared_builder("sklearn_digits", tmp_path / "array_record", indexed=True)  # read where it is
     assert prepared.data_dir_root == tmp_path / "array_record"
 

@@ -66,16 +66,7 @@ def cifar_resnet(
             stride = 2 if stage > 1 and block == 1 else 1
             x = _basic_block(x, width, stride, f"stage{stage}_block{block}", decay)
     x = layers.GlobalAveragePooling2D(name="pool")(x)
-    limit = widths[-1] ** -0.5
-    outputs = layers.Dense(
-        num_classes,
-        kernel_initializer=initializers.RandomUniform(-limit, limit),
-        bias_initializer=initializers.RandomUniform(-limit, limit),
-        kernel_regularizer=decay,
-        bias_regularizer=decay,
-        name="classifier",
-    )(x)
-    return keras.Model(inputs, outputs, name=name or f"resnet{depth}")
+    return keras.Model(inputs, _classifier(x, num_classes, decay), name=name or f"resnet{depth}")
 
 
 def resnet8x4(num_classes: int, **kwargs: Any) -> keras.Model:
@@ -168,6 +159,18 @@ def _keras_layout(array: np.ndarray) -> np.ndarray:
     if array.ndim == 4:
         return array.transpose(2, 3, 1, 0)
     return array.T
+
+
+def _classifier(x: Tensor, num_classes: int, decay: Any) -> Tensor:
+    limit = x.shape[-1] ** -0.5
+    return layers.Dense(
+        num_classes,
+        kernel_initializer=initializers.RandomUniform(-limit, limit),
+        bias_initializer=initializers.RandomUniform(-limit, limit),
+        kernel_regularizer=decay,
+        bias_regularizer=decay,
+        name="classifier",
+    )(x)
 
 
 def _basic_block(x: Tensor, width: int, stride: int, name: str, decay: Any) -> Tensor:

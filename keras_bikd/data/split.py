@@ -163,15 +163,11 @@ def make_split(
     Raises:
         ValueError: If a size does not fit the data set, or a class would be left without a training sample.
     """
-    _check_test_size(source, test_size)
+    num_test = _test_size(source, test_size)
     generator = np.random.default_rng(seed)
     pool, trainable = _pools(source, _shuffled_ids(source, generator))
-    num_test, test, validation = source.test_size, None, None
-    if num_test is None:
-        test, pool = _take_balanced(pool, test_size, "test_size")
-        num_test = len(test)
-    if validation_size is not None:
-        validation, pool = _take_balanced(pool, validation_size, "validation_size")
+    test, pool = _held_out(pool, test_size, "test_size")
+    validation, pool = _held_out(pool, validation_size, "validation_size")
     before_meta = min(len(ids) for ids in trainable or pool)
     meta, pool = _take_balanced(pool, meta_size, "meta_size")
     train = _trained_on(trainable or pool, before_meta, imbalance_factor, cut, generator)
@@ -191,16 +187,21 @@ def make_split(
     )
 
 
-def _check_test_size(source: Source, test_size: int | None) -> None:
-    if source.test_size is None and test_size is None:
-        raise ValueError(
-            f"{source.name!r} has no labelled test split. Say with `load(test_size=...)` how many samples to hold out."
-        )
-    if source.test_size is not None and test_size is not None:
+def _test_size(source: Source, test_size: int | None) -> int:
+    """Number of test samples, which either the source or the caller decides."""
+    if source.test_size is None:
+        if test_size is None:
+            raise ValueError(
+                f"{source.name!r} has no labelled test split. Say with `load(test_size=...)` how many samples to hold "
+                "out."
+            )
+        return test_size
+    if test_size is not None:
         raise ValueError(
             f"{source.name!r} has a test split of its own, of {source.test_size} samples. Leave out "
             f"`load(test_size=...)`. Received: test_size={test_size!r}"
         )
+    return source.test_size
 
 
 def _shuffled_ids(source: Source, generator: Generator) -> list[np.ndarray]:
@@ -220,6 +221,13 @@ def _pools(source: Source, ids_by_class: list[np.ndarray]) -> tuple[list[np.ndar
     if first is None:
         return ids_by_class, []
     return [ids[ids >= first] for ids in ids_by_class], [ids[ids < first] for ids in ids_by_class]
+
+
+def _held_out(
+    ids_by_class: list[np.ndarray], size: int | None, argument: str
+) -> tuple[np.ndarray | None, list[np.ndarray]]:
+    """As `_take_balanced`; no ids where no size is given."""
+    return (None, ids_by_class) if size is None else _take_balanced(ids_by_class, size, argument)
 
 
 def _take_balanced(

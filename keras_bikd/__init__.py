@@ -19,11 +19,9 @@ from keras_bikd.bilevel.optimizer import BilevelOptimizer
 from keras_bikd.bilevel.weight_net import MetaWeightNet
 from keras_bikd.models.bikd import BiKDModel
 from keras_bikd.models.distillation import DistillationModel
-from keras_bikd.models.experts import Experts
 from keras_bikd.models.rwkd import RWKDModel
-from keras_bikd.models.teacher_reference import TeacherReference
-from keras_bikd.objectives.learned import LearnedWeights
-from keras_bikd.stored_teacher import StoredTeacher
+from keras_bikd.objectives.combined import LearnedWeights
+from keras_bikd.teachers import Experts, StoredTeacher, TeacherReference
 from keras_bikd.version import __version__
 
 __all__ = [

@@ -14,7 +14,7 @@ from keras_bikd import checks
 from keras_bikd.bilevel.weight_net import MetaWeightNet
 from keras_bikd.metrics import BalancedAccuracy
 from keras_bikd.models.bikd import BiKDModel
-from keras_bikd.models.teacher_reference import TeacherReference
+from keras_bikd.teachers import TeacherReference
 
 OBJECTIVE = keras_tuner.Objective("val_balanced_accuracy", "max")
 """The `objective` for a tuner: balanced accuracy on the validation data of `search`."""

@@ -13,9 +13,9 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 import keras_bikd as bikd
+from keras_bikd.batches.grain_data import IndexedBatches
 from keras_bikd.data import Arrays, Folder, LongTailCut, Tfds
 from keras_bikd.data.sets import digits, glyphs
-from keras_bikd.feed.indexed import IndexedBatches
 
 # `glyphs/h` with fewer images: to draw all 30,400 of them, once on a machine, takes half a minute.
 FEW_GLYPHS = "glyphs/h_140"

@@ -8,7 +8,7 @@ import pytest
 
 import keras_bikd as bikd
 import models
-from keras_bikd.feed.batches import batches
+from keras_bikd.batches.adapters import batches
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Your input ran out of data:UserWarning"),  # Keras, where the length is unknown

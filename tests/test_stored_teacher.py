@@ -10,8 +10,8 @@ import pytest
 
 import keras_bikd as bikd
 import models
+from keras_bikd.batches.grain_data import IndexedBatches
 from keras_bikd.data import Arrays, gaussian_noise, pad_crop_flip, precompute_teacher
-from keras_bikd.feed.indexed import IndexedBatches
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Your input ran out of data:UserWarning"),  # Keras, where the length is unknown

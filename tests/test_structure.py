@@ -15,9 +15,9 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 LAYERS = [
-    {"version", "serialization", "targets", "types"},
+    {"version", "serialization", "types"},
     {"backend", "checks", "files"},
-    {"losses", "networks", "long_tail", "results", "feed", "stored_teacher"},
+    {"losses", "networks", "long_tail", "results", "batches", "teachers"},
     {"bilevel", "metrics", "plots"},
     {"objectives", "data"},
     {"models"},
@@ -27,7 +27,7 @@ LAYERS = [
     {"keras_bikd"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
-WITH_TENSORFLOW = {"backend", "data", "feed"}
+WITH_TENSORFLOW = {"backend", "data", "batches"}
 FACES = ["keras_bikd"] + [
     f"keras_bikd.{name}" for name in ("advisor", "bilevel", "callbacks", "comparison", "data", "models", "objectives")
 ]

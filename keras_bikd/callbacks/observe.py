@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from keras_bikd import checks, plots
-from keras_bikd.feed.batches import (
+from keras_bikd.batches.adapters import (
     as_batches,
     batches,
     first_rows,
@@ -20,14 +20,13 @@ from keras_bikd.feed.batches import (
     require_end,
     require_samples,
 )
-from keras_bikd.feed.fit_data import example_of
-from keras_bikd.feed.pairs import is_pair
-from keras_bikd.feed.preprocessing import preprocessed_batch, preprocessing_of
+from keras_bikd.batches.fit_arguments import example_of
+from keras_bikd.batches.pairs import is_pair
+from keras_bikd.batches.preprocessing import preprocessed_batch, preprocessing_of
 from keras_bikd.long_tail import shot_groups
 from keras_bikd.losses import class_ids, class_logits
 from keras_bikd.models.bikd import BiKDModel, SampleWeights
-from keras_bikd.targets import labels_and_logits
-from keras_bikd.types import Counts, Logs
+from keras_bikd.types import Counts, Logs, labels_and_logits
 
 
 class _AtEpochs(keras.callbacks.Callback):

@@ -9,17 +9,15 @@ import numpy as np
 from keras import ops
 
 from keras_bikd import checks
-from keras_bikd.feed.batches import as_batches, check_length, is_dataset, require_end
-from keras_bikd.feed.preprocessing import preprocessed_batch
+from keras_bikd.batches.adapters import as_batches, check_length, is_dataset, require_end
+from keras_bikd.batches.preprocessing import preprocessed_batch
 from keras_bikd.losses import class_ids, class_logits
 from keras_bikd.models.bikd import BiKDModel
-from keras_bikd.models.experts import Experts
 from keras_bikd.objectives import SoftTargets
 from keras_bikd.objectives.base import log_prior
 from keras_bikd.objectives.experts import ExpertsObjective, expert_weight
-from keras_bikd.stored_teacher import StoredTeacher
-from keras_bikd.targets import labels_and_logits
-from keras_bikd.types import Batch, Logs, Tensor
+from keras_bikd.teachers import Experts, StoredTeacher
+from keras_bikd.types import Batch, Logs, Tensor, labels_and_logits
 
 LogitsOf: TypeAlias = Callable[[Any, Tensor | None], Tensor]
 """Returns logits for the inputs of a batch, and for the teacher's logits that come with it, if any."""

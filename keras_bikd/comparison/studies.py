@@ -7,8 +7,8 @@ import keras
 from keras import ops
 
 from keras_bikd import checks
-from keras_bikd.feed.batches import batches
-from keras_bikd.feed.fit_data import batched
+from keras_bikd.batches.adapters import batches
+from keras_bikd.batches.fit_arguments import batched
 from keras_bikd.losses import hard_loss
 
 SHIFTS = ("none", "darker", "moved", "noisier")

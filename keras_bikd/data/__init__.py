@@ -9,6 +9,7 @@ if not (has_tensorflow() or has_grain()):
         "takes arrays, torch loaders and `keras.utils.PyDataset`s."
     )
 
+from keras_bikd.batches.pairs import pair
 from keras_bikd.data.augment import gaussian_noise, pad_crop_flip
 from keras_bikd.data.loader import LongTailedData, load, only_classes
 from keras_bikd.data.manifest import check_manifest, load_manifest, save_manifest
@@ -17,7 +18,6 @@ from keras_bikd.data.processes import share_of_process
 from keras_bikd.data.resume import resumable
 from keras_bikd.data.sources import Arrays, Folder, Tfds
 from keras_bikd.data.split import LongTailCut, Split
-from keras_bikd.feed.pairs import pair
 
 __all__ = [
     "Arrays",

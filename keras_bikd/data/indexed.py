@@ -12,11 +12,11 @@ from typing import Any
 import grain
 import numpy as np
 
+from keras_bikd.batches.grain_data import IndexedBatches
 from keras_bikd.data.augment import Augmentation
 from keras_bikd.data.rows import Rows
 from keras_bikd.data.sources import Source, Tfds
 from keras_bikd.data.split import Split
-from keras_bikd.feed.indexed import IndexedBatches
 from keras_bikd.types import Batch
 
 

@@ -13,12 +13,12 @@ import numpy as np
 from keras import ops
 
 from keras_bikd import checks
+from keras_bikd.batches.preprocessing import preprocessing_of
 from keras_bikd.data.installed import has_grain
 from keras_bikd.data.loader import LongTailedData
-from keras_bikd.feed.preprocessing import preprocessing_of
 from keras_bikd.results import Row, load_row, save_row
 from keras_bikd.serialization import described
-from keras_bikd.stored_teacher import StoredTeacher
+from keras_bikd.teachers import StoredTeacher
 from keras_bikd.types import Teacher
 from keras_bikd.version import __version__
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from keras.src.trainers import data_adapters
 
-from keras_bikd.feed.batches import is_tf_dataset
+from keras_bikd.batches.adapters import is_tf_dataset
 
 
 def resumable(data: Any) -> tuple[Any, Any]:
@@ -39,7 +39,7 @@ def resumable(data: Any) -> tuple[Any, Any]:
         raise ValueError(
             f"`resumable(data=...)` takes a `tf.data.Dataset` or a Grain data set. Received: {type(data).__name__}"
         )
-    from keras_bikd.feed.indexed import endless
+    from keras_bikd.batches.grain_data import endless
 
     stream = endless(data)
     return stream, stream.position

@@ -9,18 +9,17 @@ from keras import ops, tree
 
 from keras_bikd import checks
 from keras_bikd.backend import cond, jit, num_replicas, snapshot, variable_scope
+from keras_bikd.batches.adapters import as_batches, require_samples
+from keras_bikd.batches.pairs import is_pair
+from keras_bikd.batches.preprocessing import preprocessed_batch
 from keras_bikd.bilevel.hypergradient import VirtualStep, one_step_hypergradient
 from keras_bikd.bilevel.optimizer import BilevelOptimizer, loss_scale, with_loss_scale
 from keras_bikd.bilevel.weight_net import MetaWeightNet
-from keras_bikd.feed.batches import as_batches, require_samples
-from keras_bikd.feed.pairs import is_pair
-from keras_bikd.feed.preprocessing import preprocessed_batch
 from keras_bikd.losses import hard_loss
-from keras_bikd.models.guard import WeightGuard
 from keras_bikd.models.meta_guided import MetaGuidedModel
 from keras_bikd.models.problem import Forward
-from keras_bikd.targets import labels_and_logits
-from keras_bikd.types import Batch, Counts, Logs, Teacher, Tensor
+from keras_bikd.models.weight_warnings import WeightGuard
+from keras_bikd.types import Batch, Counts, Logs, Teacher, Tensor, labels_and_logits
 
 
 @keras.saving.register_keras_serializable(package="keras_bikd")

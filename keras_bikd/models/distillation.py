@@ -10,9 +10,9 @@ from keras import ops
 
 from keras_bikd import checks
 from keras_bikd.backend import num_replicas, plain_step, variable_scope
-from keras_bikd.feed.batches import adapter_of, check_length, is_dataset, is_tf_dataset
-from keras_bikd.feed.fit_data import arrays_in_fit, example_of
-from keras_bikd.feed.labels import (
+from keras_bikd.batches.adapters import adapter_of, check_length, is_dataset, is_tf_dataset
+from keras_bikd.batches.fit_arguments import arrays_in_fit, example_of
+from keras_bikd.batches.labels import (
     check_class_weights,
     check_plain_labels,
     class_weights,
@@ -20,12 +20,11 @@ from keras_bikd.feed.labels import (
     sample_weights,
     weighted_by_class,
 )
-from keras_bikd.feed.preprocessing import preprocessed
+from keras_bikd.batches.preprocessing import preprocessed
 from keras_bikd.losses import class_logits
 from keras_bikd.models.teacher_student import TeacherStudentModel
-from keras_bikd.objectives.outputs import LayerNames, Outputs, layers_of, loss_of
-from keras_bikd.targets import labels_and_logits, weights_of_labels
-from keras_bikd.types import Logs, Teacher, Tensor
+from keras_bikd.objectives.base import LayerNames, Outputs, layers_of, loss_of
+from keras_bikd.types import Logs, Teacher, Tensor, labels_and_logits, weights_of_labels
 
 
 @keras.saving.register_keras_serializable(package="keras_bikd")

@@ -8,18 +8,18 @@ from keras import ops, tree
 
 from keras_bikd import checks
 from keras_bikd.backend import num_replicas, run_step, variable_scope
+from keras_bikd.batches.adapters import first_rows, is_dataset
+from keras_bikd.batches.fit_arguments import data_of_fit
+from keras_bikd.batches.labels import check_class_weights, check_labels, label_errors
+from keras_bikd.batches.pairs import is_pair, require_pair
+from keras_bikd.batches.preprocessing import preprocessed_batch
 from keras_bikd.bilevel.hypergradient import VirtualStep
-from keras_bikd.feed.batches import first_rows, is_dataset
-from keras_bikd.feed.fit_data import data_of_fit
-from keras_bikd.feed.labels import check_class_weights, check_labels, label_errors
-from keras_bikd.feed.pairs import is_pair, require_pair
-from keras_bikd.feed.preprocessing import preprocessed_batch
-from keras_bikd.models.guard import MetaLossGuard
 from keras_bikd.models.problem import Problem, unpacked
 from keras_bikd.models.teacher_student import TeacherStudentModel
+from keras_bikd.models.weight_warnings import MetaLossGuard
 from keras_bikd.objectives import BalancedSoftmax, CrossEntropy, SoftTargets
-from keras_bikd.objectives.outputs import LayerNames, layers_of
-from keras_bikd.stored_teacher import StoredTeacher
+from keras_bikd.objectives.base import LayerNames, layers_of
+from keras_bikd.teachers import StoredTeacher
 from keras_bikd.types import Batch, Counts, Logs, Teacher, Tensor
 
 

@@ -11,9 +11,8 @@ from keras_bikd.backend import all_reduce_sum, num_replicas, snapshot
 from keras_bikd.bilevel.hypergradient import Difference, VirtualStep
 from keras_bikd.bilevel.optimizer import loss_scale
 from keras_bikd.losses import class_logits, hard_loss, soft_loss
-from keras_bikd.objectives.outputs import Outputs, layers_of, loss_of
-from keras_bikd.targets import labels_and_logits, weights_of_labels
-from keras_bikd.types import Batch, Tensor
+from keras_bikd.objectives.base import Outputs, layers_of, loss_of
+from keras_bikd.types import Batch, Tensor, labels_and_logits, weights_of_labels
 
 
 class Forward(NamedTuple):

@@ -11,10 +11,10 @@ from keras import ops, tree
 
 from keras_bikd import checks
 from keras_bikd.backend import agreed, no_gradients
-from keras_bikd.feed.batches import first_rows, is_dataset
-from keras_bikd.feed.fit_data import raw_batches
-from keras_bikd.feed.labels import check_plain_labels
-from keras_bikd.feed.preprocessing import (
+from keras_bikd.batches.adapters import first_rows, is_dataset
+from keras_bikd.batches.fit_arguments import raw_batches
+from keras_bikd.batches.labels import check_plain_labels
+from keras_bikd.batches.preprocessing import (
     Preprocessing,
     preprocessed,
     preprocessed_batch,
@@ -23,14 +23,11 @@ from keras_bikd.feed.preprocessing import (
 )
 from keras_bikd.losses import class_logits, hard_loss
 from keras_bikd.metrics import PerClassAccuracy, ShotAccuracy
-from keras_bikd.models.experts import Experts
-from keras_bikd.models.taps import tapped
-from keras_bikd.models.teacher_reference import TeacherReference
-from keras_bikd.objectives.outputs import LayerNames, Outputs
+from keras_bikd.objectives.base import LayerNames, Outputs
+from keras_bikd.objectives.layers import tapped
 from keras_bikd.serialization import Serializable, for_every_backend
-from keras_bikd.stored_teacher import StoredTeacher
-from keras_bikd.targets import labels_and_logits, weights_of_labels
-from keras_bikd.types import Logs, Teacher, Tensor
+from keras_bikd.teachers import Experts, StoredTeacher, TeacherReference
+from keras_bikd.types import Logs, Teacher, Tensor, labels_and_logits, weights_of_labels
 
 _ROWS = 8  # samples, to check the outputs of student and teacher
 

@@ -9,9 +9,8 @@ import numpy as np
 from keras.src.trainers.data_adapters import data_adapter_utils
 
 from keras_bikd import checks
-from keras_bikd.feed.batches import ChangedBatches, adapter_of, is_dataset, is_tf_dataset
-from keras_bikd.targets import labels_and_logits, weights_of_labels
-from keras_bikd.types import Batch
+from keras_bikd.batches.adapters import ChangedBatches, adapter_of, is_dataset, is_tf_dataset
+from keras_bikd.types import Batch, labels_and_logits, weights_of_labels
 
 _PAIR = ("training", "meta")
 
@@ -41,7 +40,7 @@ def check_plain_labels(name: str, data: Any, num_classes: int) -> Any:
 
 def _checked(data: Any, num_classes: int, names: tuple[str, ...]) -> Any:
     if is_tf_dataset(data):
-        from keras_bikd.feed import tf_data
+        from keras_bikd.batches import tf_data
 
         dataset = tf_data.checked(data, num_classes, names)
         return dataset.prefetch(-1) if names == _PAIR else dataset  # tf.data.AUTOTUNE
@@ -90,7 +89,7 @@ def check_class_weights(value: Any, num_classes: int) -> None:
 def weighted_by_class(data: Any, class_weight: dict[int, float]) -> Any:
     """Multiply the sample weights of a data set of `(x, y)` by the weights of the classes."""
     if is_tf_dataset(data):
-        from keras_bikd.feed import tf_data
+        from keras_bikd.batches import tf_data
 
         return tf_data.weighted_by_class(data, class_weight)
 

@@ -5,10 +5,9 @@ from typing import Any
 import tensorflow as tf
 from keras import tree
 
-from keras_bikd.feed.batches import adapter_of, is_tf_dataset
-from keras_bikd.feed.pairs import SHUFFLE_BUFFER
-from keras_bikd.targets import labels_and_logits, weights_of_labels
-from keras_bikd.types import Batch, Tensor
+from keras_bikd.batches.adapters import adapter_of, is_tf_dataset
+from keras_bikd.batches.pairs import SHUFFLE_BUFFER
+from keras_bikd.types import Batch, Tensor, labels_and_logits, weights_of_labels
 
 _EXAMPLE_ROWS = 2  # of an example batch, where the data set leaves them open
 

@@ -9,8 +9,8 @@ from typing import Any
 import keras
 from keras import ops, tree
 
-from keras_bikd.feed.batches import ChangedBatches, adapter_of, is_tf_dataset
-from keras_bikd.feed.pairs import is_pair
+from keras_bikd.batches.adapters import ChangedBatches, adapter_of, is_tf_dataset
+from keras_bikd.batches.pairs import is_pair
 
 Preprocessing = Callable[..., Any] | None
 """`(x, y=None, sample_weight=None) -> batch`, or nothing to do."""

@@ -10,7 +10,7 @@ from keras.src.trainers import data_adapters
 from keras.src.trainers.data_adapters.data_adapter import DataAdapter
 from keras.src.trainers.data_adapters.tf_dataset_adapter import TFDatasetAdapter
 
-from keras_bikd.feed.batches import (
+from keras_bikd.batches.adapters import (
     ChangedBatches,
     adapter_of,
     batches,
@@ -63,14 +63,14 @@ def pair(train: Any, meta: Any) -> Any:
                 f"`keras.utils.PyDataset` or a torch `DataLoader`. Received: {type(data).__name__}"
             )
     if is_tf_dataset(train) and not reads_once(meta):
-        from keras_bikd.feed.tf_data import zipped
+        from keras_bikd.batches.tf_data import zipped
 
         return zipped(train, meta)
     if data_adapters.is_grain_dataset(train) and data_adapters.is_grain_dataset(meta):
-        from keras_bikd.feed import indexed
+        from keras_bikd.batches import grain_data
 
-        if isinstance(train, indexed.IndexedBatches) and isinstance(meta, indexed.IndexedBatches):
-            return indexed.zipped(train, meta)
+        if isinstance(train, grain_data.IndexedBatches) and isinstance(meta, grain_data.IndexedBatches):
+            return grain_data.zipped(train, meta)
     require_end("pair(meta=...)", meta)
     train, meta = adapter_of(train), adapter_of(meta)
     return _PairedBatches(train, meta)
@@ -84,7 +84,7 @@ class _PairedBatches(ChangedBatches):
         self.meta = meta
         keep_order = train.num_batches is not None and train.num_batches == meta.num_batches
         if isinstance(meta, TFDatasetAdapter):
-            from keras_bikd.feed.tf_data import repeated
+            from keras_bikd.batches.tf_data import repeated
 
             self.meta_batches = batches(repeated(meta.get_tf_dataset(), keep_order))
             return

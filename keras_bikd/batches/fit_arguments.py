@@ -9,7 +9,7 @@ from keras import tree
 from keras.src.trainers.data_adapters import array_slicing
 
 from keras_bikd import checks
-from keras_bikd.feed.batches import (
+from keras_bikd.batches.adapters import (
     adapter_of,
     arrays_in_batches,
     as_objects,
@@ -21,9 +21,9 @@ from keras_bikd.feed.batches import (
     is_tf_dataset,
     require_samples,
 )
-from keras_bikd.feed.labels import class_weights, weighted_by_class
-from keras_bikd.feed.pairs import pair, require_pair, require_unpaired
-from keras_bikd.feed.preprocessing import Preprocessing, preprocessed
+from keras_bikd.batches.labels import class_weights, weighted_by_class
+from keras_bikd.batches.pairs import pair, require_pair, require_unpaired
+from keras_bikd.batches.preprocessing import Preprocessing, preprocessed
 from keras_bikd.types import Batch
 
 
@@ -104,7 +104,7 @@ def batched(arrays: Any, batch_size: int | None, shuffle: bool) -> Any:
     adapter = arrays_in_batches(arrays, batch_size, shuffle)
     if keras.backend.backend() != "tensorflow":
         return adapter
-    from keras_bikd.feed.tf_data import as_tf_dataset
+    from keras_bikd.batches.tf_data import as_tf_dataset
 
     return as_tf_dataset(adapter)
 
@@ -174,7 +174,7 @@ def example_of(x: Any, y: Any) -> tuple[Any, Any] | None:
 def _example(data: Any) -> Any:
     """A batch with the shapes of those to come."""
     if is_tf_dataset(data):
-        from keras_bikd.feed import tf_data
+        from keras_bikd.batches import tf_data
 
         return tf_data.example(data)
     return next(iter(first_batches(adapter_of(data))), None)

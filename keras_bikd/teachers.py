@@ -3,13 +3,14 @@
 import hashlib
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
+from keras_bikd.keras_private import Untracked, layers_inside
 from keras_bikd.serialization import Serializable
 from keras_bikd.types import Tensor
 
@@ -154,11 +155,9 @@ class TeacherReference(keras.Model):
             teacher = keras.saving.load_model(path)
         super().__init__(**{"name": teacher.name, "autocast": False, "dtype": teacher.dtype_policy, **kwargs})
         self.file, self.sha256 = path, found
-        self._teacher: Callable[[], keras.Model] = lambda: (
-            teacher
-        )  # Keras tracks and saves layers, lists and dicts, but no functions
+        self._teacher = Untracked(teacher)
         # Keras searches for layers that XLA cannot compile, and does not find those of the teacher.
-        self.supports_jit = all(layer.supports_jit for layer in teacher._flatten_layers())
+        self.supports_jit = all(layer.supports_jit for layer in layers_inside(teacher))
         self.built = True
 
     @staticmethod
@@ -174,7 +173,7 @@ class TeacherReference(keras.Model):
 
     def network(self) -> keras.Model:
         """The teacher itself. A property would be saved with its owner."""
-        return self._teacher()
+        return self._teacher.value
 
     def call(self, inputs: Any, training: bool | None = None) -> Tensor:
         return self.network()(inputs, training=training)
@@ -191,3 +190,26 @@ class TeacherReference(keras.Model):
 def _sha256(path: str | os.PathLike[str]) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def networks_of(teacher: keras.Model) -> list[keras.Model]:
+    """The networks that a teacher consists of."""
+    if isinstance(teacher, Experts):
+        return teacher.experts
+    return [teacher.network() if isinstance(teacher, TeacherReference) else teacher]
+
+
+def require_no_preprocessor(owner: str, role: str, model: keras.Model) -> None:
+    """Raise if a model has a preprocessor, as classifiers of keras-hub do: Keras does not apply it in a call.
+
+    Args:
+        owner: Class or function that takes the model, for the message.
+        role: Argument of the model, likewise.
+        model: `keras.Model`.
+    """
+    if getattr(model, "preprocess_samples", None) is not None and getattr(model, "preprocessor", None) is not None:
+        raise ValueError(
+            f"`{owner}({role}=...)` takes a model without a preprocessor of its own, because student and teacher are "
+            "given the same inputs. Apply it to the data, and take it off the model: "
+            f"`data = data.map({role}.preprocessor)` and `{role}.preprocessor = None`. Received: {model!r}"
+        )

@@ -1,12 +1,13 @@
-"""Pairs, weights and checks inside a `tf.data` pipeline: the only data here that need TensorFlow."""
+"""Batches in `tf.data`: their pairs, their weights by class, and the check of their labels."""
 
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 from keras import tree
 
-from keras_bikd.batches.adapters import adapter_of, is_tf_dataset
-from keras_bikd.batches.pairs import SHUFFLE_BUFFER
+from keras_bikd.batches.adapters import SHUFFLE_BUFFER, adapter_of
+from keras_bikd.keras_private import is_tf_dataset
 from keras_bikd.types import Batch, Tensor, labels_and_logits, weights_of_labels
 
 _EXAMPLE_ROWS = 2  # of an example batch, where the data set leaves them open
@@ -46,9 +47,9 @@ def example(data: tf.data.Dataset) -> Any:
     None is drawn, because that would change the order of a shuffled pipeline; except where the data set leaves more
     than the number of samples open.
     """
-    specs = tree.flatten(data.element_spec)
-    if not all(isinstance(spec, tf.TensorSpec) and _is_known(spec.shape) for spec in specs):
-        return next(iter(data), None)
+    for spec in tree.flatten(data.element_spec):
+        if not isinstance(spec, tf.TensorSpec) or spec.shape.rank is None or None in spec.shape[1:].as_list():
+            return next(iter(data), None)
 
     def zeros(spec: tf.TensorSpec) -> Any:
         shape = [_EXAMPLE_ROWS if length is None else length for length in spec.shape]
@@ -58,50 +59,38 @@ def example(data: tf.data.Dataset) -> Any:
     return tree.map_structure(zeros, data.element_spec)
 
 
-def _is_known(shape: tf.TensorShape) -> bool:
-    return shape.rank is not None and None not in shape[1:].as_list()
-
-
-def weighted_by_class(train: tf.data.Dataset, class_weight: dict[int, float]) -> tf.data.Dataset:
-    """Multiply the sample weights by the weights of the classes; a class without one counts once."""
-    classes = tf.constant(list(class_weight), "int64")
-    surplus = tf.constant([weight - 1.0 for weight in class_weight.values()], "float32")
-
-    def weigh(x: Any, target: Any, sample_weight: Tensor | None = None) -> Batch:
-        labels, _ = labels_and_logits(target)
-        are_rows = tf.rank(labels) > 1 and tf.shape(labels)[-1] > 1  # the pipeline may leave the shape open
-        ids = tf.argmax(labels, axis=-1) if are_rows else tf.cast(labels, "int64")
-        members = tf.cast(tf.reshape(ids, [-1, 1]) == classes, "float32")
-        weight = 1.0 + tf.linalg.matvec(members, surplus)
-        given = weights_of_labels(sample_weight)
-        return x, target, weight if given is None else weight * tf.cast(given, weight.dtype)
-
-    return train.map(weigh)
-
-
-def checked(data: tf.data.Dataset, num_classes: int, names: tuple[str, ...]) -> tf.data.Dataset:
-    """Let a data set of batches, or of pairs of them, fail at the first labels that are wrong."""
+def checked(
+    data: tf.data.Dataset, num_classes: int, names: tuple[str, ...], class_weight: np.ndarray | None
+) -> tf.data.Dataset:
+    """Let a data set of batches, or of pairs of them, fail at wrong labels; weigh the training batches."""
 
     def check(*parts: Any) -> Any:
         batches = parts if len(names) > 1 else (parts,)
-        assertions = [
-            _assertion(name, labels_and_logits(batch[1])[0], num_classes) for name, batch in zip(names, batches)
-        ]
-        with tf.control_dependencies(assertions):
-            identical = tf.nest.map_structure(tf.identity, parts)
-        return identical if len(identical) > 1 else identical[0]
+        for name, batch in zip(names, batches):
+            _assert_labels(name, labels_and_logits(batch[1])[0], num_classes)
+        if class_weight is not None:
+            batches = (_weighted(*batches[0], class_weight=class_weight), *batches[1:])
+        return batches if len(names) > 1 else batches[0]
 
     return data.map(check, num_parallel_calls=tf.data.AUTOTUNE)
 
 
-def _assertion(name: str, labels: Tensor, num_classes: int) -> Tensor:
+def _weighted(x: Any, target: Any, sample_weight: Tensor | None = None, *, class_weight: np.ndarray) -> Batch:
+    labels, _ = labels_and_logits(target)
+    are_rows = tf.rank(labels) > 1 and tf.shape(labels)[-1] > 1  # the pipeline may leave the shape open
+    ids = tf.argmax(labels, axis=-1) if are_rows else tf.cast(tf.reshape(labels, [-1]), "int64")
+    weight, given = tf.gather(tf.constant(class_weight, "float32"), ids), weights_of_labels(sample_weight)
+    return x, target, weight if given is None else weight * tf.cast(tf.reshape(given, [-1]), weight.dtype)
+
+
+def _assert_labels(name: str, labels: Tensor, num_classes: int) -> None:
     """Fail at labels that `checks.labels_match` would refuse."""
-    labels = tf.cast(labels, "float64")
     if labels.shape.rank == 2 and labels.shape[-1] == num_classes:
-        received = tf.reduce_sum(labels, axis=-1)
-        valid = tf.reduce_all(tf.abs(received - 1) <= 0.01)
-        expected = f"The {name} labels of a sample must sum to 1: one class per sample, one-hot or soft."
-        return tf.debugging.Assert(valid, [expected, "Received:", received], summarize=-1)
-    valid = tf.reduce_all((labels >= 0) & (labels < num_classes) & (labels == tf.floor(labels)))
-    expected = f"The {name} labels must lie in 0..{num_classes - 1}, as the student has {num_classes} outputs."
-    return tf.debugging.Assert(valid, [expected, "Received:", labels], summarize=-1)
+        received = tf.reduce_sum(tf.cast(labels, "float64"), axis=-1)
+        valid, expected = tf.abs(received - 1) <= 0.01, "of a sample must sum to 1: one class per sample"
+    else:
+        received = tf.cast(labels, "float64")
+        valid = (received >= 0) & (received < num_classes) & (received == tf.floor(received))
+        expected = f"must lie in 0..{num_classes - 1}, as the student has {num_classes} outputs"
+    message = f"The {name} labels {expected}. Received:"
+    tf.debugging.Assert(tf.reduce_all(valid), [message, received], summarize=-1)

@@ -10,7 +10,6 @@ from keras import ops
 
 from keras_bikd import checks
 from keras_bikd.batches.adapters import as_batches, check_length, is_dataset, require_end
-from keras_bikd.batches.preprocessing import preprocessed_batch
 from keras_bikd.losses import class_ids, class_logits
 from keras_bikd.models.bikd import BiKDModel
 from keras_bikd.objectives import SoftTargets
@@ -90,7 +89,7 @@ class ExpertPacing(keras.callbacks.Callback):
                 f"`keras_bikd.long_tail.class_groups`: {objective.groups}. Received: {teacher.groups}"
             )
         if is_dataset(self.train):
-            check_length(self.train, {"steps_per_epoch": self.params["steps"]})
+            check_length(self.train, self.params["steps"])
         self.objective = objective
         self.expert_accuracies = self._accuracies(self.model.teacher_logits, within_group=True)
         self._set_confidence_range(itertools.islice(as_batches(self.train), self.params["steps"]))
@@ -111,8 +110,7 @@ class ExpertPacing(keras.callbacks.Callback):
         """Range of the experts' confidences in every class, in one pass over the training data."""
         seen = []
         classes = range(len(self.objective.class_counts))
-        for raw in samples:
-            x, y, *_ = preprocessed_batch(raw, self.model.preprocess_samples)
+        for x, y, *_ in samples:
             checks.labels_match("training", y, len(classes))
             labels, stored = labels_and_logits(y)
             ids = class_ids(labels, len(classes))
@@ -224,8 +222,7 @@ def _observed(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Labels and logits of all samples of a meta set."""
     rows = []
-    for raw in samples:
-        x, y, *_ = preprocessed_batch(raw, model.preprocess_samples)
+    for x, y, *_ in samples:
         checks.labels_match("meta", y, num_classes)
         labels, stored = labels_and_logits(y)
         rows.append([ops.convert_to_numpy(part) for part in (class_ids(labels, num_classes), logits_of(x, stored))])

@@ -9,11 +9,11 @@ import keras
 import numpy as np
 
 from keras_bikd import checks
-from keras_bikd.batches.adapters import is_tf_dataset
 from keras_bikd.data.augment import Augmentation, Augmentations
 from keras_bikd.data.installed import has_tensorflow
 from keras_bikd.data.sources import Source, Tfds
 from keras_bikd.data.split import LongTailCut, Split, make_split
+from keras_bikd.keras_private import is_tf_dataset
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

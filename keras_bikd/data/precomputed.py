@@ -13,12 +13,11 @@ import numpy as np
 from keras import ops
 
 from keras_bikd import checks
-from keras_bikd.batches.preprocessing import preprocessing_of
 from keras_bikd.data.installed import has_grain
 from keras_bikd.data.loader import LongTailedData
 from keras_bikd.results import Row, load_row, save_row
 from keras_bikd.serialization import described
-from keras_bikd.teachers import StoredTeacher
+from keras_bikd.teachers import StoredTeacher, require_no_preprocessor
 from keras_bikd.types import Teacher
 from keras_bikd.version import __version__
 
@@ -191,12 +190,7 @@ def _loaded(teacher: Teacher, images: np.ndarray) -> keras.Model:
             "`precompute_teacher(teacher=...)` takes a `keras.Model` that outputs logits, or the path of one. "
             f"Received: {teacher!r}"
         )
-    if preprocessing_of(teacher) is not None:
-        raise ValueError(
-            "`precompute_teacher(teacher=...)` takes a model of the images of `data` themselves, and this one has a "
-            "preprocessor of its own. Make `data` of preprocessed images, and set `teacher.preprocessor = None`. "
-            f"Received: {teacher!r}"
-        )
+    require_no_preprocessor("precompute_teacher", "teacher", teacher)
     if not teacher.built:
         teacher(images, training=False)
     return teacher

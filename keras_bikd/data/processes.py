@@ -7,7 +7,7 @@ from keras import tree
 from keras.src.trainers import data_adapters
 
 from keras_bikd.backend import processes
-from keras_bikd.batches.adapters import is_tf_dataset
+from keras_bikd.keras_private import is_tf_dataset
 from keras_bikd.types import Tensor
 
 

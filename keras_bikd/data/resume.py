@@ -4,7 +4,7 @@ from typing import Any
 
 from keras.src.trainers import data_adapters
 
-from keras_bikd.batches.adapters import is_tf_dataset
+from keras_bikd.keras_private import is_tf_dataset
 
 
 def resumable(data: Any) -> tuple[Any, Any]:

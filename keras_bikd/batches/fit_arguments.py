@@ -41,7 +41,15 @@ class FitBatches(NamedTuple):
         return example if self.labels is None else (example[0], self.labels, *example[2:])
 
 
-def training_set(x: Any, y: Any, arguments: dict[str, Any], *, shuffle: bool, steps: int | None = None) -> FitBatches:
+def training_set(
+    x: Any,
+    y: Any,
+    arguments: dict[str, Any],
+    *,
+    shuffle: bool,
+    shuffle_batches: bool = False,
+    steps: int | None = None,
+) -> FitBatches:
     """The training data of `fit` in batches. At most the first ones are looked at.
 
     Args:
@@ -49,7 +57,8 @@ def training_set(x: Any, y: Any, arguments: dict[str, Any], *, shuffle: bool, st
         y: As in `BiKDModel.fit`.
         arguments: The remaining arguments of `fit`. Those that Keras does not take beside batches (`batch_size`,
             `sample_weight`, `validation_split`) are applied here and removed.
-        shuffle: Whether to shuffle arrays, and the batches of a `PyDataset`.
+        shuffle: Whether to shuffle arrays.
+        shuffle_batches: Whether to shuffle the batches of a `PyDataset`.
         steps: Number of batches to make of arrays, where no batch size is given.
 
     Returns:
@@ -71,7 +80,7 @@ def training_set(x: Any, y: Any, arguments: dict[str, Any], *, shuffle: bool, st
             f"With a data set as `x`, `fit` takes no {' and no '.join(f'`{name}`' for name in given)}: "
             "the data set yields batches of (x, y) or (x, y, sample_weight). Leave the argument out."
         )
-    data = x if is_tf_dataset(x) else adapter_of(x, shuffle=shuffle)
+    data = x if is_tf_dataset(x) else adapter_of(x, shuffle=shuffle_batches)
     check_length(data, arguments.get("steps_per_epoch"))
     return FitBatches(data, data)
 

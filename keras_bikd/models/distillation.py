@@ -73,7 +73,7 @@ class DistillationModel(TeacherStudentModel):
         x, y, batch_size = given.pop("x"), given.pop("y"), given.get("batch_size")
         self._begin_fit(self.objective)
         shuffle, steps = bool(given.pop("shuffle", True)), given.get("steps_per_epoch")
-        data = training_set(x, y, given, shuffle=shuffle, steps=steps)
+        data = training_set(x, y, given, shuffle=shuffle, shuffle_batches=shuffle, steps=steps)
         inputs, target, *_ = data.example()
         checks.batched("training", target)
         stored = labels_and_logits(target)[1]

@@ -160,7 +160,7 @@ class MetaGuidedModel(TeacherStudentModel):
     def train_on_batch(
         self,
         x: Batch,
-        y: Batch | None = None,
+        y: Any = None,
         sample_weight: None = None,
         class_weight: None = None,
         return_dict: bool = False,
@@ -187,9 +187,8 @@ class MetaGuidedModel(TeacherStudentModel):
         x, labels, logits, _ = unpacked(batch)
         meta_x, _, meta_logits, _ = unpacked(meta_batch)
         with variable_scope(self):
-            self.num_classes = classes = self.networks.count_classes(
-                x, logits, layers_of(self.candidate_losses.values())
-            )
+            layers = layers_of(self.candidate_losses.values())
+            self.num_classes = classes = self.networks.count_classes(x, logits, layers)
             checks.same_structure(x, meta_x, lambda inputs: self.student(first_rows(inputs, 1)))
             if meta_logits is not None or (
                 self.problem.meta_loss != "hard" and isinstance(self.teacher, StoredTeacher)

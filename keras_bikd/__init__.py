@@ -1,6 +1,7 @@
 """Knowledge distillation that works on long-tailed data."""
 
 import importlib
+import importlib.metadata
 from typing import Any
 
 from keras_bikd import (
@@ -22,7 +23,6 @@ from keras_bikd.models.distillation import DistillationModel
 from keras_bikd.models.rwkd import RWKDModel
 from keras_bikd.objectives.combined import LearnedWeights
 from keras_bikd.teachers import Experts, StoredTeacher, TeacherReference
-from keras_bikd.version import __version__
 
 __all__ = [
     "BiKDModel",
@@ -46,6 +46,8 @@ __all__ = [
     "plots",
     "results",
 ]
+
+__version__ = importlib.metadata.version("keras_bikd")
 
 
 def __getattr__(name: str) -> Any:

@@ -33,13 +33,11 @@ VARIANTS = (
     "KD, stored teacher",
     "BiKD k=5, difference, meta / 4, stored teacher",
     "BiKD k=5, last layer",
-    "BiKD k=5, every 5th",
     "naive k=5",
 )
 COMPILE_ARGUMENTS = {
     "difference": {"hypergradient": "forward_difference"},
     "last layer": {"hypergradient_layers": 1},
-    "every 5th": {"hypergradient_every": 5},
 }
 
 
@@ -159,7 +157,7 @@ def naive_model():
             theta, phi = snapshot(self.student.trainable_variables), snapshot(self.weight_net.trainable_variables)
             _, forward, pullback = vjp(self.problem.lower_level(batch).at, theta)
             weights = self.weigh(phi, forward)
-            gradient = pullback(self.problem.cotangents(weights, forward))
+            gradient = pullback(self.problem.batch_weights(weights, forward))
             self.optimizer.update_student(gradient, self.student.trainable_variables)
             self.problem.keep_state(forward)
             return self._logs(batch, meta_batch, step, weights)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import importlib.metadata
 import json
 import math
 import os
@@ -19,7 +20,6 @@ from keras_bikd.results import Row, load_row, save_row
 from keras_bikd.serialization import described
 from keras_bikd.teachers import StoredTeacher, require_no_preprocessor
 from keras_bikd.types import Teacher
-from keras_bikd.version import __version__
 
 _PROBED = 8  # images that are compared and that the teacher's outputs are checked on
 # Of the header: what a file must have in common with what is asked for. The rest is there to read.
@@ -149,7 +149,7 @@ def precompute_teacher(
     header = _recorded(path, asked)
     if header is None:
         shape = [asked["views"], asked["images"], _outputs(teacher, probed)]
-        header = {"keras_bikd": __version__, **asked, "shape": shape, "views_done": 0}
+        header = {"keras_bikd": importlib.metadata.version("keras_bikd"), **asked, "shape": shape, "views_done": 0}
     _compute(teacher, samples, path, header, batch_size)
     return PrecomputedTeacher(path, data, header)
 

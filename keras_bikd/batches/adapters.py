@@ -74,17 +74,19 @@ def first_rows(inputs: Any, count: int) -> Any:
     return tree.map_structure(lambda array: _dense(array, count)[:count], inputs)
 
 
-def _dense(array: Any, rows: int) -> Any:
-    """A sparse matrix as a dense array of at least its first rows; any other array as it is."""
+def _dense(array: Any, rows: int | None = None) -> Any:
+    """A sparse matrix as a dense array of its first or all rows; any other array as it is."""
     known = (keras_private.is_scipy_sparse, keras_private.is_tensorflow_sparse, keras_private.is_jax_sparse)
     if not any(is_sparse(array) for is_sparse in known):
         return array
-    return np.asarray(next(keras_private.get_data_adapter(array, batch_size=rows).get_numpy_iterator()))
+    return np.asarray(
+        next(keras_private.get_data_adapter(array, batch_size=rows or array.shape[0]).get_numpy_iterator())
+    )
 
 
 def _standard(batch: Any) -> Any:
     """A batch in tuples and dense arrays, which every backend takes."""
-    return tree.lists_to_tuples(tree.map_structure(lambda array: _dense(array, np.shape(array)[0]), batch))
+    return tree.lists_to_tuples(tree.map_structure(_dense, batch))
 
 
 class _ListOfBatches(keras.utils.PyDataset):

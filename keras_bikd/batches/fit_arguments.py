@@ -38,6 +38,8 @@ class FitBatches(NamedTuple):
     def example(self) -> Any:
         """A batch with the shapes and dtypes of those to come; of arrays, with all labels."""
         example = example_of(self.batches)
+        if not isinstance(example, (tuple, list)) or len(example) < 2:
+            raise ValueError(f"`fit` takes batches `(x, y)`. Received: batches of type {type(example).__name__}")
         return example if self.labels is None else (example[0], self.labels, *example[2:])
 
 
@@ -50,7 +52,7 @@ def training_set(
     shuffle_batches: bool = False,
     steps: int | None = None,
 ) -> FitBatches:
-    """The training data of `fit` in batches. At most the first ones are looked at.
+    """The training data of `fit` in batches.
 
     Args:
         x: As in `BiKDModel.fit`.
@@ -65,7 +67,7 @@ def training_set(
         A `FitBatches`.
 
     Raises:
-        ValueError: If the arguments do not fit together, or a data set is empty, not batched, or never ends.
+        ValueError: If the arguments do not fit together, or a data set is empty or never ends.
     """
     own = {name: arguments.pop(name, None) for name in ("batch_size", "sample_weight", "validation_split")}
     if not is_dataset(x):

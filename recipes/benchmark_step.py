@@ -10,7 +10,7 @@ ratios to plain KD.
 
 `difference` is `compile(hypergradient="forward_difference")`; `meta / 4` has a quarter of the meta batch. With `stored
 teacher`, batches bring the teacher's logits, as those of `data.precompute_teacher` do, and it never runs. `last layer`
-and `every 5th` are approximations of the hypergradient. `naive` is BiKD written literally from Algorithm 1, with a
+is an approximation of the hypergradient. `naive` is BiKD written literally from Algorithm 1, with a
 second forward and backward pass for the real step. This takes twelve minutes on two CPU cores. On JAX, which compiles
 for longer, it takes six with `--batch-size 20`. On a GPU, the peak memory is the device's.
 """

@@ -1,6 +1,7 @@
 """Knowledge distillation that works on long-tailed data."""
 
 import importlib
+import importlib.metadata
 from typing import Any
 
 from keras_bikd import (
@@ -19,12 +20,9 @@ from keras_bikd.bilevel.optimizer import BilevelOptimizer
 from keras_bikd.bilevel.weight_net import MetaWeightNet
 from keras_bikd.models.bikd import BiKDModel
 from keras_bikd.models.distillation import DistillationModel
-from keras_bikd.models.experts import Experts
 from keras_bikd.models.rwkd import RWKDModel
-from keras_bikd.models.teacher_reference import TeacherReference
-from keras_bikd.objectives.learned import LearnedWeights
-from keras_bikd.stored_teacher import StoredTeacher
-from keras_bikd.version import __version__
+from keras_bikd.objectives.combined import LearnedWeights
+from keras_bikd.teachers import Experts, StoredTeacher, TeacherReference
 
 __all__ = [
     "BiKDModel",
@@ -48,6 +46,8 @@ __all__ = [
     "plots",
     "results",
 ]
+
+__version__ = importlib.metadata.version("keras_bikd")
 
 
 def __getattr__(name: str) -> Any:

@@ -12,8 +12,7 @@ import keras
 import numpy as np
 from keras import ops, tree
 
-from keras_bikd.targets import labels_and_logits
-from keras_bikd.types import Tensor
+from keras_bikd.types import Tensor, labels_and_logits
 
 
 def is_number(value: Any) -> bool:

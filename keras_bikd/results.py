@@ -2,6 +2,7 @@
 
 import csv
 import importlib
+import importlib.metadata
 import json
 import os
 import pathlib
@@ -13,7 +14,6 @@ import keras
 import numpy as np
 
 from keras_bikd.files import atomic_write
-from keras_bikd.version import __version__
 
 Row: TypeAlias = dict[str, Any]
 """One result, such as that of one method with one seed: names to values that JSON can hold."""
@@ -52,7 +52,7 @@ def versions() -> dict[str, str]:
     """
     backend = keras.backend.backend()
     return {
-        "keras_bikd": __version__,
+        "keras_bikd": importlib.metadata.version("keras_bikd"),
         "keras": keras.__version__,
         "backend": f"{backend} {importlib.import_module(backend).__version__}",
         "numpy": np.__version__,

@@ -1,6 +1,5 @@
-"""`BiKDHyperModel`: search the hyper-parameters of BiKD with Keras Tuner."""
+"""`BiKDHyperModel`: the hyper-parameters of BiKD as a search of Keras Tuner."""
 
-import dataclasses
 import math
 import pathlib
 from collections.abc import Callable, Iterable
@@ -10,57 +9,15 @@ import keras
 import keras_tuner
 from keras_tuner.errors import FailedTrialError, FatalValueError
 
-from keras_bikd import checks
 from keras_bikd.bilevel.weight_net import MetaWeightNet
 from keras_bikd.metrics import BalancedAccuracy
 from keras_bikd.models.bikd import BiKDModel
-from keras_bikd.models.teacher_reference import TeacherReference
+from keras_bikd.teachers import TeacherReference
 
 OBJECTIVE = keras_tuner.Objective("val_balanced_accuracy", "max")
 """The `objective` for a tuner: balanced accuracy on the validation data of `search`."""
 
 _LAST = "last.weights.h5"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class SearchSpace:
-    """The hyper-parameters to search: a pair is a range, a number is fixed.
-
-    Args:
-        inner_steps: Batches between two updates of the weight network.
-        temperature: Temperature of the soft loss.
-        meta_learning_rate: Learning rate of the weight network, searched on a logarithmic scale.
-        learning_rate: Learning rate of the student, likewise.
-        hidden_units: Width of the two hidden layers of the weight network; several numbers are a choice.
-
-    Raises:
-        ValueError: If a field is neither a positive number nor a range of them.
-
-    Examples:
-        >>> SearchSpace(temperature=4.0).inner_steps
-        (1, 20)
-    """
-
-    inner_steps: tuple[int, int] | int = (1, 20)
-    temperature: tuple[float, float] | float = (1.0, 10.0)
-    meta_learning_rate: tuple[float, float] | float = (1e-4, 1e-2)
-    learning_rate: tuple[float, float] | float = 0.1
-    hidden_units: tuple[int, ...] | int = 64
-
-    def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            numbers = value if isinstance(value, (tuple, list)) else (value,)
-            is_range = field.name != "hidden_units" and isinstance(value, (tuple, list))
-            whole = field.name in ("inner_steps", "hidden_units")
-            kind = "an integer" if whole else "a number"
-            several = "several to choose from" if field.name == "hidden_units" else "a pair (lowest, highest) of them"
-            fit = all(checks.is_number(n) and n > 0 and (not whole or isinstance(n, int)) for n in numbers)
-            if not fit or (is_range and (len(numbers) != 2 or numbers[0] >= numbers[1])):
-                raise ValueError(
-                    f"`SearchSpace({field.name}=...)` takes {kind} above 0, or {several}. "
-                    f"Received: {field.name}={value!r}"
-                )
 
 
 class BiKDHyperModel(keras_tuner.HyperModel):
@@ -70,6 +27,10 @@ class BiKDHyperModel(keras_tuner.HyperModel):
     diverges is marked as failed, and the search continues. In the later rounds of `Hyperband`, both levels of the
     training resume where they stopped. An error that every trial would meet ends the search at once.
 
+    Searched are `inner_steps` (1 to 20), `temperature` (1 to 10) and `meta_learning_rate` (1e-4 to 1e-2); fixed are
+    `learning_rate` (0.1) and `hidden_units` (64, the width of the weight network). For other ranges and numbers, give
+    the tuner entries of these names, `hyperparameters=hp`; see the second example.
+
     Do not pass `optimizer=` or `loss=` to the tuner: it would compile the model again, without the second optimizer.
     If many trials may diverge, pass `max_consecutive_failed_trials=100`.
 
@@ -78,7 +39,6 @@ class BiKDHyperModel(keras_tuner.HyperModel):
             may take further hyper-parameters from `hp`.
         teacher: `keras.Model`, or a `TeacherReference`.
         num_classes: Number of classes.
-        space: A `SearchSpace`.
         optimizer_builder: Function from a learning rate to the student's optimizer; by default SGD with momentum 0.9.
         model_arguments: Further arguments of `BiKDModel`, such as `{"class_counts": counts}`.
         compile_arguments: Further arguments of `BiKDModel.compile`, such as `{"steps_per_execution": 50}`.
@@ -95,7 +55,17 @@ class BiKDHyperModel(keras_tuner.HyperModel):
         ...     directory=tempfile.mkdtemp(),
         ... )
         >>> [hp.name for hp in tuner.oracle.get_space().space]
-        ['inner_steps', 'temperature', 'meta_learning_rate']
+        ['inner_steps', 'temperature', 'meta_learning_rate', 'learning_rate', 'hidden_units']
+
+        >>> hp = keras_tuner.HyperParameters()
+        >>> temperature = hp.Fixed("temperature", 4.0)
+        >>> learning_rate = hp.Float("learning_rate", 0.01, 1.0, sampling="log")
+        >>> tuner = keras_tuner.RandomSearch(
+        ...     BiKDHyperModel(student_builder, teacher, num_classes=4),
+        ...     objective=OBJECTIVE,
+        ...     hyperparameters=hp,
+        ...     directory=tempfile.mkdtemp(),
+        ... )
 
     Then `tuner.search(data.train, meta_data=data.meta, validation_data=data.validation, epochs=...)`.
     """
@@ -106,12 +76,11 @@ class BiKDHyperModel(keras_tuner.HyperModel):
         teacher: keras.Model,
         num_classes: int,
         *,
-        space: SearchSpace = SearchSpace(),
         optimizer_builder: Callable[[float], keras.optimizers.Optimizer] | None = None,
         model_arguments: dict[str, Any] | None = None,
         compile_arguments: dict[str, Any] | None = None,
     ) -> None:
-        self.student_builder, self.num_classes, self.space = student_builder, num_classes, space
+        self.student_builder, self.num_classes = student_builder, num_classes
         self.teacher = teacher if isinstance(teacher, TeacherReference) else TeacherReference(teacher)
         self.optimizer_builder = optimizer_builder or (lambda rate: keras.optimizers.SGD(rate, momentum=0.9))
         self.model_arguments, self.compile_arguments = model_arguments or {}, compile_arguments or {}
@@ -127,34 +96,24 @@ class BiKDHyperModel(keras_tuner.HyperModel):
                 "`BiKDHyperModel(student_builder=...)` must return a built `keras.Model`: begin it with a "
                 f"`keras.Input`. Otherwise its weights cannot be loaded. Received: {student!r}"
             )
-        units, losses = self._hidden_units(hp), self.model_arguments.get("candidate_losses", ("hard", "soft"))
-        inner_steps, temperature = self._number(hp, "inner_steps", 5), self._number(hp, "temperature", 4.0)
-        meta_learning_rate = self._number(hp, "meta_learning_rate", 1e-3)
-        arguments = {"temperature": temperature, "inner_steps": inner_steps, **self.model_arguments}
+        losses = self.model_arguments.get("candidate_losses", ("hard", "soft"))
+        arguments = {
+            "inner_steps": hp.Int("inner_steps", 1, 20, default=5),
+            "temperature": float(hp.Float("temperature", 1.0, 10.0, default=4.0)),
+            **self.model_arguments,
+        }
+        meta_learning_rate = float(hp.Float("meta_learning_rate", 1e-4, 1e-2, sampling="log", default=1e-3))
+        # What the tuner's `hyperparameters` name is taken from there.
+        learning_rate, units = float(hp.Fixed("learning_rate", 0.1)), hp.Fixed("hidden_units", 64)
         net = MetaWeightNet((units, units), num_losses=len(losses))
         model = BiKDModel(student, self.teacher, net, **arguments)
         model.compile(
-            self.optimizer_builder(self._number(hp, "learning_rate", None)),
+            self.optimizer_builder(learning_rate),
             meta_optimizer=keras.optimizers.Adam(meta_learning_rate),
             metrics=[BalancedAccuracy(self.num_classes)],
             **self.compile_arguments,
         )
         return model
-
-    def _number(self, hp: keras_tuner.HyperParameters, name: str, default: float | None) -> Any:
-        value = getattr(self.space, name)
-        if not isinstance(value, (tuple, list)):
-            return value
-        low, high = value
-        default = default if default is not None and low <= default <= high else low
-        if name == "inner_steps":
-            return hp.Int(name, low, high, default=default)
-        sampling = "log" if name.endswith("learning_rate") else "linear"
-        return float(hp.Float(name, low, high, sampling=sampling, default=default))
-
-    def _hidden_units(self, hp: keras_tuner.HyperParameters) -> int:
-        units = self.space.hidden_units
-        return hp.Choice("hidden_units", list(units)) if isinstance(units, (tuple, list)) else units
 
     def fit(
         self,

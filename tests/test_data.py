@@ -18,8 +18,8 @@ import tensorflow_datasets as tfds
 from wrong_labels import with_wrong_labels
 
 import keras_bikd as bikd
+from keras_bikd.batches.grain_data import IndexedBatches
 from keras_bikd.data import Arrays, Folder, LongTailCut, Tfds, sklearn_digits, tfds_records
-from keras_bikd.feed.indexed import IndexedBatches
 
 # `glyphs/h` with fewer images: to draw all 30,400 of them, once on a machine, takes half a minute.
 FEW_GLYPHS = "glyphs/h_140"

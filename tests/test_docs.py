@@ -8,9 +8,11 @@ import runpy
 import shlex
 
 import keras
+import numpy as np
 import pytest
 
 import keras_bikd as bikd
+import models
 
 ROOT = pathlib.Path(__file__).parents[1]
 TUTORIALS = sorted((ROOT / "docs/tutorials").glob("*.py"))
@@ -79,6 +81,24 @@ def test_the_code_of_a_tutorial_runs(source, tmp_path, monkeypatch):
     """`make tutorials` trains as long as the pages say, in notebooks."""
     monkeypatch.chdir(tmp_path)
     runpy.run_path(str(source))
+
+
+@pytest.mark.tensorflow
+def test_the_nested_tapes_of_the_guide_are_the_step():
+    code = next(code for code, _ in blocks(ROOT / "docs/guides/how-it-works.md", "python") if "GradientTape" in code)
+    model, literal = (models.compiled(inner_steps=1) for _ in range(2))
+    literal.set_weights(model.get_weights())
+    literal.teacher.set_weights(model.teacher.get_weights())
+    names = {"optimizer": literal.student_optimizer, "meta_optimizer": literal.meta_optimizer}
+    page = {name: getattr(literal, name) for name in ("student", "teacher", "weight_net")} | names
+    exec(code, page)  # noqa: S102
+    for seed in range(3):
+        batch, meta_batch = models.arrays(12, seed=seed), models.arrays(8, seed=seed + 9)
+        logs = model.train_on_batch(batch, meta_batch, return_dict=True)
+        model.reset_metrics()
+        assert float(page["train_step"](*batch, *meta_batch)) == pytest.approx(float(logs["meta_loss"]), rel=1e-5)
+    for ours, expected in zip(model.weights, literal.weights, strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-6, err_msg=ours.path)
 
 
 @pytest.mark.parametrize("source", TUTORIALS, ids=lambda source: source.stem)

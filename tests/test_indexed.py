@@ -7,9 +7,9 @@ import pytest
 from test_data import FEW_GLYPHS, arrays, write_folder
 
 import keras_bikd as bikd
+from keras_bikd.batches.grain_data import IndexedBatches
 from keras_bikd.data import Arrays, Folder, LongTailCut, Tfds, grain_pipeline, tf_pipeline, tf_samples
 from keras_bikd.data.tfds_records import _prepare, prepared_builder
-from keras_bikd.feed.indexed import IndexedBatches
 
 
 @pytest.fixture(autouse=True)

@@ -110,7 +110,7 @@ def test_several_workers_are_refused_with_a_way_out(monkeypatch):
         tf.distribute.OneDeviceStrategy("CPU:0").scope(),
         pytest.raises(ValueError, match=r"KERAS_BACKEND=jax.*DataParallel.*MirroredStrategy"),
     ):
-        models.compiled()
+        models.compiled().fit(*models.arrays(), meta_data=models.arrays(8), verbose=0)
 
 
 @models.tensorflow_only

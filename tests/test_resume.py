@@ -187,9 +187,9 @@ def test_after_a_resumed_training_files_of_others_stay_and_the_next_begins_at_it
 @pytest.mark.parametrize(("stop", "separate"), [(5, False), (8, True)])
 def test_without_tf_data(tmp_path, stop, separate):
     """Training and meta batches in Grain, as pairs or apart, each with its own order on every pass."""
+    from keras_bikd.batches.grain_data import IndexedBatches
     from keras_bikd.callbacks import ExactBackup
     from keras_bikd.data import pair, resumable
-    from keras_bikd.feed.indexed import IndexedBatches
 
     def train(*callbacks):
         models.reseed()

@@ -1,6 +1,7 @@
 """The layers of the library: imports point downwards only, and TensorFlow stays where it belongs."""
 
 import ast
+import graphlib
 import importlib
 import importlib.util
 import os
@@ -15,9 +16,9 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 LAYERS = [
-    {"version", "serialization", "targets", "types"},
+    {"keras_private", "serialization", "types"},
     {"backend", "checks", "files"},
-    {"losses", "networks", "long_tail", "results", "feed", "stored_teacher"},
+    {"losses", "networks", "long_tail", "results", "batches", "teachers"},
     {"bilevel", "metrics", "plots"},
     {"objectives", "data"},
     {"models"},
@@ -27,10 +28,11 @@ LAYERS = [
     {"keras_bikd"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
-WITH_TENSORFLOW = {"backend", "data", "feed"}
+WITH_TENSORFLOW = {"backend", "data", "batches"}
 FACES = ["keras_bikd"] + [
     f"keras_bikd.{name}" for name in ("advisor", "bilevel", "callbacks", "comparison", "data", "models", "objectives")
 ]
+LONG = {"comparison/protocol.py"}  # files with a function that is to be shortened; the list only shrinks
 MODULES = sorted((ROOT / "keras_bikd").rglob("*.py"))
 
 
@@ -64,15 +66,38 @@ def test_imports_point_downwards(path):
             assert own == "backend", f"{own} imports {package}"
 
 
+def file_of(module):
+    """The file of a module of the library, or the `__init__` of a package."""
+    path = ROOT.joinpath(*module.split("."))
+    return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.exists()), None)
+
+
+def imported_files(path):
+    """What a file imports from the library, also inside its functions: submodules, and files that names come from."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from filter(None, (file_of(alias.name) for alias in node.names))
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                file = file_of(f"{node.module}.{alias.name}") or file_of(node.module)
+                yield from filter(None, [file])
+
+
+def test_there_is_no_circle_between_files():
+    graph = {path: set(imported_files(path)) - {path} for path in MODULES}
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        pytest.fail(" > ".join(str(path.relative_to(ROOT)) for path in error.args[1]))
+
+
 def test_every_module_has_a_docstring():
     assert not [path for path in MODULES if not ast.get_docstring(ast.parse(path.read_text()))]
 
 
 def test_every_name_that_a_package_offers_has_a_docstring():
-    """`__all__` stands only in the packages that users import from, and in the backends, which offer the same names."""
+    """`__all__` stands only in the packages that users import from."""
     for path in MODULES:
-        if part(path) == "backend":
-            continue
         lists = [line for line in path.read_text().splitlines() if line.startswith("__all__ = ")]
         assert len(lists) == (path in {ROOT / face.replace(".", "/") / "__init__.py" for face in FACES}), path
     for face in FACES:
@@ -90,24 +115,29 @@ def public_functions(nodes):
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_public_functions_are_annotated(path):
+def test_public_functions_are_annotated_and_take_at_most_nine_arguments(path):
     for function in public_functions(ast.parse(path.read_text()).body):
         taken = function.args
         arguments = [*taken.posonlyargs, *taken.args, *taken.kwonlyargs, taken.vararg, taken.kwarg]
+        assert len({argument.arg for argument in arguments if argument is not None} - {"self", "cls"}) <= 9, (
+            function.name
+        )
         bare = [argument.arg for argument in arguments if argument is not None and argument.annotation is None]
         assert not set(bare) - {"self", "cls"}, f"{function.name}: {bare}"
         assert function.returns is not None, function.name
 
 
 def test_functions_fit_on_a_screen():
-    """At most forty lines, without the docstring."""
+    """At most 33 lines, without the docstring."""
     for path in MODULES:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.FunctionDef):
                 docstring = node.body[0] if ast.get_docstring(node) is not None else None
                 documented = docstring.end_lineno - docstring.lineno + 1 if docstring else 0
                 lines = node.end_lineno - node.lineno + 1 - documented
-                assert lines <= 40, f"{path.name}: {node.name} has {lines} lines"
+                assert lines <= 33 or str(path.relative_to(ROOT / "keras_bikd")) in LONG, (
+                    f"{path.name}: {node.name} has {lines} lines"
+                )
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.py")), ids=lambda path: path.name)

@@ -151,7 +151,7 @@ for question, row in zip(questions, logits):
 # ## A pretrained model instead
 #
 # A classifier of [keras-hub](https://keras.io/keras_hub/) has a preprocessor of
-# its own. Pass raw strings to `fit`, `evaluate` and `predict` of a `BiKDModel`
-# then; see [your own data](../guides/your-data.md). This notebook does without
+# its own. Apply it to the data, and take it off the model; see
+# [your own data](../guides/your-data.md). This notebook does without
 # keras-hub, which installs 200 MB of further packages and would download
 # weights.

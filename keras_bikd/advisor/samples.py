@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import tree
 
-from keras_bikd.feed.batches import batches, check_arrays, is_dataset
+from keras_bikd.batches.adapters import batches, check_arrays, is_dataset
 from keras_bikd.losses import class_ids
 from keras_bikd.types import Batch
 

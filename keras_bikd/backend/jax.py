@@ -15,23 +15,6 @@ from jax import numpy as jnp
 
 from keras_bikd.types import Batch, Logs, Tensor
 
-__all__ = [
-    "agreed",
-    "all_reduce_sum",
-    "apply_gradients",
-    "cond",
-    "jit",
-    "no_gradients",
-    "num_replicas",
-    "plain_step",
-    "processes",
-    "run_step",
-    "snapshot",
-    "value_and_grad",
-    "variable_scope",
-    "vjp",
-]
-
 
 def vjp(function: Callable[..., Any], primals: list[Tensor]) -> tuple[tuple[Tensor, ...], Any, Callable[..., Any]]:
     """Run `function` once and return a function that pulls cotangents back through it; see the TensorFlow backend."""
@@ -153,6 +136,6 @@ def run_step(
     return logs, tuple([scope.get_current_value(variable) for variable in group] for group in groups)
 
 
-def plain_step(model: keras.Model, step: Callable[..., Any], *arguments: Any) -> Any:
-    """`step`, which is Keras' own `train_step`."""
+def plain_step(model: keras.Model, step: Callable[..., Any], state: list[keras.Variable], *arguments: Any) -> Any:
+    """`step`, which is Keras' own `train_step`; `state` is what the forward pass updates."""
     return step(*arguments)

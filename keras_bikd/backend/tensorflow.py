@@ -10,23 +10,6 @@ import tensorflow as tf
 
 from keras_bikd.types import Batch, Logs, Tensor
 
-__all__ = [
-    "agreed",
-    "all_reduce_sum",
-    "apply_gradients",
-    "cond",
-    "jit",
-    "no_gradients",
-    "num_replicas",
-    "plain_step",
-    "processes",
-    "run_step",
-    "snapshot",
-    "value_and_grad",
-    "variable_scope",
-    "vjp",
-]
-
 
 def vjp(function: Callable[..., Any], primals: list[Tensor]) -> tuple[tuple[Tensor, ...], Any, Callable[..., Any]]:
     """Run `function` once and return a function that pulls cotangents back through it.
@@ -155,6 +138,6 @@ def run_step(model: keras.Model, step: Callable[[Batch, Batch], Logs], data: tup
         return step(*data[:2])
 
 
-def plain_step(model: keras.Model, step: Callable[..., Any], *arguments: Any) -> Any:
-    """`step`, which is Keras' own `train_step`."""
+def plain_step(model: keras.Model, step: Callable[..., Any], state: list[keras.Variable], *arguments: Any) -> Any:
+    """`step`, which is Keras' own `train_step`; `state` is what the forward pass updates."""
     return _free_afterwards(model.optimizer, lambda: step(*arguments))

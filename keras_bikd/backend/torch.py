@@ -13,24 +13,8 @@ import keras
 import torch
 from keras import tree
 
+from keras_bikd.keras_private import loss_tracker
 from keras_bikd.types import Batch, Logs, Tensor
-
-__all__ = [
-    "agreed",
-    "all_reduce_sum",
-    "apply_gradients",
-    "cond",
-    "jit",
-    "no_gradients",
-    "num_replicas",
-    "plain_step",
-    "processes",
-    "run_step",
-    "snapshot",
-    "value_and_grad",
-    "variable_scope",
-    "vjp",
-]
 
 
 def vjp(function: Callable[..., Any], primals: list[Tensor]) -> tuple[tuple[Tensor, ...], Any, Callable[..., Any]]:
@@ -173,29 +157,23 @@ def run_step(model: keras.Model, step: Callable[[Batch, Batch], Logs], data: tup
     It always runs eagerly, also with `jit_compile=True`: what `torch.compile` makes cannot be differentiated twice.
     """
     with torch.no_grad():
-        logs = step(*data[:2])
-        _agree_on_state(model)
-    return logs
+        return step(*data[:2])
 
 
-def plain_step(model: keras.Model, step: Callable[..., Logs], *arguments: Any) -> Logs:
-    """`step`, which is Keras' own `train_step`, with gradients that are summed over the replicas."""
+def plain_step(model: keras.Model, step: Callable[..., Logs], state: list[keras.Variable], *arguments: Any) -> Logs:
+    """`step`, which is Keras' own `train_step`, with gradients that are summed over the replicas.
+
+    Batch statistics are those of each replica. Their moving averages, in `state`, are the means, as on TensorFlow.
+    """
     if num_replicas() == 1:
         return step(*arguments)
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(*arguments)
     outputs = model(x, training=True)
     loss = model.compute_loss(x, y, outputs, sample_weight, training=True)
-    model._loss_tracker.update_state(loss.detach() * num_replicas(), sample_weight=len(tree.flatten(x)[0]))
+    loss_tracker(model).update_state(loss.detach() * num_replicas(), sample_weight=len(tree.flatten(x)[0]))
     variables = model.trainable_variables
     gradients = _gradients([model.optimizer.scale_loss(loss)], [variable.value for variable in variables])
     apply_gradients(model.optimizer, gradients, variables)
-    _agree_on_state(model)
+    for variable, value in zip(state, agreed([variable.value for variable in state])):
+        variable.assign(value)
     return model.compute_metrics(x, y, outputs, sample_weight=sample_weight)
-
-
-def _agree_on_state(model: Any) -> None:
-    """Batch statistics are those of each replica; their moving averages are the means, as on TensorFlow."""
-    if num_replicas() > 1:
-        state = model.student.non_trainable_variables
-        for variable, value in zip(state, agreed([variable.value for variable in state])):
-            variable.assign(value)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
-from keras_bikd.backend import all_reduce_sum, cond, value_and_grad, vjp
+from keras_bikd.backend import all_reduce_sum, value_and_grad, vjp
 from keras_bikd.types import Tensor
 
 # Machine epsilon: half of the bits of a floating-point number are lost in the best one-sided difference.
@@ -22,8 +22,8 @@ _EPSILON = {"float16": 2.0**-10, "bfloat16": 2.0**-7, "float32": 2.0**-23, "floa
 class Difference(NamedTuple):
     """A finite difference of the network's outputs, in place of second derivatives.
 
-    The lower level is then made of two parts, `losses_of` after `network`. A difference of the losses themselves would
-    have ten to a thousand times the error: they are rounded to more, and curved.
+    The lower level is then made of two parts, `losses_of` after `network`. We difference the logits, not the losses:
+    losses lose more bits to rounding and are curved in the logits, for 10 to 1,000 times the error.
 
     Attributes:
         network: Maps `theta` to a list of tensors, such as the logits.
@@ -81,7 +81,6 @@ def one_step_hypergradient(
     learning_rate: Tensor,
     *,
     moved: list[int] | None = None,
-    is_due: Tensor | None = None,
     difference: Difference | None = None,
 ) -> VirtualStep:
     """Differentiate an outer loss with respect to `phi`, through one gradient step on `theta`.
@@ -100,8 +99,6 @@ def one_step_hypergradient(
         phi: List of tensors.
         learning_rate: Step size of the virtual step, a scalar.
         moved: An approximation: the virtual step moves only the entries of `theta` with these indices. By default all.
-        is_due: An approximation: boolean scalar tensor. Where it is false, the virtual step is left out, and
-            `meta_loss` and `hypergradient` are zeros.
         difference: A `Difference` in place of the second derivatives; it cannot be combined with `moved`.
 
     Returns:
@@ -127,31 +124,26 @@ def one_step_hypergradient(
 
     Reference: arXiv 2605.17839, Algorithm 1, lines 5 to 11, and Eq. (7).
     """
+    # The inner tape, recorded by `vjp`: the losses as a function of theta. `pullback` reads it.
     outputs, forward, pullback = vjp(lower_level, theta)
 
     def loss_of_virtual_student(phi: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         gradient = pullback(weigh(phi, forward), moved)
         return upper_loss(_after_step(theta, gradient, learning_rate, moved)), gradient
 
-    def by_difference(difference: Difference) -> Any:
+    if difference is None:
+        # The outer tape, over phi alone: it records how the inner one is read.
+        (meta_loss, gradient), hypergradient = value_and_grad(loss_of_virtual_student, phi)
+        later = pullback
+    else:
         gradient = pullback(weigh(phi, forward))
         virtual = _after_step(theta, gradient, learning_rate)
-        (loss, _), direction = value_and_grad(lambda virtual: (upper_loss(virtual), None), virtual)
+        (meta_loss, _), direction = value_and_grad(lambda virtual: (upper_loss(virtual), None), virtual)
         change = _change(all_reduce_sum(direction), learning_rate, difference, theta, forward)
         _, hypergradient = value_and_grad(lambda phi: (change(weigh(phi, forward)), None), phi)
-        return (loss, gradient), hypergradient
-
-    exactly = functools.partial(value_and_grad, loss_of_virtual_student, phi)
-    compute = exactly if difference is None else functools.partial(by_difference, difference)
-    if is_due is None:
-        (meta_loss, gradient), hypergradient = compute()
-    else:
-        meta_loss, hypergradient = _where_due(is_due, compute, phi)
-    if moved is not None or is_due is not None:
-        gradient = None
-
-    later = pullback if difference is None else functools.partial(_pullback_again, difference, theta)
-    return VirtualStep(meta_loss, hypergradient, gradient, outputs, forward, pullback, later)
+        later = functools.partial(_pullback_again, difference, theta)
+    is_whole = moved is None
+    return VirtualStep(meta_loss, hypergradient, gradient if is_whole else None, outputs, forward, pullback, later)
 
 
 def _pullback_again(difference: Difference, theta: list[Tensor], cotangents: Sequence[Tensor | None]) -> list[Tensor]:
@@ -193,12 +185,3 @@ def _change(
 
 def _at_least_float32(tensor: Tensor) -> Tensor:
     return ops.cast(tensor, keras.backend.result_type(tensor.dtype, "float32"))
-
-
-def _where_due(is_due: Tensor, compute: Callable[[], Any], phi: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-    def computed() -> tuple[Tensor, list[Tensor]]:
-        (meta_loss, _), hypergradient = compute()
-        return ops.cast(meta_loss, phi[0].dtype), hypergradient
-
-    zeros = [ops.zeros_like(parameter) for parameter in phi]
-    return cond(is_due, computed, lambda: (ops.zeros((), phi[0].dtype), zeros))

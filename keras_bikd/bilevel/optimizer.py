@@ -1,12 +1,12 @@
 """One Keras optimizer that owns the two of a bilevel problem, the summed hypergradients and the batch counter."""
 
-from collections.abc import Callable
 from typing import Any
 
 import keras
 from keras import ops
 
 from keras_bikd.backend import all_reduce_sum, apply_gradients, num_replicas, snapshot
+from keras_bikd.keras_private import Untracked
 from keras_bikd.serialization import Serializable
 from keras_bikd.types import Tensor
 
@@ -68,8 +68,7 @@ class BilevelOptimizer(Serializable, keras.optimizers.Optimizer):
         self.last_hypergradients = self.add_optimizer_variables(meta_variables, "last_hypergradient")
         self.overflow = self.add_variable((), dtype="bool", name="overflow")
         self.last_overflow = self.add_variable((), dtype="bool", name="last_overflow")
-        # The optimizer tracks and saves variables that it holds in a list; these belong to the weight network.
-        self._meta_variables: Callable[[], list[keras.Variable]] = lambda: meta_variables
+        self._meta_variables = Untracked(meta_variables)  # they belong to the weight network
         super().build([*variables, *meta_variables])
 
     def accumulate(self, hypergradient: list[Tensor], inner_steps: int) -> Tensor:
@@ -101,10 +100,9 @@ class BilevelOptimizer(Serializable, keras.optimizers.Optimizer):
             phi_moves: Boolean scalar tensor, as returned by `accumulate`.
         """
         sums = snapshot(self.hypergradients)
-        scale = loss_scale(self.meta_optimizer)
         overflow, last_overflow = snapshot([self.overflow, self.last_overflow])
         # The sums are global already, and `apply_gradients` sums over the replicas again.
-        gradients = [total / num_replicas() for total in sums]
+        gradients = [self.meta_optimizer.scale_loss(total) / num_replicas() for total in sums]
         if isinstance(self.meta_optimizer, keras.optimizers.LossScaleOptimizer):
             gradients = [ops.where(overflow, float("inf"), gradient) for gradient in gradients]
         touched = [*self.meta_variables, *self.meta_optimizer.variables]
@@ -115,7 +113,7 @@ class BilevelOptimizer(Serializable, keras.optimizers.Optimizer):
         for variable, total in zip(self.hypergradients, sums):
             variable.assign(ops.where(phi_moves, ops.zeros_like(total), total))
         for variable, total, last in zip(self.last_hypergradients, sums, snapshot(self.last_hypergradients)):
-            variable.assign(ops.where(phi_moves, total / scale, last))
+            variable.assign(ops.where(phi_moves, total, last))
         self.last_overflow.assign(ops.where(phi_moves, overflow, last_overflow))
         self.overflow.assign(ops.logical_and(overflow, ops.logical_not(phi_moves)))
 
@@ -131,7 +129,7 @@ class BilevelOptimizer(Serializable, keras.optimizers.Optimizer):
     @property
     def meta_variables(self) -> list[keras.Variable]:
         """Trainable variables of the weight network."""
-        return self._meta_variables()
+        return self._meta_variables.value
 
     @property
     def variables(self) -> list[keras.Variable]:

@@ -15,6 +15,7 @@ import numpy as np
 from keras_bikd import checks
 from keras_bikd.backend import agreed, processes
 from keras_bikd.files import atomic_write
+from keras_bikd.keras_private import start_at_epoch
 from keras_bikd.types import Logs
 
 
@@ -107,7 +108,7 @@ class ExactBackup(keras.callbacks.Callback):
             rates = [variable for variable in self.model.optimizer.variables if variable.name == "learning_rate"]
             self._rates = [(variable, variable.numpy()) for variable in rates]
         self.position.assign(self._saved)
-        self.model._initial_epoch = epoch  # where `fit` starts; Keras' callback sets it too
+        start_at_epoch(self.model, epoch)
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         self._first = epoch * self._steps + self._offset
@@ -146,7 +147,7 @@ class ExactBackup(keras.callbacks.Callback):
         self._save((epoch + 1) * self._steps)
 
     def on_train_end(self, logs: Logs | None = None) -> None:
-        self.model._initial_epoch = None  # the next `fit` starts at its own first epoch
+        start_at_epoch(self.model, None)
         if self._termination is not None:
             if self._termination.requested:  # too late for what the program does next
                 self._termination.exit()

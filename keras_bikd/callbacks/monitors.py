@@ -11,23 +11,23 @@ import keras
 import numpy as np
 
 from keras_bikd import checks, plots
-from keras_bikd.feed.batches import (
+from keras_bikd.batches.adapters import (
     as_batches,
     batches,
+    check_arrays,
     first_rows,
     is_dataset,
     reads_once,
     require_end,
     require_samples,
 )
-from keras_bikd.feed.fit_data import example_of
-from keras_bikd.feed.pairs import is_pair
-from keras_bikd.feed.preprocessing import preprocessed_batch, preprocessing_of
+from keras_bikd.batches.fit_arguments import example_of
+from keras_bikd.batches.pairs import is_pair
+from keras_bikd.keras_private import tensorboard_writer
 from keras_bikd.long_tail import shot_groups
 from keras_bikd.losses import class_ids, class_logits
 from keras_bikd.models.bikd import BiKDModel, SampleWeights
-from keras_bikd.targets import labels_and_logits
-from keras_bikd.types import Counts, Logs
+from keras_bikd.types import Counts, Logs, labels_and_logits
 
 
 class _AtEpochs(keras.callbacks.Callback):
@@ -301,8 +301,7 @@ class PerClassReport(_AtEpochs):
         from sklearn.metrics import confusion_matrix
 
         labels, predicted = [], []
-        for raw in as_batches(self.data):
-            x, y, *_ = preprocessed_batch(raw, preprocessing_of(self.model))
+        for x, y, *_ in as_batches(self.data):
             outputs = keras.ops.convert_to_numpy(class_logits(self.model(x, training=False)))
             labels.append(keras.ops.convert_to_numpy(class_ids(labels_and_logits(y)[0], outputs.shape[-1])))
             predicted.append(outputs.argmax(axis=-1))
@@ -352,7 +351,7 @@ class TensorBoard(_OfSampleWeights, keras.callbacks.TensorBoard):
             return
         seen = self._sample_weights()
         image = plots.as_image(self._weight_map(seen))
-        with self._train_writer.as_default():
+        with tensorboard_writer(self).as_default():
             for column, weight in enumerate(self.model.candidate_losses):
                 self.summary.histogram(f"{weight}_weight", seen.weights[:, column], step=epoch)
             self.summary.image("weight_map", image[None], step=epoch)
@@ -369,14 +368,12 @@ def _samples(owner: str, data: Any) -> Any:
 
 def _check_labels(owner: str, data: Any, model: keras.Model) -> None:
     """Raise before training if the labels of arrays, or of a first batch, are none of the model's classes."""
-    example = example_of(data, None) if is_dataset(data) else example_of(*data[:2])
-    if example is None:
+    example = example_of(data) if is_dataset(data) else check_arrays(f"{owner}(data=...)", tuple(data))
+    if not isinstance(example, (tuple, list)) or len(example) < 2:
         raise ValueError(f"`{owner}(data=...)` takes batches `(x, y)`. Received: a data set without labels")
-    x, labels = example[0][:2] if is_pair(example) else example
+    x, labels, *_ = example[0] if is_pair(example) else example
     checks.batched(f"`{owner}`", labels)
-    rows = preprocessed_batch((first_rows(x, 1),), preprocessing_of(model))
-    inputs, _, _ = keras.utils.unpack_x_y_sample_weight(rows)
-    logits = class_logits(model(inputs, training=False))
+    logits = class_logits(model(first_rows(x, 1), training=False))
     checks.labels_match(f"`{owner}`", labels, logits.shape[-1])
 
 

@@ -9,17 +9,14 @@ import numpy as np
 from keras import ops
 
 from keras_bikd import checks
-from keras_bikd.feed.batches import as_batches, check_length, is_dataset, require_end
-from keras_bikd.feed.preprocessing import preprocessed_batch
+from keras_bikd.batches.adapters import as_batches, check_length, is_dataset, require_end
 from keras_bikd.losses import class_ids, class_logits
 from keras_bikd.models.bikd import BiKDModel
-from keras_bikd.models.experts import Experts
 from keras_bikd.objectives import SoftTargets
 from keras_bikd.objectives.base import log_prior
 from keras_bikd.objectives.experts import ExpertsObjective, expert_weight
-from keras_bikd.stored_teacher import StoredTeacher
-from keras_bikd.targets import labels_and_logits
-from keras_bikd.types import Batch, Logs, Tensor
+from keras_bikd.teachers import Experts, StoredTeacher
+from keras_bikd.types import Batch, Logs, Tensor, labels_and_logits
 
 LogitsOf: TypeAlias = Callable[[Any, Tensor | None], Tensor]
 """Returns logits for the inputs of a batch, and for the teacher's logits that come with it, if any."""
@@ -164,7 +161,7 @@ class ExpertPacing(keras.callbacks.Callback):
                 f"`keras_bikd.long_tail.class_groups`: {objective.groups}. Received: {teacher.groups}"
             )
         if is_dataset(self.train):
-            check_length(self.train, {"steps_per_epoch": self.params["steps"]})
+            check_length(self.train, self.params["steps"])
         self.objective = objective
         self.expert_accuracies = self._accuracies(self.model.teacher_logits, within_group=True)
         self._set_confidence_range(itertools.islice(as_batches(self.train), self.params["steps"]))
@@ -185,8 +182,7 @@ class ExpertPacing(keras.callbacks.Callback):
         """Range of the experts' confidences in every class, in one pass over the training data."""
         seen = []
         classes = range(len(self.objective.class_counts))
-        for raw in samples:
-            x, y, *_ = preprocessed_batch(raw, self.model.preprocess_samples)
+        for x, y, *_ in samples:
             checks.labels_match("training", y, len(classes))
             labels, stored = labels_and_logits(y)
             ids = class_ids(labels, len(classes))
@@ -299,8 +295,7 @@ def _observed(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Labels and logits of all samples of a meta set."""
     rows = []
-    for raw in samples:
-        x, y, *_ = preprocessed_batch(raw, model.preprocess_samples)
+    for x, y, *_ in samples:
         checks.labels_match("meta", y, num_classes)
         labels, stored = labels_and_logits(y)
         rows.append([ops.convert_to_numpy(part) for part in (class_ids(labels, num_classes), logits_of(x, stored))])

@@ -11,12 +11,12 @@ import numpy as np
 from keras import ops
 
 from keras_bikd import results
+from keras_bikd.batches.adapters import batches
 from keras_bikd.comparison.calls import Parts, make
 from keras_bikd.comparison.method import Method
 from keras_bikd.comparison.setting import EPOCHS, Cell, Setting, load_data, network, sgd, steps_of
 from keras_bikd.comparison.teachers import stored_teacher, teacher_of
 from keras_bikd.data import LongTailedData
-from keras_bikd.feed.batches import batches
 from keras_bikd.types import Logs
 
 

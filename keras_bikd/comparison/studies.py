@@ -7,8 +7,8 @@ import keras
 from keras import ops
 
 from keras_bikd import checks
-from keras_bikd.feed.batches import batches
-from keras_bikd.feed.fit_data import batched
+from keras_bikd.batches.adapters import batches
+from keras_bikd.batches.fit_arguments import in_batches
 from keras_bikd.losses import hard_loss
 
 SHIFTS = ("none", "darker", "moved", "noisier")
@@ -58,7 +58,7 @@ def altered_meta(
         x = ops.convert_to_numpy(ops.roll(x, 1, axis=2))
     elif shift == "noisier":
         x = x + 0.7 * ops.convert_to_numpy(keras.random.normal(x.shape, seed=seed))
-    return batched((x, y), batch_size, shuffle=True)
+    return in_batches((x, y), batch_size, shuffle=True).batches
 
 
 def retrain_last_layer(student: keras.Model, meta: Any, *, steps: int = 400, learning_rate: float = 1e-3) -> None:

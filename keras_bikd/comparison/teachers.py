@@ -12,7 +12,7 @@ from keras_bikd.comparison.setting import Cell, Setting, load_data, network, sgd
 from keras_bikd.files import atomic_write
 from keras_bikd.long_tail import class_groups
 from keras_bikd.losses import BalancedSoftmaxLoss, hard_loss
-from keras_bikd.models.experts import Experts
+from keras_bikd.teachers import Experts
 
 
 def teacher_of(

@@ -1,5 +1,6 @@
 """Long-tailed data sets: `tf.data` pipelines on the TensorFlow backend, Grain data sets on the others."""
 
+from keras_bikd.batches.pairs import pair
 from keras_bikd.data.augment import gaussian_noise, pad_crop_flip
 from keras_bikd.data.loader import LongTailedData, load, load_split, only_classes
 from keras_bikd.data.manifest import check_manifest, load_manifest, save_manifest
@@ -7,7 +8,6 @@ from keras_bikd.data.precomputed import PrecomputedTeacher, precompute_teacher
 from keras_bikd.data.sources import Arrays, Folder, Tfds
 from keras_bikd.data.split import LongTailCut, Split
 from keras_bikd.data.streams import resumable, share_of_process
-from keras_bikd.feed.pairs import pair
 
 __all__ = [
     "Arrays",

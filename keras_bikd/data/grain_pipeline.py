@@ -20,7 +20,7 @@ from keras_bikd.types import Batch
 try:
     import grain
 
-    from keras_bikd.feed.indexed import IndexedBatches
+    from keras_bikd.batches.grain_data import IndexedBatches
 except ImportError as error:
     raise ImportError(
         "`keras_bikd.data` makes its data sets with Grain, except on the TensorFlow backend, and precomputed logits on "

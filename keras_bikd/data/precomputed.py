@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import importlib.metadata
 import json
 import math
 import os
@@ -14,12 +15,10 @@ from keras import ops
 
 from keras_bikd import checks
 from keras_bikd.data.loader import LongTailedData
-from keras_bikd.feed.preprocessing import preprocessing_of
 from keras_bikd.results import Row, load_row, save_row
 from keras_bikd.serialization import described
-from keras_bikd.stored_teacher import StoredTeacher
+from keras_bikd.teachers import StoredTeacher, require_no_preprocessor
 from keras_bikd.types import Teacher
-from keras_bikd.version import __version__
 
 _PROBED = 8  # images that are compared and that the teacher's outputs are checked on
 # Entries of the header that are for readers alone; in all others, the file must be as asked for.
@@ -147,7 +146,7 @@ def precompute_teacher(
     header = _recorded(path, asked)
     if header is None:
         shape = [asked["views"], asked["images"], _outputs(teacher, probed)]
-        header = {"keras_bikd": __version__, **asked, "shape": shape, "views_done": 0}
+        header = {"keras_bikd": importlib.metadata.version("keras_bikd"), **asked, "shape": shape, "views_done": 0}
     _compute(teacher, samples, path, header, batch_size)
     return PrecomputedTeacher(path, data, header)
 
@@ -188,12 +187,7 @@ def _loaded(teacher: Teacher, images: np.ndarray) -> keras.Model:
             "`precompute_teacher(teacher=...)` takes a `keras.Model` that outputs logits, or the path of one. "
             f"Received: {teacher!r}"
         )
-    if preprocessing_of(teacher) is not None:
-        raise ValueError(
-            "`precompute_teacher(teacher=...)` takes a model of the images of `data` themselves, and this one has a "
-            "preprocessor of its own. Make `data` of preprocessed images, and set `teacher.preprocessor = None`. "
-            f"Received: {teacher!r}"
-        )
+    require_no_preprocessor("precompute_teacher", "teacher", teacher)
     if not teacher.built:
         teacher(images, training=False)
     return teacher

@@ -4,10 +4,9 @@ from typing import Any
 
 import numpy as np
 from keras import tree
-from keras.src.trainers import data_adapters
 
 from keras_bikd.backend import processes
-from keras_bikd.feed.batches import is_tf_dataset
+from keras_bikd.keras_private import is_grain_dataset, is_tf_dataset
 from keras_bikd.types import Tensor
 
 
@@ -39,11 +38,11 @@ def resumable(data: Any) -> tuple[Any, Any]:
     """
     if is_tf_dataset(data):
         return _resumable_in_tf_data(data)
-    if not data_adapters.is_grain_dataset(data):
+    if not is_grain_dataset(data):
         raise ValueError(
             f"`resumable(data=...)` takes a `tf.data.Dataset` or a Grain data set. Received: {type(data).__name__}"
         )
-    from keras_bikd.feed.indexed import endless
+    from keras_bikd.batches.grain_data import endless
 
     stream = endless(data)
     return stream, stream.position
@@ -83,7 +82,7 @@ def share_of_process(data: Any) -> Any:
         >>> [batch.tolist() for batch in share_of_process(batches).as_numpy_iterator()]
         [[0, 1, 2, 3], [4]]
     """
-    if not is_tf_dataset(data) and not data_adapters.is_grain_dataset(data):
+    if not is_tf_dataset(data) and not is_grain_dataset(data):
         raise ValueError(
             "`share_of_process(data=...)` takes a `tf.data.Dataset` or a Grain data set. "
             f"Received: {type(data).__name__}"

@@ -5,9 +5,7 @@ Each model acts as its student: `predict`, `evaluate` and `export` are the stude
 
 from keras_bikd.models.bikd import BiKDModel
 from keras_bikd.models.distillation import DistillationModel
-from keras_bikd.models.experts import Experts
 from keras_bikd.models.rwkd import RWKDModel
-from keras_bikd.models.teacher_reference import TeacherReference
-from keras_bikd.stored_teacher import StoredTeacher
+from keras_bikd.teachers import Experts, StoredTeacher, TeacherReference
 
 __all__ = ["BiKDModel", "DistillationModel", "Experts", "RWKDModel", "StoredTeacher", "TeacherReference"]

@@ -8,19 +8,18 @@ import numpy as np
 from keras import ops, tree
 
 from keras_bikd import checks
-from keras_bikd.backend import cond, jit, num_replicas, snapshot, variable_scope
-from keras_bikd.bilevel.hypergradient import VirtualStep, one_step_hypergradient
-from keras_bikd.bilevel.optimizer import BilevelOptimizer, loss_scale, with_loss_scale
+from keras_bikd.backend import cond, jit, run_step, snapshot
+from keras_bikd.batches.adapters import as_batches, require_samples
+from keras_bikd.batches.pairs import is_pair, require_pair
+from keras_bikd.bilevel.hypergradient import VirtualStep
+from keras_bikd.bilevel.optimizer import BilevelOptimizer, with_loss_scale
 from keras_bikd.bilevel.weight_net import MetaWeightNet
-from keras_bikd.feed.batches import as_batches, require_samples
-from keras_bikd.feed.pairs import is_pair
-from keras_bikd.feed.preprocessing import preprocessed_batch
+from keras_bikd.keras_private import saved_compile_arguments
 from keras_bikd.losses import hard_loss
-from keras_bikd.models.guard import WeightGuard
 from keras_bikd.models.meta_guided import MetaGuidedModel
 from keras_bikd.models.problem import Forward
-from keras_bikd.targets import labels_and_logits
-from keras_bikd.types import Batch, Counts, Logs, Teacher, Tensor
+from keras_bikd.models.weight_warnings import WeightWarning
+from keras_bikd.types import Batch, Logs, Teacher, Tensor, labels_and_logits
 
 
 @keras.saving.register_keras_serializable(package="keras_bikd")
@@ -66,6 +65,7 @@ class BiKDModel(MetaGuidedModel):
     """
 
     ARGUMENTS = (*MetaGuidedModel.ARGUMENTS, "weight_net", "inner_steps")
+    WARNINGS = WeightWarning
 
     def __init__(
         self,
@@ -73,22 +73,10 @@ class BiKDModel(MetaGuidedModel):
         teacher: Teacher,
         weight_net: MetaWeightNet | None = None,
         *,
-        temperature: float = 4.0,
         inner_steps: int = 5,
-        meta_loss: str = "hard",
-        class_counts: Counts | None = None,
-        candidate_losses: dict[str, Callable[..., Tensor]] | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(
-            student,
-            teacher,
-            temperature=temperature,
-            meta_loss=meta_loss,
-            class_counts=class_counts,
-            candidate_losses=candidate_losses,
-            **kwargs,
-        )
+        super().__init__(student, teacher, **kwargs)
         self.weight_net = MetaWeightNet(num_losses=len(self.candidate_losses)) if weight_net is None else weight_net
         if not isinstance(self.weight_net, MetaWeightNet):
             raise ValueError(
@@ -133,7 +121,6 @@ class BiKDModel(MetaGuidedModel):
         meta_optimizer: Any = None,
         hypergradient: str = "exact",
         hypergradient_layers: int | None = None,
-        hypergradient_every: int = 1,
         **kwargs: Any,
     ) -> None:
         """Configure both levels of the training.
@@ -151,24 +138,25 @@ class BiKDModel(MetaGuidedModel):
             hypergradient_layers: An approximation: number of last layers with weights that the virtual step moves.
                 By default all, which is exact. With 1, a step costs little more than plain distillation. The real step
                 moves all layers in any case.
-            hypergradient_every: An approximation: compute the hypergradient on every so many batches only; a divisor
-                of `inner_steps`. Saves nothing with JAX on a CPU.
             **kwargs: Further arguments of `keras.Model.compile` (`jit_compile`, `steps_per_execution`, ...).
 
         Raises:
             ValueError: If an argument is out of range.
         """
-        self._check_approximation(hypergradient, hypergradient_layers, hypergradient_every)
+        checks.one_of("compile", "hypergradient", hypergradient, ("exact", "forward_difference"))
+        if hypergradient_layers is not None:
+            checks.integer("compile", "hypergradient_layers", hypergradient_layers)
+            if hypergradient != "exact":
+                raise ValueError(
+                    "`compile(hypergradient_layers=...)` leaves out part of the exact hypergradient, and "
+                    "`forward_difference` computes all of it without second derivatives: choose one of the two. "
+                    f"Received: hypergradient_layers={hypergradient_layers!r} and hypergradient={hypergradient!r}"
+                )
         self._differentiate = None  # it holds the optimizers
-        self.hypergradient_form = hypergradient
-        self.hypergradient_layers, self.hypergradient_every = hypergradient_layers, hypergradient_every
+        self.hypergradient_form, self.hypergradient_layers = hypergradient, hypergradient_layers
         optimizer = self._bilevel_optimizer(optimizer, meta_optimizer, loss)
         super().compile(optimizer=optimizer, loss=loss, metrics=metrics, **kwargs)
-        self._compile_config.config.update(
-            hypergradient=hypergradient,
-            hypergradient_layers=hypergradient_layers,
-            hypergradient_every=hypergradient_every,
-        )
+        saved_compile_arguments(self).update(hypergradient=hypergradient, hypergradient_layers=hypergradient_layers)
 
     def _bilevel_optimizer(self, optimizer: Any, meta_optimizer: Any, loss: Any) -> BilevelOptimizer:
         if isinstance(loss, keras.optimizers.Optimizer):
@@ -195,36 +183,19 @@ class BiKDModel(MetaGuidedModel):
             )
         return optimizer
 
-    def _check_approximation(self, form: str, hypergradient_layers: int | None, hypergradient_every: int) -> None:
-        checks.one_of("compile", "hypergradient", form, ("exact", "forward_difference"))
-        if hypergradient_layers is not None:
-            checks.integer("compile", "hypergradient_layers", hypergradient_layers)
-            if form != "exact":
-                raise ValueError(
-                    "`compile(hypergradient_layers=...)` leaves out part of the exact hypergradient, and "
-                    "`forward_difference` computes all of it without second derivatives: choose one of the two. "
-                    f"Received: hypergradient_layers={hypergradient_layers!r} and hypergradient={form!r}"
-                )
-        checks.integer("compile", "hypergradient_every", hypergradient_every)
-        if self.inner_steps % hypergradient_every:
-            raise ValueError(
-                "`compile(hypergradient_every=...)` must divide `inner_steps`, so that every update of the weight "
-                f"network has as many hypergradients. Received: hypergradient_every={hypergradient_every} with "
-                f"inner_steps={self.inner_steps}"
-            )
-        with variable_scope(self):
-            replicas = num_replicas()
-        if hypergradient_every > 1 and replicas > 1:
-            raise ValueError(
-                "`compile(hypergradient_every=...)` works on one device: replicas cannot agree inside a condition. "
-                f"Leave it at 1. Received: hypergradient_every={hypergradient_every!r} on {replicas} replicas"
-            )
+    def train_step(self, *arguments: Any) -> Any:
+        """Algorithm 1 for one pair of batches, as Keras calls it.
+
+        On TensorFlow its two levels are two nested `tf.GradientTape`s. The inner one records the losses of the student,
+        the outer one what follows from them and the weights: the virtual step, and the meta loss after it. See
+        `keras_bikd.bilevel.one_step_hypergradient`, which is the same on every backend.
+        """
+        return run_step(self, self.bilevel_step, *arguments)
 
     def bilevel_step(self, batch: Batch, meta_batch: Batch) -> Logs:
         """Algorithm 1 for one training batch. Returns the logs."""
         # Lower level, virtual: one plain step under the current weights, evaluated on the meta batch (lines 5-11).
-        has_hypergradient = self._has_hypergradient()
-        step = self.virtual_step(batch, meta_batch, has_hypergradient)
+        step = self.virtual_step(batch, meta_batch)
 
         # Upper level: phi moves on the sum of `inner_steps` hypergradients (lines 11-16).
         phi_moves = self.optimizer.accumulate(step.hypergradient, self.inner_steps)
@@ -236,24 +207,18 @@ class BiKDModel(MetaGuidedModel):
         self.optimizer.update_student(gradient, self.student.trainable_variables)
         self.problem.keep_state(step.forward)
 
-        step = step._replace(meta_loss=step.meta_loss / loss_scale(self.meta_optimizer))
-        return self._logs(batch, meta_batch, step, weights, has_hypergradient)
+        return self._logs(batch, meta_batch, step, weights)
 
-    def virtual_step(self, batch: Batch, meta_batch: Batch, is_due: Tensor | None = None) -> VirtualStep:
+    def virtual_step(self, batch: Batch, meta_batch: Batch) -> VirtualStep:
         """One step of a virtual student and its hypergradient (lines 5-11). Changes no state."""
-        problem = self.problem
-        lower_level = problem.lower_level(batch)
-        return one_step_hypergradient(
-            lower_level.at,
-            lambda phi, forward: problem.cotangents(self.weigh(phi, forward), forward),
-            problem.upper_loss(meta_batch, loss_scale(self.meta_optimizer)),
-            theta=snapshot(self.student.trainable_variables),
+        return self.problem.virtual_step(
+            batch,
+            meta_batch,
+            self.weigh,
             phi=snapshot(self.weight_net.trainable_variables),
-            # The cotangents carry the loss scale of the student's optimizer; the virtual step must not.
-            learning_rate=self.optimizer.learning_rate / loss_scale(self.student_optimizer),
-            moved=self._moved_variables(),
-            is_due=is_due,
-            difference=None if self.hypergradient_form == "exact" else lower_level.difference,
+            learning_rate=self.optimizer.learning_rate,
+            moved=self._moved,
+            by_difference=self.hypergradient_form == "forward_difference",
         )
 
     def weigh(self, phi: list[Tensor], forward: Forward) -> Tensor:
@@ -264,7 +229,7 @@ class BiKDModel(MetaGuidedModel):
 
     def _real_gradient(self, step: VirtualStep, weights: Tensor, phi_moves: Tensor) -> list[Tensor]:
         def refreshed() -> list[Tensor]:
-            return step.pullback_later(self.problem.cotangents(weights, step.forward))
+            return step.pullback_later(self.problem.batch_weights(weights, step.forward))
 
         # The weights differ from those of the virtual step only where phi has just moved. Everywhere else the gradient
         # of the virtual step is the real one, if all of it was computed.
@@ -284,12 +249,6 @@ class BiKDModel(MetaGuidedModel):
         last = last[-self.hypergradient_layers :]
         return [i for i, layer in enumerate(layers) if layer in last]
 
-    def _has_hypergradient(self) -> Tensor | None:
-        """Whether this batch has a hypergradient; `None` if every batch has."""
-        if self.hypergradient_every == 1:
-            return None
-        return ops.equal(self.optimizer.iterations % self.hypergradient_every, 0)
-
     def hypergradient(self, batch: Batch, meta_batch: Batch) -> tuple[Tensor, list[Tensor]]:
         """Meta loss and hypergradient for one pair of batches. Changes no state.
 
@@ -300,18 +259,18 @@ class BiKDModel(MetaGuidedModel):
         Returns:
             `(meta_loss, gradients)`, a scalar, and one tensor per variable of `weight_net.trainable_variables`.
         """
-        self._assert_compile_called("hypergradient")
-        batch, meta_batch = preprocessed_batch((batch, meta_batch), self.preprocess_samples)
+        if not self.compiled:
+            raise ValueError("Call `compile(...)` before `hypergradient`. Received: a model that is not compiled.")
         if not self._prepared:
-            self._prepare(batch, meta_batch)
-        variables = [*self.variables, *self.optimizer.variables]
-        differentiate = self._differentiate = self._differentiate or jit(self._unscaled_hypergradient, variables)
-        return differentiate(*tree.map_structure(ops.convert_to_tensor, (batch, meta_batch)))
+            self._prepare(*require_pair(batch, meta_batch))
 
-    def _unscaled_hypergradient(self, batch: Batch, meta_batch: Batch) -> tuple[Tensor, list[Tensor]]:
-        step = self.virtual_step(batch, meta_batch)
-        scale = loss_scale(self.meta_optimizer)
-        return step.meta_loss / scale, [gradient / scale for gradient in step.hypergradient]
+        def meta_loss_and_hypergradient(batch: Batch, meta_batch: Batch) -> tuple[Tensor, list[Tensor]]:
+            step = self.virtual_step(batch, meta_batch)
+            return step.meta_loss, step.hypergradient
+
+        if self._differentiate is None:
+            self._differentiate = jit(meta_loss_and_hypergradient, [*self.variables, *self.optimizer.variables])
+        return self._differentiate(*tree.map_structure(ops.convert_to_tensor, (batch, meta_batch)))
 
     def sample_weights(self, data: Any) -> "SampleWeights":
         """Losses and weights of samples as the weight network sees them; the student runs in inference mode.
@@ -330,8 +289,7 @@ class BiKDModel(MetaGuidedModel):
         rows = []
         for raw in as_batches(data):
             # A ready-paired data set yields ((x, y), (meta_x, meta_y)).
-            batch = preprocessed_batch(raw[0] if is_pair(raw) else raw, self.preprocess_samples)
-            x, target = batch[:2]
+            x, target, *_ = raw[0] if is_pair(raw) else raw
             labels, stored = labels_and_logits(target)
             stored = None if stored is None else ops.convert_to_tensor(stored)
             observed = observe(tree.map_structure(ops.convert_to_tensor, x), ops.convert_to_tensor(labels), stored)
@@ -343,9 +301,9 @@ class BiKDModel(MetaGuidedModel):
         student = hard_loss(labels, self.student(x, training=False))
         return teacher, student, self.weight_net(ops.stack([teacher, student], axis=-1), labels)
 
-    def _prepare(self, batch: Batch, meta_batch: Any) -> None:
+    def _prepare(self, batch: Batch, meta_batch: Batch) -> None:
         super()._prepare(batch, meta_batch)
-        self._moved_variables()  # raises if there are too few layers
+        self._moved = self._moved_variables()
         counts = self.weight_net.class_counts
         if counts is not None and len(counts) != self.num_classes:
             raise ValueError(
@@ -355,9 +313,6 @@ class BiKDModel(MetaGuidedModel):
 
     def _build_optimizer(self) -> None:
         self.optimizer.build(self.student.trainable_variables, self.weight_net.trainable_variables)
-
-    def _own_callbacks(self) -> list[keras.callbacks.Callback]:
-        return [WeightGuard()]
 
 
 class SampleWeights(NamedTuple):

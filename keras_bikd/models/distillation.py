@@ -5,27 +5,15 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
 from keras_bikd import checks
 from keras_bikd.backend import num_replicas, plain_step, variable_scope
-from keras_bikd.feed.batches import adapter_of, check_length, is_dataset, is_tf_dataset
-from keras_bikd.feed.fit_data import arrays_in_fit, example_of
-from keras_bikd.feed.labels import (
-    check_class_weights,
-    check_plain_labels,
-    class_weights,
-    label_errors,
-    sample_weights,
-    weighted_by_class,
-)
-from keras_bikd.feed.preprocessing import preprocessed
+from keras_bikd.batches.fit_arguments import checked, training_set, weight_per_class
 from keras_bikd.losses import class_logits
 from keras_bikd.models.teacher_student import TeacherStudentModel
-from keras_bikd.objectives.outputs import LayerNames, Outputs, layers_of, loss_of
-from keras_bikd.targets import labels_and_logits, weights_of_labels
-from keras_bikd.types import Logs, Teacher, Tensor
+from keras_bikd.objectives.base import LayerNames, Outputs, layers_of, loss_of
+from keras_bikd.types import Logs, Teacher, Tensor, labels_and_logits, weights_of_labels
 
 
 @keras.saving.register_keras_serializable(package="keras_bikd")
@@ -64,16 +52,15 @@ class DistillationModel(TeacherStudentModel):
         super().__init__(student, teacher, **kwargs)
         self.objective = checks.objective("DistillationModel", "objective", objective)
 
-    @property
-    def layer_names(self) -> LayerNames:
-        """The layers that the objective compares."""
-        return layers_of([self.objective])
-
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """The student; in training `Outputs` if the objective compares layers."""
-        if training and any(self.layer_names):
-            return self.student_outputs(inputs, training=True)
+        if training and any(self._compared):
+            return self.networks.student_outputs(inputs, True, self._compared.student)
         return super().call(inputs, training=training)
+
+    @property
+    def _compared(self) -> LayerNames:
+        return layers_of([self.objective])
 
     def fit(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> keras.callbacks.History:
         """Train the student; as `keras.Model.fit`, but student, teacher and labels are checked first.
@@ -83,39 +70,26 @@ class DistillationModel(TeacherStudentModel):
         run.
         """
         given = inspect.signature(super().fit).bind(x, y, *args, **kwargs).arguments
-        class_weight, batch_size = given.get("class_weight"), given.get("batch_size")
-        self._begin_fit(batch_size, self.objective)
-        if self.preprocess_samples is not None and not is_dataset(x):
-            given = arrays_in_fit(given)
-        if is_dataset(given.get("x")):
-            given.update(x=self._data_set(given), shuffle=False, class_weight=None)
-        else:
-            given.update(_targets(given))
-        example = example_of(given.get("x"), given.get("y"))
-        if example is not None:
-            checks.batched("training", example[1])
-            with variable_scope(self):
-                stored = labels_and_logits(example[1])[1]
-                classes = self._count_classes(example[0], stored)
-                self._check_layers(example[0], stored)
-            checks.labels_match("training", example[1], classes)
-            check_class_weights(class_weight, classes)
-            if is_dataset(given["x"]):
-                given["x"] = check_plain_labels("training", given["x"], classes)
-            given["validation_data"] = self._validation_data(given, batch_size, classes)
-        with label_errors():
-            return super().fit(**given)
-
-    def _data_set(self, arguments: dict[str, Any]) -> Any:
-        """`x` of `fit` as a data set of batches that the student takes, weighted by class."""
-        x, class_weight = arguments["x"], arguments.get("class_weight")
-        data = x if is_tf_dataset(x) else adapter_of(x, shuffle=bool(arguments.get("shuffle", True)))
-        check_length(data, arguments)
-        data = preprocessed(data, self.preprocess_samples)
-        return data if class_weight is None else weighted_by_class(data, class_weights(class_weight))
+        x, y, batch_size = given.pop("x"), given.pop("y"), given.get("batch_size")
+        self._begin_fit(self.objective)
+        shuffle, steps = bool(given.pop("shuffle", True)), given.get("steps_per_epoch")
+        data = training_set(x, y, given, shuffle=shuffle, shuffle_batches=shuffle, steps=steps)
+        inputs, target, *_ = data.example()
+        checks.batched("training", target)
+        stored = labels_and_logits(target)[1]
+        with variable_scope(self):
+            classes = self.networks.count_classes(inputs, stored, self._compared)
+        self.networks.require_own_variables()
+        checks.labels_match("training", target, classes)
+        if given.get("validation_data") is not None:
+            given["validation_data"] = checked(given["validation_data"], classes, ("validation",))
+            given["validation_batch_size"] = given.get("validation_batch_size") or batch_size
+        class_weight = given.pop("class_weight", None)
+        class_weight = None if class_weight is None else weight_per_class(class_weight, classes)
+        return super().fit(checked(data.batches, classes, ("training",), class_weight), shuffle=False, **given)
 
     def train_step(self, *arguments: Any) -> Any:
-        return plain_step(self, super().train_step, *arguments)
+        return plain_step(self, super().train_step, self.student.non_trainable_variables, *arguments)
 
     def compute_loss(
         self,
@@ -131,7 +105,8 @@ class DistillationModel(TeacherStudentModel):
         labels, stored = labels_and_logits(y)
         student = y_pred if isinstance(y_pred, Outputs) else Outputs(y_pred)
         student = student._replace(logits=class_logits(student.logits))
-        losses = loss_of(self.objective, labels, self.teacher_outputs(x, stored), student)
+        teacher = self.networks.teacher_outputs(x, stored, self._compared.teacher)
+        losses = loss_of(self.objective, labels, teacher, student)
         if sample_weight is not None:
             losses = losses * ops.cast(ops.reshape(weights_of_labels(sample_weight), (-1,)), losses.dtype)
         # The optimizer sums over the replicas.
@@ -140,21 +115,3 @@ class DistillationModel(TeacherStudentModel):
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Tensor | None = None) -> Logs:
         logits = y_pred.logits if isinstance(y_pred, Outputs) else y_pred
         return super().compute_metrics(x, y, logits, sample_weight=sample_weight)
-
-
-def _targets(arguments: dict[str, Any]) -> dict[str, Any]:
-    """`y`, `class_weight` and `sample_weight` of `fit`, for arrays, as Keras takes them."""
-    y, class_weight = arguments.get("y"), arguments.get("class_weight")
-    own = {} if class_weight is None else {"class_weight": class_weights(class_weight)}
-    if isinstance(y, (list, tuple)):
-        return own | {"y": np.asarray(y)}
-    if not (own and isinstance(y, dict)):
-        return own
-    # Keras takes weights of classes for a single output alone.
-    if arguments.get("validation_split"):  # they would weigh the validation loss as well
-        raise ValueError(
-            "With labels and logits as `y`, `fit` takes `class_weight` or `validation_split`, not both. Pass "
-            f"`validation_data`. Received: validation_split={arguments['validation_split']!r}"
-        )
-    weights, others = sample_weights(y, own["class_weight"]), arguments.get("sample_weight")
-    return {"sample_weight": weights if others is None else weights * np.reshape(others, -1), "class_weight": None}

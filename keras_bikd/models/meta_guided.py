@@ -7,26 +7,25 @@ import keras
 from keras import ops, tree
 
 from keras_bikd import checks
-from keras_bikd.backend import num_replicas, run_step, variable_scope
+from keras_bikd.backend import num_replicas, variable_scope
+from keras_bikd.batches.adapters import first_rows
+from keras_bikd.batches.fit_arguments import checked, meta_set, training_set, weight_per_class
+from keras_bikd.batches.pairs import is_pair, pair, require_pair
 from keras_bikd.bilevel.hypergradient import VirtualStep
-from keras_bikd.feed.batches import first_rows, is_dataset
-from keras_bikd.feed.fit_data import data_of_fit
-from keras_bikd.feed.labels import check_class_weights, check_labels, label_errors
-from keras_bikd.feed.pairs import is_pair, require_pair
-from keras_bikd.feed.preprocessing import preprocessed_batch
-from keras_bikd.models.guard import MetaLossGuard
+from keras_bikd.keras_private import create_metrics, loss_tracker
 from keras_bikd.models.problem import Problem, unpacked
 from keras_bikd.models.teacher_student import TeacherStudentModel
+from keras_bikd.models.weight_warnings import MetaLossWarning
 from keras_bikd.objectives import BalancedSoftmax, CrossEntropy, SoftTargets
-from keras_bikd.objectives.outputs import LayerNames, layers_of
-from keras_bikd.stored_teacher import StoredTeacher
+from keras_bikd.objectives.base import layers_of
+from keras_bikd.teachers import StoredTeacher
 from keras_bikd.types import Batch, Counts, Logs, Teacher, Tensor
 
 
 class MetaGuidedModel(TeacherStudentModel):
     """Base of `BiKDModel` and `RWKDModel`: the Keras life cycle of a model that is trained on pairs of batches.
 
-    Subclasses define `bilevel_step(batch, meta_batch)` and `student_optimizer`.
+    Subclasses define `train_step`, `student_optimizer` and `meta_optimizer`.
 
     Args:
         student: `keras.Model` that outputs logits.
@@ -39,16 +38,17 @@ class MetaGuidedModel(TeacherStudentModel):
     """
 
     ARGUMENTS = (*TeacherStudentModel.ARGUMENTS, "temperature", "meta_loss", "candidate_losses")
+    WARNINGS: type[keras.callbacks.Callback] = MetaLossWarning
 
     def __init__(
         self,
         student: keras.Model,
         teacher: Teacher,
         *,
-        temperature: float,
-        meta_loss: str,
-        class_counts: Counts | None,
-        candidate_losses: dict[str, Callable[..., Tensor]] | None,
+        temperature: float = 4.0,
+        meta_loss: str = "hard",
+        class_counts: Counts | None = None,
+        candidate_losses: dict[str, Callable[..., Tensor]] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(student, teacher, **kwargs)
@@ -73,25 +73,6 @@ class MetaGuidedModel(TeacherStudentModel):
         """What the virtual student is judged by; for another loss make another model."""
         return self._meta_loss
 
-    @property
-    def layer_names(self) -> LayerNames:
-        """The layers that the candidate losses compare."""
-        return layers_of(self.candidate_losses.values())
-
-    @property
-    def problem(self) -> Problem:
-        """The two levels that a step solves."""
-        return Problem(
-            student=self.student,
-            student_outputs=self.student_outputs,
-            teacher_outputs=self.teacher_outputs,
-            teacher_logits=self.teacher_logits,
-            candidate_losses=self.candidate_losses,
-            meta_loss=self.meta_loss,
-            temperature=self.temperature,
-            optimizer=self.student_optimizer,
-        )
-
     def compile(self, optimizer: Any = "rmsprop", loss: Any = None, metrics: Any = None, **kwargs: Any) -> None:
         if "auto_scale_loss" in kwargs:
             raise ValueError(
@@ -100,6 +81,14 @@ class MetaGuidedModel(TeacherStudentModel):
                 f"Received: auto_scale_loss={kwargs['auto_scale_loss']!r}"
             )
         super().compile(optimizer=optimizer, loss=loss, metrics=metrics, auto_scale_loss=False, **kwargs)
+        self.problem = Problem(
+            networks=self.networks,
+            candidate_losses=self.candidate_losses,
+            meta_loss=self.meta_loss,
+            temperature=self.temperature,
+            optimizer=self.student_optimizer,
+            meta_optimizer=self.meta_optimizer,
+        )
         self._prepared = False
 
     def fit(
@@ -109,7 +98,6 @@ class MetaGuidedModel(TeacherStudentModel):
         batch_size: int | None = None,
         epochs: int = 1,
         verbose: Any = "auto",
-        callbacks: Any = None,
         *,
         meta_data: Any = None,
         meta_batch_size: int | None = None,
@@ -128,13 +116,12 @@ class MetaGuidedModel(TeacherStudentModel):
             batch_size: Batch size for arrays; by default 32.
             epochs: As in `keras.Model.fit`.
             verbose: As in `keras.Model.fit`.
-            callbacks: As in `keras.Model.fit`.
             meta_data: Small class-balanced set, disjoint from the training and the test data, of any of these
                 kinds, with arrays as a tuple `(x, y)`. It is repeated and reshuffled for as long as training lasts.
             meta_batch_size: Batch size of the meta set, if it is arrays; by default `batch_size`. A quarter of it
                 makes a step cheaper.
             shuffle: Whether arrays are reshuffled in every epoch.
-            **kwargs: Further arguments of `keras.Model.fit` (`validation_data`, `steps_per_epoch`, ...).
+            **kwargs: Further arguments of `keras.Model.fit` (`callbacks`, `validation_data`, `steps_per_epoch`, ...).
 
         Returns:
             A `keras.callbacks.History`.
@@ -142,38 +129,38 @@ class MetaGuidedModel(TeacherStudentModel):
         Raises:
             ValueError: If the data do not fit the model; before the first step.
         """
-        self._begin_fit(batch_size, *self.candidate_losses.values())
-        class_weight, sizes = kwargs.get("class_weight"), (batch_size, meta_batch_size)
-        data = data_of_fit(
-            x, y, meta_data, batch_sizes=sizes, shuffle=shuffle, prepare=self.preprocess_samples, arguments=kwargs
-        )
-        self._prepare(*data.example)
-        check_class_weights(class_weight, self.num_classes)
-        if meta_data is not None and not is_dataset(meta_data):
-            checks.warn_of_unbalanced_classes(meta_data[1], self.num_classes)
-        kwargs["validation_data"] = self._validation_data(kwargs, batch_size, self.num_classes)
-        callbacks = callbacks if isinstance(callbacks, (list, tuple)) else [callbacks] if callbacks else []
-        self.training_samples = data.samples
+        self._begin_fit(*self.candidate_losses.values())
+        if batch_size is not None:
+            checks.integer("fit", "batch_size", batch_size)
+        given = {**kwargs, "batch_size": batch_size}
+        train = training_set(x, y, given, shuffle=shuffle)
+        batch, pairs = train.example(), train.batches
+        meta_batch: Any = None
+        if meta_data is not None:
+            meta = meta_set(meta_data, batch_size, meta_batch_size, shuffle)
+            pairs, meta_batch = pair(train.batches, meta.batches), meta.example()
+        class_weight = given.pop("class_weight", None)
+        self._prepare(*require_pair(batch, meta_batch, class_weight))
+        if meta_data is not None and meta.labels is not None:
+            checks.warn_of_unbalanced_classes(meta.labels, self.num_classes)
+        if class_weight is not None:
+            class_weight = weight_per_class(class_weight, self.num_classes)
+        pairs = checked(pairs, self.num_classes, class_weight=class_weight)
+        if given.get("validation_data") is not None:
+            given["validation_data"] = checked(given["validation_data"], self.num_classes, ("validation",))
+        callbacks = tree.flatten(given.pop("callbacks", None) or [])
+        self.training_samples = train.in_order
         try:
-            with label_errors():
-                return super().fit(
-                    check_labels(data.pairs, self.num_classes),
-                    epochs=epochs,
-                    verbose=verbose,
-                    callbacks=[*callbacks, *self._own_callbacks()],
-                    shuffle=False,
-                    **kwargs,
-                )
+            return super().fit(
+                pairs, epochs=epochs, verbose=verbose, callbacks=[*callbacks, self.WARNINGS()], shuffle=False, **given
+            )
         finally:
             self.training_samples = None
-
-    def train_step(self, *arguments: Any) -> Any:
-        return run_step(self, self.bilevel_step, *arguments)
 
     def train_on_batch(
         self,
         x: Batch,
-        y: Batch | None = None,
+        y: Any = None,
         sample_weight: None = None,
         class_weight: None = None,
         return_dict: bool = False,
@@ -182,48 +169,48 @@ class MetaGuidedModel(TeacherStudentModel):
 
         Sample weights are the third elements of the two batches.
         """
-        self._assert_compile_called("train_on_batch")
+        if not self.compiled:
+            raise ValueError("Call `compile(...)` before `train_on_batch`. Received: a model that is not compiled.")
         if sample_weight is not None or class_weight is not None or not is_pair((x, y)):
             raise ValueError(
                 "`train_on_batch` takes a training batch and a meta batch, `train_on_batch((x, y), (meta_x, meta_y))`, "
                 "each with its sample weights, if any, as a third element. Received: "
                 + ", ".join(type(given).__name__ for given in (x, y, sample_weight, class_weight) if given is not None)
             )
-        x, y = preprocessed_batch((x, y), self.preprocess_samples)
         if not self._prepared:
             self._prepare(x, y)
-        return keras.Model.train_on_batch(self, x, y, return_dict=return_dict)
+        return super().train_on_batch(x, y, return_dict=return_dict)
 
-    def _prepare(self, batch: Batch, meta_batch: Any) -> None:
+    def _prepare(self, batch: Batch, meta_batch: Batch) -> None:
         """Check the first batches, and create all that training needs, before the first step."""
-        require_pair((batch, meta_batch))
         checks.batched("training", batch[1])
+        x, labels, logits, _ = unpacked(batch)
+        meta_x, _, meta_logits, _ = unpacked(meta_batch)
         with variable_scope(self):
-            x, labels, logits, _ = unpacked(batch)
-            meta_x, _, meta_logits, _ = unpacked(meta_batch)
-            self.num_classes = classes = self._count_classes(x, logits)
-            self._check_layers(x, logits)
+            layers = layers_of(self.candidate_losses.values())
+            self.num_classes = classes = self.networks.count_classes(x, logits, layers)
             checks.same_structure(x, meta_x, lambda inputs: self.student(first_rows(inputs, 1)))
-            if meta_logits is not None or (self.meta_loss != "hard" and isinstance(self.teacher, StoredTeacher)):
-                self._count_classes(meta_x, meta_logits)
+            if meta_logits is not None or (
+                self.problem.meta_loss != "hard" and isinstance(self.teacher, StoredTeacher)
+            ):
+                self.networks.count_classes(meta_x, meta_logits)
+            self.networks.require_own_variables()
             checks.labels_match("training", batch[1], classes)
             checks.labels_match("meta", meta_batch[1], classes)
             self.built = True
-            self._build_optimizer()
-            # Creates the user's metrics. Private, but `fit` under a strategy would do it with the pair, and fail.
+            if not self.optimizer.built:
+                self._build_optimizer()
             labels = ops.convert_to_numpy(labels)
-            super()._symbolic_build(data_batch=(x, labels[: tree.flatten(x)[0].shape[0]]))
+            create_metrics(self, data_batch=(x, labels[: tree.flatten(x)[0].shape[0]]))
         self._prepared = True
 
+    # A layer that is never called would make Keras try its step on a pair.
     def _symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
-        if not self._prepared:  # a layer that is never called, such as a preprocessor, would make Keras try a pair
+        if not self._prepared:
             super()._symbolic_build(iterator=iterator, data_batch=data_batch)
 
     def _build_optimizer(self) -> None:
         self.optimizer.build(self.student.trainable_variables)
-
-    def _own_callbacks(self) -> list[keras.callbacks.Callback]:
-        return [MetaLossGuard()]
 
     def _logs(
         self,
@@ -231,20 +218,17 @@ class MetaGuidedModel(TeacherStudentModel):
         meta_batch: Batch,
         step: VirtualStep,
         weights: Tensor,
-        has_meta_loss: Tensor | None = None,
     ) -> Logs:
         x, labels, _, sample_weight = unpacked(batch)
         losses, penalty = step.outputs
         loss = ops.sum(ops.cast(weights, losses.dtype) * losses, axis=-1)
         loss = loss if sample_weight is None else loss * ops.cast(sample_weight, loss.dtype)
-        self._loss_tracker.update_state(loss if penalty is None else loss + penalty)
+        loss_tracker(self).update_state(loss if penalty is None else loss + penalty)
         for i, tracker in enumerate(self.weight_trackers):
             tracker.update_state(weights[:, i])
         self.student_loss_tracker.update_state(step.forward.features[:, 1])
         meta_loss = step.meta_loss * num_replicas()
         count = ops.cast(ops.shape(unpacked(meta_batch)[1])[0], "float32")
-        if has_meta_loss is not None:
-            count = count * ops.cast(has_meta_loss, "float32")
         self.meta_loss_tracker.update_state(meta_loss, sample_weight=count)
         return super().compute_metrics(x, labels, step.forward.outputs.logits, sample_weight=sample_weight)
 

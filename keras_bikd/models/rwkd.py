@@ -1,17 +1,15 @@
 """`RWKDModel`: the weights of every sample come from the meta loss directly, in every step, without a network."""
 
-from collections.abc import Callable
 from typing import Any
 
 import keras
 from keras import ops
 
-from keras_bikd.backend import apply_gradients, snapshot
-from keras_bikd.bilevel.hypergradient import one_step_hypergradient
+from keras_bikd.backend import apply_gradients, run_step
 from keras_bikd.bilevel.optimizer import loss_scale, with_loss_scale
 from keras_bikd.models.meta_guided import MetaGuidedModel
 from keras_bikd.models.problem import unpacked
-from keras_bikd.types import Batch, Counts, Logs, Teacher, Tensor
+from keras_bikd.types import Batch, Logs
 
 _SMALLEST_WEIGHT = 1e-8
 
@@ -53,60 +51,42 @@ class RWKDModel(MetaGuidedModel):
     implementations, one by an author of arXiv 2605.17839.
     """
 
-    def __init__(
-        self,
-        student: keras.Model,
-        teacher: Teacher,
-        *,
-        temperature: float = 4.0,
-        meta_loss: str = "hard",
-        class_counts: Counts | None = None,
-        candidate_losses: dict[str, Callable[..., Tensor]] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(
-            student,
-            teacher,
-            temperature=temperature,
-            meta_loss=meta_loss,
-            class_counts=class_counts,
-            candidate_losses=candidate_losses,
-            **kwargs,
-        )
-
     @property
     def student_optimizer(self) -> keras.optimizers.Optimizer:
         """The optimizer of the student."""
+        return self.optimizer
+
+    @property
+    def meta_optimizer(self) -> keras.optimizers.Optimizer:
+        """The optimizer whose loss scale the meta loss has; the weights have no optimizer of their own."""
         return self.optimizer
 
     def compile(self, optimizer: Any = "rmsprop", loss: Any = None, metrics: Any = None, **kwargs: Any) -> None:
         optimizer = with_loss_scale(keras.optimizers.get(optimizer), self.student.compute_dtype)
         super().compile(optimizer=optimizer, loss=loss, metrics=metrics, **kwargs)
 
+    def train_step(self, *arguments: Any) -> Any:
+        return run_step(self, self.bilevel_step, *arguments)
+
     def bilevel_step(self, batch: Batch, meta_batch: Batch) -> Logs:
         """One step: the weights follow from the gradient of the meta loss with respect to them, at weights of zero."""
-        problem = self.problem
-        theta = snapshot(self.student.trainable_variables)
-        scale = loss_scale(self.student_optimizer)
-        step = one_step_hypergradient(
-            problem.lower_level(batch).at,
-            lambda weights, forward: problem.cotangents(weights[0], forward),
-            problem.upper_loss(meta_batch, scale),
-            theta=theta,
-            phi=[ops.zeros((ops.shape(unpacked(batch)[1])[0], len(self.candidate_losses)), _weight_dtype(theta[0]))],
-            learning_rate=1.0,  # has no effect: the weights are normalised
+        problem, variables = self.problem, self.student.trainable_variables
+        samples, dtype = ops.shape(unpacked(batch)[1])[0], keras.backend.result_type(variables[0].dtype, "float32")
+        # The weights are normalised, so this has no effect but in float16, where it keeps the gradients in range.
+        learning_rate = loss_scale(self.student_optimizer)
+        step = problem.virtual_step(
+            batch,
+            meta_batch,
+            lambda weights, forward: weights[0],
+            phi=[ops.zeros((samples, len(self.candidate_losses)), dtype)],
+            learning_rate=learning_rate,
         )
         # A positive gain is a negative hypergradient. `mean_weight` makes it small, close to the smallest weight.
         (slope,) = step.hypergradient
-        gains = -slope / ops.maximum(step.forward.mean_weight[:, None], 1e-12) / scale / scale
+        gains = -slope / ops.maximum(step.forward.mean_weight[:, None], 1e-12) / learning_rate
         gains = ops.where(ops.isfinite(gains), ops.maximum(gains, _SMALLEST_WEIGHT), _SMALLEST_WEIGHT)
         weights = gains / ops.sum(gains, axis=-1, keepdims=True)
-        gradient = problem.regularized(step.pullback(problem.cotangents(weights, step.forward)), step)
-        apply_gradients(self.student_optimizer, gradient, self.student.trainable_variables)
+        gradient = problem.regularized(step.pullback(problem.batch_weights(weights, step.forward)), step)
+        apply_gradients(self.student_optimizer, gradient, variables)
         problem.keep_state(step.forward)
-        return self._logs(batch, meta_batch, step._replace(meta_loss=step.meta_loss / scale), weights)
-
-
-def _weight_dtype(parameter: Tensor) -> str:
-    """Dtype of the losses and their weights: that of the parameters, but at least float32."""
-    return keras.backend.result_type(parameter.dtype, "float32")
+        return self._logs(batch, meta_batch, step, weights)

@@ -1,38 +1,21 @@
 """Base of all distilled models: they act as their student, and leave the teacher unchanged."""
 
-import functools
 import os
 import warnings
 from collections.abc import Callable
 from typing import Any, Self
 
 import keras
-from keras import ops, tree
+from keras import tree
 
-from keras_bikd import checks
-from keras_bikd.backend import agreed, no_gradients
-from keras_bikd.feed.batches import first_rows, is_dataset
-from keras_bikd.feed.fit_data import raw_batches
-from keras_bikd.feed.labels import check_plain_labels
-from keras_bikd.feed.preprocessing import (
-    Preprocessing,
-    preprocessed,
-    preprocessed_batch,
-    preprocessing_of,
-    require_same_preprocessing,
-)
-from keras_bikd.losses import class_logits, hard_loss
+from keras_bikd.backend import agreed
+from keras_bikd.keras_private import Untracked, losses_of_forward_pass, saved_compile_arguments
+from keras_bikd.losses import hard_loss
 from keras_bikd.metrics import PerClassAccuracy, ShotAccuracy
-from keras_bikd.models.experts import Experts
-from keras_bikd.models.taps import tapped
-from keras_bikd.models.teacher_reference import TeacherReference
-from keras_bikd.objectives.outputs import LayerNames, Outputs
+from keras_bikd.models.problem import Networks
 from keras_bikd.serialization import Serializable, for_every_backend
-from keras_bikd.stored_teacher import StoredTeacher
-from keras_bikd.targets import labels_and_logits, weights_of_labels
-from keras_bikd.types import Logs, Teacher, Tensor
-
-_ROWS = 8  # samples, to check the outputs of student and teacher
+from keras_bikd.teachers import TeacherReference, networks_of, require_no_preprocessor
+from keras_bikd.types import Logs, Teacher, Tensor, labels_and_logits, weights_of_labels
 
 
 class TeacherStudentModel(Serializable, keras.Model):
@@ -69,11 +52,13 @@ class TeacherStudentModel(Serializable, keras.Model):
                     f"`{type(self).__name__}({role}=...)` takes a `keras.Model` that outputs logits. "
                     f"Received: {role}={model!r} of type {type(model).__name__}"
                 )
+        for role, model in (("student", student), *(("teacher", network) for network in networks_of(teacher))):
+            require_no_preprocessor(type(self).__name__, role, model)
         self.student = student
         self.teacher = teacher
         self.teacher_output = teacher_output
-        self._tapped = functools.lru_cache(maxsize=4)(tapped)  # freed with the model
-        self._traced: Callable[[], tuple[Any, ...] | None] = lambda: None  # Keras tracks what is no function
+        self.networks = Networks(student, teacher, teacher_output)
+        self._traced = Untracked(None)
         if student.built:
             self.built = True
 
@@ -103,7 +88,7 @@ class TeacherStudentModel(Serializable, keras.Model):
             )
         super().compile(optimizer=optimizer, loss=loss or hard_loss, metrics=metrics, **kwargs)
         # Keras stores the resolved flag: a model saved on a CPU would not use XLA on a GPU.
-        self._compile_config.config["jit_compile"] = kwargs.get("jit_compile", "auto")
+        saved_compile_arguments(self)["jit_compile"] = kwargs.get("jit_compile", "auto")
         if self.student.built:
             self._build_optimizer()
 
@@ -116,68 +101,13 @@ class TeacherStudentModel(Serializable, keras.Model):
     def _build_optimizer(self) -> None:
         self.optimizer.build(self.trainable_variables)
 
-    def _begin_fit(self, batch_size: int | None, *settings: Any) -> None:
-        """Check what needs no data, and compile the step again if `settings` are not those of the last `fit`."""
-        self._assert_compile_called("fit")
-        if batch_size is not None:
-            checks.integer("fit", "batch_size", batch_size)
-        before = self._traced()
+    def _begin_fit(self, *settings: Any) -> None:
+        """Compile the step again if `settings` are not those of the last `fit`."""
+        if not self.compiled:
+            raise ValueError("Call `compile(...)` before `fit`. Received: a model that is not compiled.")
+        before, self._traced.value = self._traced.value, settings
         if before is not None and [id(part) for part in before] != [id(part) for part in settings]:
             self.train_function = None
-        self._traced = lambda: settings
-
-    @property
-    def preprocess_samples(self) -> Preprocessing:
-        """How the student prepares raw batches, if it has a preprocessor, as classifiers of keras-hub do; else `None`.
-
-        It is applied wherever the student would apply it: in `fit`, `evaluate` and `predict`, and not in `call`.
-        """
-        return preprocessing_of(self.student)
-
-    def evaluate(
-        self,
-        x: Any = None,
-        y: Any = None,
-        batch_size: int | None = None,
-        verbose: Any = "auto",
-        sample_weight: Any = None,
-        *args: Any,
-        **kwargs: Any,
-    ) -> Any:
-        # In `fit`, the validation data are prepared once.
-        if self.preprocess_samples is not None and not kwargs.get("_use_cached_eval_dataset"):
-            data = x if y is None else (x, y) if sample_weight is None else (x, y, sample_weight)
-            x = self._batches(data, batch_size)
-            y = batch_size = sample_weight = None
-        return super().evaluate(x, y, batch_size, verbose, sample_weight, *args, **kwargs)
-
-    def predict(self, x: Any, batch_size: int | None = None, *args: Any, **kwargs: Any) -> Any:
-        if self.preprocess_samples is not None:
-            x, batch_size = self._batches(x if is_dataset(x) else (x,), batch_size), None
-        return super().predict(x, batch_size, *args, **kwargs)
-
-    def _batches(self, data: Any, batch_size: int | None) -> Any:
-        return preprocessed(raw_batches(data, batch_size), self.preprocess_samples)
-
-    def _validation_data(self, arguments: dict[str, Any], batch_size: int | None, num_classes: int) -> Any:
-        """The validation data of `fit`, checked and prepared."""
-        data = check_plain_labels("validation", arguments.get("validation_data"), num_classes)
-        if data is None or self.preprocess_samples is None:
-            return data
-        return self._batches(data, arguments.get("validation_batch_size") or batch_size)
-
-    def train_on_batch(self, x: Any, y: Any = None, sample_weight: Any = None, *args: Any, **kwargs: Any) -> Any:
-        return super().train_on_batch(*self._batch(x, y, sample_weight), *args, **kwargs)
-
-    def test_on_batch(self, x: Any, y: Any = None, sample_weight: Any = None, *args: Any, **kwargs: Any) -> Any:
-        return super().test_on_batch(*self._batch(x, y, sample_weight), *args, **kwargs)
-
-    def predict_on_batch(self, x: Any) -> Any:
-        return super().predict_on_batch(self._batch(x)[0])
-
-    def _batch(self, *batch: Any) -> tuple[Any, Any, Any]:
-        prepared = preprocessed_batch(batch, self.preprocess_samples)
-        return keras.utils.unpack_x_y_sample_weight(prepared)
 
     # The target may hold logits of the teacher. What `compile` takes sees the labels alone.
     def compute_loss(
@@ -205,91 +135,7 @@ class TeacherStudentModel(Serializable, keras.Model):
         Returns:
             Float tensor of shape `(batch, classes)`, at least float32.
         """
-        return self._run_teacher(inputs, stored, ()).logits
-
-    def teacher_outputs(self, inputs: Any, stored: Tensor | None = None) -> Outputs:
-        """Outputs of the teacher for the objectives; arguments as in `teacher_logits`."""
-        return self._run_teacher(inputs, stored, self.layer_names.teacher)
-
-    def student_outputs(self, inputs: Any, training: bool) -> Outputs:
-        """Outputs of the student for the objectives."""
-        return Outputs(*self._tapped("student", self.student, self.layer_names.student)(inputs, training))
-
-    @property
-    def layer_names(self) -> LayerNames:
-        """The layers that the objectives compare."""
-        return LayerNames()
-
-    def _run_teacher(self, inputs: Any, stored: Tensor | None, names: tuple[str, ...]) -> Outputs:
-        if names and (stored is not None or isinstance(self.teacher, StoredTeacher)):
-            raise ValueError(
-                "An objective compares outputs of layers of the teacher, which therefore has to run: pass the teacher "
-                "itself, and batches without stored logits. "
-                f"Received: stored logits, and a loss of {', '.join(map(repr, names))}"
-            )
-        if stored is not None:
-            logits = ops.cast(stored, keras.backend.result_type(keras.config.floatx(), "float32"))
-            return Outputs(class_logits(logits))
-        network = self.teacher.network() if isinstance(self.teacher, TeacherReference) else self.teacher
-        with no_gradients():
-            outputs, layers = self._tapped("teacher", network, names)(inputs, False)
-            logits = class_logits(self._chosen_output(outputs))
-            return Outputs(*tree.map_structure(ops.stop_gradient, (logits, layers)))
-
-    def _chosen_output(self, outputs: Any) -> Any:
-        chosen = self.teacher_output
-        if chosen is None:
-            return outputs
-        if callable(chosen):
-            return chosen(outputs)
-        names = list(outputs) if isinstance(outputs, dict) else getattr(self.teacher, "output_names", [])
-        if chosen not in names:
-            raise ValueError(
-                f"`{type(self).__name__}(teacher_output=...)` takes the name of an output of the teacher, or a "
-                f"function of all its outputs. Received: teacher_output={chosen!r}; the names are {names}"
-            )
-        return outputs[chosen] if isinstance(outputs, dict) else tree.flatten(outputs)[names.index(chosen)]
-
-    def _check_layers(self, inputs: Any, stored: Tensor | None) -> None:
-        """Raise unless both networks have the layers that the objectives compare."""
-        if any(self.layer_names):
-            rows = first_rows(inputs, _ROWS)
-            self.student_outputs(rows, training=False)
-            self.teacher_outputs(rows, stored)
-
-    def _count_classes(self, inputs: Any, stored: Tensor | None = None) -> int:
-        """Number of classes; raise unless student and teacher, or `stored`, have logits of the same number."""
-        for teacher in _networks_of(self.teacher):
-            require_same_preprocessing(self.student, teacher)
-        rows = first_rows(inputs, _ROWS)
-        student, teacher = (
-            checks.classes_of(role, model, outputs)
-            for role, model, outputs in (
-                ("student", self.student, self.student(rows, training=False)),
-                (
-                    "teacher",
-                    self.teacher,
-                    self._chosen_output(self.teacher(rows, training=False))
-                    if stored is None
-                    else checks.finite_logits(stored)[:_ROWS],
-                ),
-            )
-        )
-        if student != teacher:
-            source = "a teacher" if stored is None else "`teacher_logits`"
-            raise ValueError(
-                "Teacher and student must have the same classes. "
-                f"Received: {source} with {teacher} outputs and a student with {student}."
-            )
-        taught = {id(variable) for variable in self.teacher.variables}
-        shared = [variable.path for variable in self.student.trainable_variables if id(variable) in taught]
-        if shared:
-            raise ValueError(
-                "Training the student would change the teacher: they share variables. Give one of them layers of its "
-                "own (`keras.models.clone_model` and `set_weights`), or freeze the shared ones. "
-                f"Received: {len(shared)} shared variables, {', '.join(shared[:3])}{', ...' if len(shared) > 3 else ''}"
-            )
-        return student
+        return self.networks.teacher_outputs(inputs, stored).logits
 
     # The teacher keeps its own `trainable` flag, which belongs to the user; here it is never trained.
     @property
@@ -323,7 +169,7 @@ class TeacherStudentModel(Serializable, keras.Model):
 
     @property
     def losses(self) -> list[Tensor]:
-        return self._losses_override or self.student.losses  # on JAX, those of the forward pass
+        return losses_of_forward_pass(self) or self.student.losses
 
     def get_metrics_result(self) -> Logs:
         """The logs of an epoch, equal in all processes of a training."""
@@ -371,10 +217,3 @@ class TeacherStudentModel(Serializable, keras.Model):
     # The student's own build configuration is stored with the student.
     def get_build_config(self) -> None:
         return None
-
-
-def _networks_of(teacher: keras.Model) -> list[keras.Model]:
-    """The networks that a teacher consists of."""
-    if isinstance(teacher, Experts):
-        return teacher.experts
-    return [teacher.network() if isinstance(teacher, TeacherReference) else teacher]

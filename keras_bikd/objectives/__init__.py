@@ -4,12 +4,10 @@ Each returns one value per sample. `DistillationModel` minimises one of them; `B
 """
 
 from keras_bikd.objectives.base import Objective
-from keras_bikd.objectives.combined import TeacherTrust, WeightedSum
+from keras_bikd.objectives.combined import LearnedWeights, TeacherTrust, WeightedSum
 from keras_bikd.objectives.distillation import CrossEntropy, KnowledgeDistillation, SoftTargets, WeightedSoftLabels
 from keras_bikd.objectives.experts import ExpertsObjective
-from keras_bikd.objectives.features import FeatureLoss
-from keras_bikd.objectives.from_keras import KerasDistillation
-from keras_bikd.objectives.learned import LearnedWeights
+from keras_bikd.objectives.layers import FeatureLoss, KerasDistillation
 from keras_bikd.objectives.long_tail import (
     BalancedKnowledgeDistillation,
     BalancedSoftmax,

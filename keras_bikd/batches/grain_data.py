@@ -8,7 +8,7 @@ from typing import Any
 
 import grain
 
-from keras_bikd.feed.batches import NumpyBatches
+from keras_bikd.batches.adapters import NumpyBatches
 from keras_bikd.types import Batch
 
 # Grain's own options are for single samples: 500 batches of photographs would not fit into memory.

@@ -6,23 +6,19 @@ from typing import Any
 
 import numpy as np
 from keras import tree
-from keras.src.trainers import data_adapters
-from keras.src.trainers.data_adapters.data_adapter import DataAdapter
-from keras.src.trainers.data_adapters.tf_dataset_adapter import TFDatasetAdapter
 
-from keras_bikd.feed.batches import (
+from keras_bikd.batches.adapters import (
+    SHUFFLE_BUFFER,
     ChangedBatches,
     adapter_of,
     batches,
     first_batches,
     is_dataset,
-    is_tf_dataset,
     reads_once,
     require_end,
 )
+from keras_bikd.keras_private import DataAdapter, TFDatasetAdapter, is_grain_dataset, is_tf_dataset
 from keras_bikd.types import Batch
-
-SHUFFLE_BUFFER = 64  # batches of the meta set
 
 
 def pair(train: Any, meta: Any) -> Any:
@@ -62,15 +58,15 @@ def pair(train: Any, meta: Any) -> Any:
                 f"`pair({name}=...)` takes a data set that yields batches, such as a `tf.data.Dataset`, a "
                 f"`keras.utils.PyDataset` or a torch `DataLoader`. Received: {type(data).__name__}"
             )
-    if is_tf_dataset(train) and not reads_once(meta):
-        from keras_bikd.feed.tf_data import zipped
+    if is_tf_dataset(train) and (is_tf_dataset(meta) or not reads_once(meta)):
+        from keras_bikd.batches.tf_data import zipped
 
         return zipped(train, meta)
-    if data_adapters.is_grain_dataset(train) and data_adapters.is_grain_dataset(meta):
-        from keras_bikd.feed import indexed
+    if is_grain_dataset(train) and is_grain_dataset(meta):
+        from keras_bikd.batches import grain_data
 
-        if isinstance(train, indexed.IndexedBatches) and isinstance(meta, indexed.IndexedBatches):
-            return indexed.zipped(train, meta)
+        if isinstance(train, grain_data.IndexedBatches) and isinstance(meta, grain_data.IndexedBatches):
+            return grain_data.zipped(train, meta)
     require_end("pair(meta=...)", meta)
     train, meta = adapter_of(train), adapter_of(meta)
     return _PairedBatches(train, meta)
@@ -84,7 +80,7 @@ class _PairedBatches(ChangedBatches):
         self.meta = meta
         keep_order = train.num_batches is not None and train.num_batches == meta.num_batches
         if isinstance(meta, TFDatasetAdapter):
-            from keras_bikd.feed.tf_data import repeated
+            from keras_bikd.batches.tf_data import repeated
 
             self.meta_batches = batches(repeated(meta.get_tf_dataset(), keep_order))
             return
@@ -139,23 +135,26 @@ def is_pair(pair: Any) -> bool:
     )
 
 
-def require_pair(pair: Any) -> None:
-    """Raise unless `is_pair(pair)`."""
+def require_pair(batch: Any, meta_batch: Any = None, class_weight: Any = None) -> tuple[Batch, Batch]:
+    """Return a training batch and a meta batch, which `batch` may hold both, or raise.
+
+    Args:
+        batch: A batch of `x` of `fit`.
+        meta_batch: A batch of `meta_data`, if there is one.
+        class_weight: That of `fit`.
+    """
+    refused = "meta_data" if meta_batch is not None else "class_weight" if class_weight is not None else None
+    if is_pair(batch) and refused is not None:
+        raise ValueError(
+            f"With pairs of training and meta batches as `x`, `fit` takes no `{refused}`. Pass the training set as "
+            "`x` and the meta set as `meta_data`: `fit` pairs them."
+        )
+    pair = batch if meta_batch is None else (batch, meta_batch)
     if is_pair(pair):
-        require_unpaired("meta_data", pair[0])
-        return
+        return pair[0], pair[1]
     shapes = tree.map_structure(lambda tensor: None if tensor is None else tuple(np.shape(tensor)), pair)
     raise ValueError(
         "BiKD learns its weights on a small class-balanced meta set, and needs a meta batch (x, y) for every "
         "training batch (x, y); sample weights may be a third element. Pass `fit(..., meta_data=...)`, or a data "
         f"set of ((x, y), (meta_x, meta_y)) as made by `keras_bikd.data.pair`. Received batches of shape {shapes}"
     )
-
-
-def require_unpaired(argument: str, batch: Any) -> None:
-    """Raise if `batch` is a pair: `argument` cannot be applied to pairs."""
-    if is_pair(batch):
-        raise ValueError(
-            f"With pairs of training and meta batches as `x`, `fit` takes no `{argument}`. Pass the training set as "
-            "`x` and the meta set as `meta_data`: `fit` pairs them."
-        )

@@ -1,4 +1,4 @@
-"""Warnings when the meta loss is no number, and when the learned weights no longer have an effect."""
+"""Callbacks of every `fit` that warn when the meta loss is no number, or the learned weights have no effect."""
 
 import math
 import warnings
@@ -9,11 +9,10 @@ from keras import ops
 from keras_bikd.types import Logs
 
 
-class MetaLossGuard(keras.callbacks.Callback):
-    """Warns, once per training, when the meta loss is no number."""
+class MetaLossWarning(keras.callbacks.Callback):
+    """Warns, once, when the meta loss is no number. Every training has its own."""
 
-    def on_train_begin(self, logs: Logs | None = None) -> None:
-        self._warned: set[str] = set()
+    _warned: frozenset[str] = frozenset()
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         meta_loss = (logs or {}).get("meta_loss", 0.0)
@@ -27,12 +26,12 @@ class MetaLossGuard(keras.callbacks.Callback):
 
     def _warn_once(self, problem: str, message: str) -> None:
         if problem not in self._warned:
-            self._warned.add(problem)
+            self._warned |= {problem}
             warnings.warn(message, stacklevel=2)
 
 
-class WeightGuard(MetaLossGuard):
-    """Warns, once per training, when the weights no longer have an effect, and says what to do."""
+class WeightWarning(MetaLossWarning):
+    """Warns, once, when the weights no longer have an effect, and says what to do."""
 
     COLLAPSED, FITTED = 0.1, 0.02
 

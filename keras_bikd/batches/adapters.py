@@ -8,19 +8,11 @@ import keras
 import numpy as np
 from keras import tree
 
-# Keras has no public name for what `fit` reads its data with.
-from keras.src.trainers import data_adapters
-from keras.src.trainers.data_adapters import array_data_adapter, data_adapter_utils
-from keras.src.trainers.data_adapters.data_adapter import DataAdapter
-from keras.src.trainers.data_adapters.generator_data_adapter import GeneratorDataAdapter
-from keras.src.trainers.data_adapters.py_dataset_adapter import PyDatasetAdapter
-
+from keras_bikd import keras_private
+from keras_bikd.keras_private import DataAdapter, GeneratorDataAdapter, PyDatasetAdapter, is_tf_dataset
 from keras_bikd.types import Batch
 
-
-def is_tf_dataset(data: Any) -> bool:
-    """Whether `data` is a `tf.data.Dataset`, without importing TensorFlow."""
-    return data_adapters.is_tf_dataset(data)
+SHUFFLE_BUFFER = 64  # batches of a meta set that are drawn from, where its length is unknown
 
 
 def is_dataset(data: Any) -> bool:
@@ -29,7 +21,7 @@ def is_dataset(data: Any) -> bool:
         return True
     if isinstance(data, (tuple, list)):  # of batches, or of arrays
         return bool(data) and all(isinstance(batch, (tuple, list)) and len(batch) in (2, 3) for batch in data)
-    are_arrays = isinstance(data, (str, dict)) or array_data_adapter.can_convert_arrays(data)
+    are_arrays = isinstance(data, (str, dict)) or keras_private.can_convert_arrays(data)
     return isinstance(data, Iterable) and not are_arrays
 
 
@@ -41,36 +33,18 @@ def adapter_of(data: Any, *, shuffle: bool = False) -> DataAdapter:
     if isinstance(data, (tuple, list)):
         data = _ListOfBatches(data)
     is_known = isinstance(data, (DataAdapter, keras.utils.PyDataset)) or is_tf_dataset(data)
-    if not is_known and not data_adapters.is_torch_dataloader(data) and not data_adapters.is_grain_dataset(data):
+    if not is_known and not keras_private.is_torch_dataloader(data) and not keras_private.is_grain_dataset(data):
         data = (batch for batch in data)  # Keras takes generators, and no other iterators or iterables
     has_batches = isinstance(data, keras.utils.PyDataset) and data.num_batches is not None
-    return data_adapters.get_data_adapter(data, shuffle=shuffle and has_batches)
+    return keras_private.get_data_adapter(data, shuffle=shuffle and has_batches)
 
 
-def arrays_in_batches(arrays: Any, batch_size: int | None, shuffle: bool) -> DataAdapter:
-    """Keras' adapter of arrays `(x,)`, `(x, y)` or `(x, y, sample_weight)`; with `shuffle` in a new order each time."""
-    options = {"batch_size": batch_size or 32, "shuffle": shuffle}
-    if has_strings(arrays) and keras.backend.backend() != "tensorflow":
-        indices = data_adapters.get_data_adapter(np.arange(len(tree.flatten(arrays)[0])), **options)
-        return ChangedBatches(indices, lambda rows: tree.map_structure(lambda part: np.asarray(part)[rows], arrays))
+def arrays_in_batches(arrays: Any, batch_size: int | None, shuffle: bool, steps: int | None = None) -> DataAdapter:
+    """Keras' adapter of arrays `(x, y)` or `(x, y, sample_weight)`; with `shuffle` in a new order each time."""
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(arrays)
-    return data_adapters.get_data_adapter(x, y, sample_weight=sample_weight, **options)
-
-
-def has_strings(arrays: Any) -> bool:
-    """Whether NumPy arrays of strings are among `arrays`, which Keras reads with TensorFlow alone."""
-    return any(isinstance(part, np.ndarray) and part.dtype == object for part in tree.flatten(arrays))
-
-
-def as_objects(inputs: Any) -> Any:
-    """Inputs with lists of strings and NumPy's arrays of strings as arrays of objects, which Keras can read."""
-
-    def convert(part: Any) -> np.ndarray | None:
-        is_list = isinstance(part, list) and bool(part) and isinstance(part[0], str)
-        is_array = isinstance(part, np.ndarray) and part.dtype.kind == "U"
-        return np.asarray(part, dtype=object) if is_list or is_array else None
-
-    return tree.traverse(convert, inputs)
+    return keras_private.get_data_adapter(
+        x, y, sample_weight=sample_weight, batch_size=batch_size, steps_per_epoch=steps, shuffle=shuffle
+    )
 
 
 def batches(data: Any) -> Iterator[Any]:
@@ -81,7 +55,7 @@ def batches(data: Any) -> Iterator[Any]:
 def as_batches(data: Any, batch_size: int | None = None) -> Iterator[Any]:
     """Iterate once over the batches of a data set, or of arrays `(x, y)`."""
     if not is_dataset(data):
-        data = arrays_in_batches(check_arrays("fit(x, y)", tuple(data)), batch_size, shuffle=False)
+        data = arrays_in_batches(check_arrays("fit(x, y)", tuple(data)), batch_size or 32, shuffle=False)
     return batches(data)
 
 
@@ -97,22 +71,22 @@ def first_batches(adapter: DataAdapter, count: int = 1) -> list[Any]:
 
 def first_rows(inputs: Any, count: int) -> Any:
     """The first samples of arrays or of a batch; sparse ones as dense arrays."""
-    return tree.map_structure(lambda array: _dense(array, count) if _is_sparse(array) else array[:count], inputs)
+    return tree.map_structure(lambda array: _dense(array, count)[:count], inputs)
 
 
-def _dense(array: Any, rows: int) -> np.ndarray:
-    return np.asarray(next(data_adapters.get_data_adapter(array, batch_size=rows).get_numpy_iterator()))
-
-
-def _is_sparse(array: Any) -> bool:
-    known = (data_adapter_utils.is_scipy_sparse, data_adapter_utils.is_tensorflow_sparse)
-    return any(is_sparse(array) for is_sparse in (*known, data_adapter_utils.is_jax_sparse))
+def _dense(array: Any, rows: int | None = None) -> Any:
+    """A sparse matrix as a dense array of its first or all rows; any other array as it is."""
+    known = (keras_private.is_scipy_sparse, keras_private.is_tensorflow_sparse, keras_private.is_jax_sparse)
+    if not any(is_sparse(array) for is_sparse in known):
+        return array
+    return np.asarray(
+        next(keras_private.get_data_adapter(array, batch_size=rows or array.shape[0]).get_numpy_iterator())
+    )
 
 
 def _standard(batch: Any) -> Any:
     """A batch in tuples and dense arrays, which every backend takes."""
-    dense = tree.map_structure(lambda array: _dense(array, array.shape[0]) if _is_sparse(array) else array, batch)
-    return tree.lists_to_tuples(dense)
+    return tree.lists_to_tuples(tree.map_structure(_dense, batch))
 
 
 class _ListOfBatches(keras.utils.PyDataset):
@@ -141,12 +115,12 @@ class NumpyBatches(DataAdapter):
         return self.get_numpy_iterator()
 
     def get_torch_dataloader(self) -> Any:
-        return data_adapter_utils.get_torch_dataloader(self.get_numpy_iterator())
+        return keras_private.get_torch_dataloader(self.get_numpy_iterator())
 
     def get_tf_dataset(self) -> Any:
         import tensorflow as tf
 
-        signature = data_adapter_utils.get_tensor_spec(self.first(2))  # two, because their lengths may differ
+        signature = keras_private.get_tensor_spec(self.first(2))  # two, because their lengths may differ
         data = tf.data.Dataset.from_generator(self.get_numpy_iterator, output_signature=signature)
         # There is nothing to tune, and the end of a `fit` would wait for the tuner: for as long as the training took.
         options = tf.data.Options()
@@ -205,12 +179,22 @@ def require_samples(argument: str, data: Any) -> None:
 
 
 def check_arrays(argument: str, arrays: Any) -> Any:
-    """Return `arrays` if they have the same number of samples, at least one, else raise; labels may be a list."""
+    """Return `arrays` if they have the same number of samples, at least one, else raise.
+
+    Labels may be a list, and so may strings, which Keras reads from arrays of objects.
+    """
+
+    def strings_as_objects(part: Any) -> np.ndarray | None:
+        is_list = isinstance(part, list) and bool(part) and isinstance(part[0], str)
+        is_array = isinstance(part, np.ndarray) and part.dtype.kind == "U"
+        return np.asarray(part, dtype=object) if is_list or is_array else None
+
     x, *others = arrays
-    arrays = (as_objects(x), *(np.asarray(part) if isinstance(part, (list, tuple)) else part for part in others))
+    others = [np.asarray(part) if isinstance(part, (list, tuple)) else part for part in others]
+    arrays = (tree.traverse(strings_as_objects, x), *others)
     flat = tree.flatten(arrays)
     lengths = {np.shape(array)[:1] for array in flat}
-    is_wrong = not array_data_adapter.can_convert_arrays(arrays) or any(array is None for array in flat)
+    is_wrong = not keras_private.can_convert_arrays(arrays) or any(array is None for array in flat)
     if is_wrong or len(lengths) != 1 or lengths <= {(), (0,)}:
         received = tree.map_structure(lambda array: None if array is None else tuple(np.shape(array)), arrays)
         raise ValueError(
@@ -220,11 +204,14 @@ def check_arrays(argument: str, arrays: Any) -> Any:
     return arrays
 
 
-def check_length(data: Any, fit_arguments: dict[str, Any]) -> None:
-    """Raise if a data set is empty, or never ends without `steps_per_epoch` in `fit_arguments`."""
-    if _length(data) == 0:
+def check_length(data: Any, steps_per_epoch: int | None) -> None:
+    """Raise if a data set is empty, or never ends without `steps_per_epoch`."""
+    length = (
+        int(data.cardinality()) if is_tf_dataset(data) else None if reads_once(data) else adapter_of(data).num_batches
+    )
+    if length == 0:
         raise ValueError("`fit` received an empty data set: there is no training batch, or no meta batch.")
-    if _is_endless(data) and not fit_arguments.get("steps_per_epoch"):
+    if _is_endless(data) and not steps_per_epoch:
         raise ValueError(
             "The training data set never ends. Pass `fit(steps_per_epoch=...)`, or a data set that ends: leave out "
             "`.repeat()`, or give the `PyDataset` a number of batches. `fit` goes through the data once per epoch."
@@ -236,12 +223,6 @@ def reads_once(data: Any) -> bool:
     while isinstance(data, ChangedBatches):
         data = data.source
     return isinstance(data, (Iterator, GeneratorDataAdapter))
-
-
-def _length(data: Any) -> int | None:
-    if is_tf_dataset(data):
-        return int(data.cardinality())
-    return None if reads_once(data) else adapter_of(data).num_batches
 
 
 def _is_endless(data: Any) -> bool:

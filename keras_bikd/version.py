@@ -1,4 +1,0 @@
-"""The version, in one place."""
-
-__version__ = "0.1.0"
-"""Version of the installed library."""

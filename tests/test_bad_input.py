@@ -2,6 +2,7 @@
 
 import pathlib
 
+import glyphs  # noqa: F401 (registers `glyphs`)
 import keras
 import numpy as np
 import pytest

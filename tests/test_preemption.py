@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from keras_bikd.callbacks import ExactBackup
-from keras_bikd.callbacks.backup import Termination
-from small_runs import train_small
+from small_runs import StopAfter, train_small
 
 
 class Terminate(keras.callbacks.Callback):
@@ -98,13 +97,16 @@ def test_a_second_sigterm_acts_as_before_the_training(tmp_path):
     assert stop.value.code == 3
 
 
-def test_a_training_that_ended_with_an_exception_leaves_no_handler_for_good():
-    before = signal.getsignal(signal.SIGTERM)
-    termination = Termination(exit_code=75)
-    termination.expect()  # nothing forgets it: `on_train_end` is not called
-    termination.expect()
-    termination.forget()
-    assert signal.getsignal(signal.SIGTERM) == before
+def test_a_sigterm_after_a_training_that_ended_with_an_exception_acts_as_before_it(tmp_path):
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(3))
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            train_small(tmp_path, None, StopAfter(2), exit_code=75)
+        with pytest.raises(SystemExit) as stop:
+            signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert stop.value.code == 3
 
 
 def test_signals_are_for_the_main_thread(tmp_path):

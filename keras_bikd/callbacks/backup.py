@@ -219,13 +219,6 @@ class Termination:
 
     Args:
         exit_code: What the process then ends with.
-
-    Examples:
-        >>> termination = Termination(exit_code=75)
-        >>> termination.expect()
-        >>> signal.raise_signal(signal.SIGTERM)
-        >>> termination.requested
-        True
     """
 
     def __init__(self, exit_code: int) -> None:
@@ -252,8 +245,10 @@ class Termination:
             self._before = signal.signal(signal.SIGTERM, self._handle) or signal.SIG_DFL
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        self.requested = True
         self.forget()
+        self.requested = _is_in_fit(frame)
+        if not self.requested:  # an exception has ended the training, of which no callback is told
+            signal.raise_signal(number)
 
     def forget(self) -> None:
         """From now on, SIGTERM does what it did before."""
@@ -262,3 +257,9 @@ class Termination:
     def exit(self) -> NoReturn:
         """End the process as requested."""
         raise SystemExit(self.exit_code)
+
+
+def _is_in_fit(frame: FrameType | None) -> bool:
+    while frame is not None and frame.f_code.co_name != "fit":
+        frame = frame.f_back
+    return frame is not None

@@ -10,6 +10,7 @@ import models
 from keras_bikd import objectives
 from keras_bikd.losses import attention_transfer_loss
 from keras_bikd.objectives import FeatureLoss
+from keras_bikd.objectives.base import layers_of
 
 
 @keras.saving.register_keras_serializable(package="tests")
@@ -162,7 +163,9 @@ def test_the_student_runs_as_it_does_without_its_layers_being_looked_at():
         theta, state = (
             [v.value for v in part] for part in (student.trainable_variables, student.non_trainable_variables)
         )
-        outputs, penalty, new_state = model.problem.student_at(theta, state, models.arrays(16)[0])
+        model.hypergradient(models.arrays(16), models.arrays(16))  # makes the problem, and changes no state
+        compared = layers_of([loss]).student
+        outputs, penalty, new_state = model.problem.student_at(theta, state, models.arrays(16)[0], compared)
         found.append(flat([outputs.logits, penalty, *new_state]))
     np.testing.assert_array_equal(*found)
 

@@ -104,7 +104,7 @@ def wrong(samples=12):
 def test_a_label_out_of_range_in_validation_data(form):
     validation = {"arrays": lambda d: d, "tf.data": models.dataset, "PyDataset": models.Batches}[form](wrong())
     model = models.compiled()
-    with pytest.raises(Exception, match=r"The validation labels must lie in 0..3(.|\n)*Received: .*4"):
+    with pytest.raises(Exception, match=r"The validation labels must lie in 0..3(.|\n)*Received:.*4"):
         model.fit(*models.arrays(), meta_data=models.arrays(8), validation_data=validation, verbose=0)
     assert int(model.optimizer.iterations) == (0 if form == "arrays" else 1)
 

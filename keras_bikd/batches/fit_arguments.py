@@ -73,6 +73,8 @@ def training_set(
     if not is_dataset(x):
         arrays = (x, y) if own["sample_weight"] is None else (x, y, own["sample_weight"])
         arrays = check_arrays("fit(x, y)", arrays)
+        if own["batch_size"] is not None:
+            checks.integer("fit", "batch_size", own["batch_size"])
         if own["validation_split"] and arguments.get("validation_data") is None:
             arrays, arguments["validation_data"] = _split(arrays, own["validation_split"])
         return in_batches(arrays, own["batch_size"] or (None if steps else 32), shuffle, steps)

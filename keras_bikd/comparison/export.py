@@ -11,6 +11,7 @@ from keras_bikd import checks
 from keras_bikd.advisor.samples import Export
 from keras_bikd.comparison.report import template_environment
 from keras_bikd.files import atomic_write
+from keras_bikd.keras_private import layers_inside
 
 FORMATS = {"keras": "student.keras", "tf_saved_model": "saved_model", "litert": "student.tflite"}
 """Format to the file or folder that it is written to."""
@@ -74,5 +75,5 @@ def _write_student(student: keras.Model, name: str, path: pathlib.Path) -> None:
 
 def _packages(student: keras.Model) -> list[str]:
     """Packages besides Keras whose layers the student has: they must be imported before it is loaded."""
-    layers = student._flatten_layers(include_self=False)
+    layers = layers_inside(student, include_self=False)
     return sorted({type(layer).__module__.partition(".")[0] for layer in layers} - {"keras"})

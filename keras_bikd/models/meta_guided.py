@@ -81,14 +81,6 @@ class MetaGuidedModel(TeacherStudentModel):
                 f"Received: auto_scale_loss={kwargs['auto_scale_loss']!r}"
             )
         super().compile(optimizer=optimizer, loss=loss, metrics=metrics, auto_scale_loss=False, **kwargs)
-        self.problem = Problem(
-            networks=self.networks,
-            candidate_losses=self.candidate_losses,
-            meta_loss=self.meta_loss,
-            temperature=self.temperature,
-            optimizer=self.student_optimizer,
-            meta_optimizer=self.meta_optimizer,
-        )
         self._prepared = False
 
     def fit(
@@ -130,8 +122,6 @@ class MetaGuidedModel(TeacherStudentModel):
             ValueError: If the data do not fit the model; before the first step.
         """
         self._begin_fit(*self.candidate_losses.values())
-        if batch_size is not None:
-            checks.integer("fit", "batch_size", batch_size)
         given = {**kwargs, "batch_size": batch_size}
         train = training_set(x, y, given, shuffle=shuffle)
         batch, pairs = train.example(), train.batches
@@ -183,6 +173,14 @@ class MetaGuidedModel(TeacherStudentModel):
 
     def _prepare(self, batch: Batch, meta_batch: Batch) -> None:
         """Check the first batches, and create all that training needs, before the first step."""
+        self.problem = Problem(
+            networks=self.networks,
+            candidate_losses=self.candidate_losses,
+            meta_loss=self.meta_loss,
+            temperature=self.temperature,
+            optimizer=self.student_optimizer,
+            meta_optimizer=self.meta_optimizer,
+        )
         checks.batched("training", batch[1])
         x, labels, logits, _ = unpacked(batch)
         meta_x, _, meta_logits, _ = unpacked(meta_batch)

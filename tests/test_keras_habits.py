@@ -75,7 +75,7 @@ class EndlessBatches(keras.utils.PyDataset):
         return models.arrays(4)
 
 
-@pytest.mark.parametrize(("kind", "batch_size"), zip(KINDS, [0, -1, 16.0]))
+@pytest.mark.parametrize(("kind", "batch_size"), list(zip(KINDS, [0, -1, 16.0])))
 def test_a_batch_size_that_is_none(batch_size, kind):
     model = build(kind)
     model.compile("sgd")

@@ -1,5 +1,6 @@
 """`compare`: what is held out, what counts as evidence, what is recommended, and that nothing finished is lost."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -15,7 +16,7 @@ import pytest
 
 import keras_bikd as bikd
 from keras_bikd import advisor
-from keras_bikd.advisor import comparing
+from keras_bikd.advisor import comparing, timing
 from keras_bikd.advisor.given import data_of, networks_of
 from keras_bikd.advisor.holdout import balanced, divide
 from keras_bikd.advisor.kept import Kept
@@ -374,11 +375,46 @@ def test_a_second_call_trains_nothing_and_finds_the_same(findings, monkeypatch):
         ({"student": lambda: network(5)}, "networks"),
         ({"protocol": {"seeds": (0, 2)}}, "seeds"),
         ({"protocol": {"steps": 30}}, "budget"),
+        ({"protocol": {"augment": bikd.data.gaussian_noise(0.1)}}, "augment"),
     ],
 )
 def test_another_comparison_in_the_same_folder_is_refused(findings, change, name):
     with pytest.raises(ValueError, match=f"holds another comparison.*{name}"):
         compare(findings.folder, **{"test_data": arrays(1), **change})
+
+
+def test_another_strength_of_an_augmentation_is_another_comparison(tmp_path):
+    how = {"methods": ("cross-entropy",), "seeds": (0,)}
+    compare(tmp_path, protocol={**how, "augment": bikd.data.gaussian_noise(0.1)})
+    with pytest.raises(ValueError, match=r"holds another comparison.*augment"):
+        compare(tmp_path, protocol={**how, "augment": bikd.data.gaussian_noise(0.9)})
+
+
+def test_fields_of_a_method_that_would_be_ignored_are_refused(tmp_path):
+    method = dataclasses.replace(advisor.METHODS["KD"], budget=2)
+    with pytest.raises(ValueError, match=r"cannot honour `Method\(budget=.*budget=2 in method 'longer'"):
+        compare(tmp_path, protocol={"methods": {"longer": method}})
+
+
+def test_a_folder_with_other_bytes_under_the_same_names_is_other_data(tmp_path):
+    def samples(level):
+        for name in ("cat", "dog"):
+            (tmp_path / name).mkdir(exist_ok=True)
+            keras.utils.save_img(tmp_path / name / "0.png", np.full((8, 8, 3), level), scale=False)
+        return samples_of("data", bikd.data.Folder(tmp_path, (8, 8)))
+
+    assert samples(10).sha256 == samples(10).sha256 != samples(20).sha256
+
+
+def test_other_arrays_in_a_source_are_other_data():
+    x, y = arrays()
+    first, second = (samples_of("data", bikd.data.Arrays(own, y)).sha256 for own in (x, 2 * x))
+    assert first != second
+
+
+def test_minutes_without_a_training_that_can_be_timed():
+    with pytest.raises(ValueError, match=r"No training could be timed.*minutes=10"):
+        timing.steps_within(10, {}, 3)
 
 
 def test_a_method_that_fails_is_reported_and_the_others_go_on(tmp_path, monkeypatch):

@@ -174,7 +174,7 @@ class Comparison:
                 def training(watch: keras.callbacks.Callback, method: Method = method) -> None:
                     train_student(task, method, division, seed, teacher, watch)
 
-                with contextlib.suppress(Exception):
+                with self._attempt(name, seed):
                     found[name] = timed(training)
             clear_session()
         return found

@@ -1,6 +1,7 @@
 """What `compare` was given, read and checked before anything is trained."""
 
 import contextlib
+import dataclasses
 import hashlib
 import warnings
 from collections.abc import Callable, Sequence
@@ -152,6 +153,7 @@ def chosen_methods(protocol: Protocol, networks: Networks) -> dict[str, Method]:
         ValueError: If a method that was asked for needs a teacher, and there is none.
     """
     methods = protocol.chosen_methods
+    _check_fields(methods)
     if networks.has_teacher:
         return methods
     left = {name: method for name, method in methods.items() if not needs_teacher(method)}
@@ -161,6 +163,18 @@ def chosen_methods(protocol: Protocol, networks: Networks) -> dict[str, Method]:
             "function that returns an untrained teacher, or a trained model. Received: teacher=None"
         )
     return left
+
+
+def _check_fields(methods: dict[str, Method]) -> None:
+    """Refuse methods that ask for what only `keras_bikd.comparison.train` does."""
+    defaults = {field.name: field.default for field in dataclasses.fields(Method)}
+    for name, method in methods.items():
+        for field in ("teacher", "sampling", "budget", "meta_share", "teacher_views", "finish"):
+            if getattr(method, field) != defaults[field]:
+                raise ValueError(
+                    f"`compare` trains all methods alike, so it cannot honour `Method({field}=...)`. Leave it out. "
+                    f"Received: {field}={getattr(method, field)!r} in method {name!r}"
+                )
 
 
 def _check_classes(train: Samples, held: dict[str, Subset | None]) -> None:

@@ -95,15 +95,7 @@ class Protocol:
             "budget": {"steps": self.steps, "minutes": self.minutes},
             "batch_size": self.batch_size,
             "optimizer": keras.optimizers.serialize(self.optimizer(1000)),
-            "augment": _described(self.augment),
+            "augment": config_of(self.augment),
             "validation_share": self.validation_share,
             "methods": config_of(self.chosen_methods),
         }
-
-
-def _described(function: Any) -> str | None:
-    """A function and what it has taken from its surroundings."""
-    if function is None:
-        return None
-    taken = [repr(cell.cell_contents) for cell in getattr(function, "__closure__", None) or ()]
-    return f"{getattr(function, '__qualname__', type(function).__name__)}({', '.join(taken)})"

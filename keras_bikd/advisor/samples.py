@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
@@ -255,8 +256,17 @@ def of_rows(source: Any, rows: Any) -> Samples:
 
     files = getattr(source, "files", None)
     names = rows.ids if files is None else files[rows.ids]
-    content = "\n".join([source.name, source.version, str(source.sample_shape), *map(str, names)])
+    content = "\n".join([source.version, str(source.sample_shape), *_contents(source, rows.ids)])
     return Samples(inputs, rows.labels[rows.ids], source.class_names, names=names, content=content.encode())
+
+
+def _contents(source: Any, ids: np.ndarray) -> list[str]:
+    """What tells the chosen inputs of a source from others: hashes of files and arrays, ids in a set with a name."""
+    if hasattr(source, "files"):
+        return [hashlib.sha256(pathlib.Path(file).read_bytes()).hexdigest() for file in source.files[ids]]
+    if hasattr(source, "x"):
+        return [hashlib.sha256(np.ascontiguousarray(source.x[ids]).tobytes()).hexdigest()]
+    return [source.name, *map(str, ids)]
 
 
 def of_long_tailed(data: Any) -> tuple[Samples, dict[str, Subset | None]]:

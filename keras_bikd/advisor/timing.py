@@ -84,6 +84,11 @@ def steps_within(minutes: float, timings: Mapping[str, Timing], rounds: int) -> 
         ... )
         60
     """
+    if not timings:
+        raise ValueError(
+            "No training could be timed, so no number of steps fits `Protocol(minutes=...)`. Pass `steps` to see why "
+            f"they fail. Received: minutes={minutes:g}"
+        )
     besides, step = (sum(column) for column in zip(*timings.values()))
     steps = int((_PLANNED * 60 * minutes / rounds - besides) / step) // EPOCHS * EPOCHS
     if steps < FEWEST:

@@ -52,7 +52,7 @@ def read_images(
         ValueError: If there are fewer than two classes with images.
 
     Examples:
-        >>> import tempfile
+        >>> import pathlib, tempfile
         >>> folder = pathlib.Path(tempfile.mkdtemp(), "pets")
         >>> for name, count in (("cat", 3), ("dog", 2)):
         ...     (folder / name).mkdir(parents=True)

@@ -153,9 +153,6 @@ def described(value: Any, inside: tuple[Any, ...] = ()) -> Any:
         >>> from keras_bikd.objectives import SoftTargets
         >>> described({"soft": SoftTargets(temperature=2.0)})["soft"]["temperature"]
         2.0
-        >>> factors = [1.0, 2.0]
-        >>> described(lambda loss: factors[1] * loss)["uses"]
-        {'factors': [1.0, 2.0]}
     """
     parts = _parts_of(value)
     if parts is not value:

@@ -579,7 +579,7 @@ def test_bad_protocols_are_refused(arguments, message):
 @pytest.mark.slow
 def test_a_comparison_that_is_killed_resumes_and_finds_the_same(findings, tmp_path):
     """The kill comes when the first rows are there; what was finished is not trained again."""
-    code = f"import test_advisor; test_advisor.compare({str(tmp_path)!r}, test_data=test_advisor.arrays(1))"
+    code = f"import test_compare; test_compare.compare({str(tmp_path)!r}, test_data=test_compare.arrays(1))"
     # Rows that are there already: the process begins with the second round.
     for kind in ("rows", "arrays", "models"):
         for path in findings.folder.joinpath(kind).glob("*_0.*"):

@@ -51,8 +51,8 @@ __version__ = importlib.metadata.version("keras_bikd")
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("advisor", "data", "tuner"):  # They need TensorFlow and Keras Tuner, optional and slow to import.
+    if name in ("comparison", "data", "tuner"):  # They need optional packages, or are slow to import.
         return importlib.import_module(f"keras_bikd.{name}")
     if name in ("Protocol", "compare"):
-        return getattr(importlib.import_module("keras_bikd.advisor"), name)
+        return getattr(importlib.import_module("keras_bikd.comparison"), name)
     raise AttributeError(f"module 'keras_bikd' has no attribute {name!r}")

@@ -9,65 +9,63 @@
     python recipes/compare.py --study safe-default                  # what is lost if nothing is tuned
     python recipes/compare.py --paper                               # Table 1: CIFAR-10 and CIFAR-100; wants a GPU
 
-Every cell (data set, imbalance, method, seed) is written to `runs/compare/` when it is done and skipped afterwards: a
-killed run resumes where it stopped, a failed cell is reported and run again the next time, and so is one whose setting
-or method has been changed. The results are in `results.md`, `results.csv` and a plot per data set and imbalance.
+Every training (data set, imbalance, method, seed) is written to `runs/compare/` when it is done and skipped afterwards:
+a killed run resumes where it stopped, and a failed training is reported and run again the next time, as is one whose
+method has been changed. A folder whose setting has been changed is refused. The results are in `results.md`,
+`results.csv` and a plot per data set and imbalance.
 
-`--workers 2` runs two cells at a time, each on one core, on a Dask cluster that starts and ends with the command.
+`--workers 2` runs two trainings at a time, each on one core, on a Dask cluster that starts and ends with the command.
 `--scheduler tcp://host:8786` runs them on one of yours. Both want the extra `cluster`.
 
 There is one protocol for all. The teacher is in inference mode; it was trained on the same long-tailed data. Accuracy
 is balanced accuracy on test samples that are not augmented, after the last step. The table also has that of the epoch
-which was best on the un-augmented meta set. The test set is used once per cell, at the end. `+meta` also trains on the
-meta samples, the teacher too: BiKD sees them, so the others should.
+which was best on the un-augmented meta set. The test set is used after each training, and chooses nothing. `+meta` also
+trains on the meta samples, the teacher too: BiKD sees them, so the others should.
 """
 
 import argparse
 import pathlib
 
 from compare_methods import METHODS
-from compare_settings import PAPER, SETTINGS, SITUATIONS
+from compare_protocol import PAPER, SETTINGS, SITUATIONS, table_of
 from compare_studies import CONSTANTS, LEARNED_FIRST, STUDIES, draw_inner_steps
-from keras_bikd import comparison
+from compare_tables import regret_tables, report, rows_of
+from keras_bikd import plots
 
 ALL_METHODS = METHODS | {label: method for study in STUDIES.values() for label, method in study.items()}
 
 
-def lookup(cell):
-    """Setting and method of a cell. The import lets a process of a cluster know the data sets of the recipes too."""
-    from compare_settings import SETTINGS
-
-    return SETTINGS[cell.setting], ALL_METHODS[cell.method]
-
-
 def main(settings, *, methods=None, study=None, imbalance_factors=None, seeds=None, folder="runs/compare", **how):
-    methods = methods or list(STUDIES[study] if study else METHODS)
+    plots.require_matplotlib()  # the figures come at the very end
+    methods, quick = methods or list(STUDIES[study] if study else METHODS), how.get("quick", False)
     unknown = [name for name in methods if name not in ALL_METHODS]
     if unknown:
         raise SystemExit(f"There is no method {unknown[0]!r}. Known: {', '.join(ALL_METHODS)}")
-    quick = how.pop("quick", False)
-    cells = [
-        comparison.Cell(name, factor, method, seed, quick)
-        for name in settings
-        for factor in imbalance_factors or SETTINGS[name].imbalance_factors
-        for seed in seeds or SETTINGS[name].seeds
-        for method in methods
-    ]
-    comparison.run_cells(cells, lookup, folder, **how)
-    reference = LEARNED_FIRST if study == "wrong-labels" else "balanced softmax"
-    rows = comparison.report(cells, lookup, folder, reference)
+    chosen, tables = {name: ALL_METHODS[name] for name in methods}, []
+    for name in settings:
+        for factor in imbalance_factors or SETTINGS[name].imbalance_factors:
+            table = table_of(name, factor, chosen, seeds or SETTINGS[name].seeds, folder, quick)
+            print(table, flush=True)
+            table.comparison.train(table.comparison.methods, how.get("scheduler") or how.get("workers", 1))
+            for failure in table.comparison.failures:
+                print(f"FAILED: {table}, {failure.method}, seed {failure.seed}\n{failure.error}", flush=True)
+            tables.append(table)
+    rows = report(tables, folder, LEARNED_FIRST if study == "wrong-labels" else "balanced softmax")
     if study == "safe-default" and {*methods} >= {*CONSTANTS}:
-        text = comparison.regret_tables(rows, CONSTANTS)
+        text = regret_tables(rows, CONSTANTS)
         pathlib.Path(folder, "regret.md").write_text(text + "\n")
         print(f"\n{text}")
-    if study == "inner-steps":
-        for table in dict.fromkeys((cell.setting, cell.imbalance_factor) for cell in cells):
-            own = [row for row in rows if (row["data"], row["imbalance_factor"]) == table]
-            cells_of_table = [cell for cell in cells if (cell.setting, cell.imbalance_factor) == table]
-            if len(own) == len(cells_of_table) and {*methods} >= {*STUDIES[study]}:
-                figure = draw_inner_steps(own)
-                figure.savefig(cells_of_table[0].folder(folder) / "inner_steps.png", dpi=150)
+    if study == "inner-steps" and {*methods} >= {*STUDIES[study]}:
+        draw(tables)
     return rows
+
+
+def draw(tables):
+    """A figure of inner steps for every table that is complete."""
+    for table in tables:
+        rows, missing = rows_of(table)
+        if not missing:
+            draw_inner_steps(rows).savefig(table.comparison.store.folder / "inner_steps.png", dpi=150)
 
 
 if __name__ == "__main__":

@@ -6,24 +6,25 @@ import statistics
 from figures import inner_steps_curve
 
 import keras_bikd as bikd
+from compare_extras import StoredViews, altered_meta, redrawn
 from compare_methods import (
-    BALANCED_SOFTMAX,
-    CORRECTED_TEACHER,
     HALF_META,
-    LOG_PRIOR,
     META_LEARNING_RATE,
     META_ONLY,
     METHODS,
-    OUTGROWN,
     PRESET,
-    RETRAIN,
+    balanced_softmax,
     bikd_model,
+    candidates,
+    corrected_teacher,
     fixed,
     mix,
+    outgrown,
+    retrained,
     trusted,
+    weighted,
 )
 from keras_bikd import objectives
-from keras_bikd.comparison import Call, Part, altered_meta
 
 INNER_STEPS = (1, 2, 5, 10, 20)
 
@@ -34,28 +35,37 @@ def inner_steps_study():
             yield f"k={k}, rate {rate:.1g}", bikd_model(inner_steps=k, meta_learning_rate=rate)
 
 
+def kd_of(hard, soft):
+    def objective(parts):
+        return objectives.KnowledgeDistillation(hard_weight=hard, soft_weight=soft)
+
+    return objective
+
+
 def fixed_weights_study():
     for soft in (0.0, 0.25, 0.5, 0.75, 1.0):
-        constant = objectives.KnowledgeDistillation(hard_weight=1 - soft, soft_weight=soft)
-        yield f"constant {1 - soft:g}/{soft:g}", fixed(constant)
+        yield f"constant {1 - soft:g}/{soft:g}", fixed(kd_of(1 - soft, soft))
         yield f"constant {1 - soft:g}/{soft:g}, class counts", fixed(mix(1 - soft, soft))
     for k in (1, 5):
         moved = {"inner_steps": k, "meta_learning_rate": META_LEARNING_RATE * k / 5}
         yield f"BiKD k={k}", bikd_model(**moved)
-        yield f"BiKD k={k}, class counts", bikd_model(candidate_losses=PRESET, **moved)
+        yield f"BiKD k={k}, class counts", bikd_model(losses=PRESET, **moved)
 
 
 def guided_by(**alteration):
-    """Arguments of `Method` for a meta set that is not augmented, and altered."""
-    needed = {name: Part(name) for name in ("num_classes", "batch_size", "seed")}
-    return {"meta_data": Call(altered_meta, Part("clean_meta"), **needed, **alteration)}
+    """Arguments of `fit` for a meta set that is not augmented, and altered."""
+
+    def fit(parts):
+        return {"meta_data": altered_meta(parts, **alteration)}
+
+    return fit
 
 
 def meta_study(argument, values, name):
     for value in values:
-        method = guided_by(**{argument: value})
-        yield f"BiKD, {name(value)}", bikd_model(method=method)
-        yield f"BiKD, class counts, {name(value)}", bikd_model(candidate_losses=PRESET, method=method)
+        fit = guided_by(**{argument: value})
+        yield f"BiKD, {name(value)}", bikd_model(fit=fit)
+        yield f"BiKD, class counts, {name(value)}", bikd_model(losses=PRESET, fit=fit)
 
 
 LEARNED_FIRST = "BiKD, class counts, weights learned first, then +meta, half"
@@ -63,58 +73,72 @@ LEARNED_FIRST = "BiKD, class counts, weights learned first, then +meta, half"
 
 def wrong_labels_study():
     """All have the same checked images. The constants and the share of meta images were tuned on seeds 10 and 11."""
-
-    def twice(objective):
-        return Call(objectives.WeightedSum, objectives=(objective,), weights=(2.0,))
-
     both, clean = mix(2.0, 2.0), guided_by()
-    doubled = {name: twice(objective) for name, objective in PRESET.items()}
-    trusted_labels = Call(
-        objectives.WeightedSum, objectives=(trusted(BALANCED_SOFTMAX), CORRECTED_TEACHER), weights=(2.0, 2.0)
-    )
-    learned = bikd_model(candidate_losses=PRESET, weight_net=LOG_PRIOR, method=clean)
+    doubled = candidates(weighted((balanced_softmax,), (2.0,)), weighted((corrected_teacher,), (2.0,)))
+    trusted_labels = weighted((trusted(balanced_softmax), corrected_teacher), (2.0, 2.0))
+
+    def under_learned_weights(parts):
+        return bikd.LearnedWeights(parts.before.weight_net, doubled(parts))
+
+    learned = bikd_model(losses=PRESET, prior=True, fit=clean)
     for hard, soft in ((2.0, 0.0), (1.0, 1.0), (2.0, 1.0), (1.0, 2.0), (2.0, 2.0)):
         yield f"constant {hard:g}/{soft:g} +meta, half", fixed(mix(hard, soft), **HALF_META)
     yield "constant 2/2 +meta, half, twice the steps", fixed(both, **HALF_META, budget=2)
     yield "constant 2/2 +meta, half, three times the steps", fixed(both, **HALF_META, budget=3)
-    yield "constant 2/2 +meta, half, last layer retrained on meta", fixed(both, **HALF_META, finish=RETRAIN)
+    yield "constant 2/2 +meta, half, last layer retrained on meta", fixed(both, **HALF_META, fit=retrained)
     yield "constant 2/2 +meta, half, weighted by teacher", fixed(trusted(both), **HALF_META)
     yield "constant 2/2 +meta, half, labels weighted by teacher", fixed(trusted_labels, **HALF_META)
     yield "constant 2/2, meta images only", fixed(both, **META_ONLY)
     yield "BiKD, class counts, log prior", learned
-    with_meta = bikd_model(candidate_losses=doubled, weight_net=LOG_PRIOR, method=clean | HALF_META)
+    with_meta = bikd_model(losses=doubled, prior=True, fit=clean, **HALF_META)
     yield "BiKD, class counts, log prior +meta, half", with_meta
-    under_learned_weights = Call(bikd.LearnedWeights, Part("before.weight_net"), doubled)
     two_runs = fixed(under_learned_weights, before=learned, **HALF_META)
     yield LEARNED_FIRST, two_runs
     yield f"{LEARNED_FIRST}, twice the steps", dataclasses.replace(two_runs, budget=2)
     # At equal seconds; chosen on seeds 10 and 11, and run on seeds 112 to 123.
     cheaply_learned = bikd_model(
-        candidate_losses=PRESET,
-        weight_net=LOG_PRIOR,
+        losses=PRESET,
+        prior=True,
         inner_steps=1,
         compile_arguments={"hypergradient": "forward_difference"},
-        method=clean | {"meta_share": 0.25, "budget": 0.3},
+        fit=few_clean_meta,
+        budget=0.3,
     )
     second = fixed(under_learned_weights, before=cheaply_learned, **HALF_META, budget=3)
     yield "BiKD, weights learned cheaply first, +meta, half, three times the steps", second
     yield "constant 2/2 +meta, half, five times the steps", fixed(both, **HALF_META, budget=5)
 
 
+def few_meta(parts):
+    return {"meta_data": redrawn(parts.meta, batch_size=max(round(0.25 * parts.train.batch_size), 1))}
+
+
+def few_clean_meta(parts):
+    return {"meta_data": redrawn(altered_meta(parts), batch_size=max(round(0.25 * parts.train.batch_size), 1))}
+
+
+def stored_views(views):
+    def fit(parts):
+        return {"x": StoredViews(parts.train, parts.teacher, views)}
+
+    return fit
+
+
 def step_cost_study():
     """What makes a step cheaper, next to the exact step; each of these costs accuracy, or does not."""
+    difference = {"compile_arguments": {"hypergradient": "forward_difference"}}
     cheaper = {
         "exact": {},
-        "forward difference": {"compile_arguments": {"hypergradient": "forward_difference"}},
-        "meta batch / 4": {"method": {"meta_share": 0.25}},
+        "forward difference": difference,
+        "meta batch / 4": {"fit": few_meta},
+        "forward difference, meta batch / 4": {**difference, "fit": few_meta},
     }
-    cheaper["forward difference, meta batch / 4"] = cheaper["forward difference"] | cheaper["meta batch / 4"]
     # With more views than passes over the training set, every pass has its own, as with a teacher that runs.
     for views in (10, 1000):
-        cheaper[f"stored teacher, {views} views"] = {"method": {"teacher_views": views}}
+        cheaper[f"stored teacher, {views} views"] = {"fit": stored_views(views)}
     for name, arguments in cheaper.items():
         yield f"BiKD, {name}", bikd_model(**arguments)
-        yield f"BiKD, class counts, {name}", bikd_model(candidate_losses=PRESET, **arguments)
+        yield f"BiKD, class counts, {name}", bikd_model(losses=PRESET, **arguments)
 
 
 MIXES = ((1.0, 0.0), (0.5, 0.5), (0.0, 1.0), (1.0, 1.0), (0.25, 1.0), (1.0, 0.25))
@@ -125,8 +149,8 @@ def safe_default_study():
     """What is lost if nothing is tuned: the same two losses under constant weights, and under learned ones."""
     yield from zip(CONSTANTS, (fixed(mix(hard, soft)) for hard, soft in MIXES))
     yield "BiKD, class counts", METHODS["BiKD, class counts"]
-    yield "BiKD, class counts + log prior", bikd_model(candidate_losses=PRESET, weight_net=LOG_PRIOR)
-    yield "BiKD, class counts, outgrown teacher", bikd_model(candidate_losses=PRESET, method=OUTGROWN)
+    yield "BiKD, class counts + log prior", bikd_model(losses=PRESET, prior=True)
+    yield "BiKD, class counts, outgrown teacher", bikd_model(losses=PRESET, fit=outgrown)
 
 
 STUDIES = {

@@ -22,8 +22,7 @@ import keywords_data  # noqa: F401 (registers `python_keywords`)
 from wrong_labels import with_wrong_labels
 
 import keras_bikd as bikd
-from keras_bikd.advisor.samples import of_long_tailed
-from keras_bikd.comparison import ByteConvNet, CifarResNet, Perceptron
+from compare_networks import ByteConvNet, CifarResNet, Perceptron
 
 RECOMMENDED = "as recommended"
 
@@ -107,21 +106,20 @@ def comparison(situation, seed, folder):
     keras.utils.set_random_seed(seed)
     data = bikd.data.load(situation.name, situation.imbalance, seed=seed, **situation.sizes)
     data = with_wrong_labels(data, situation.wrong_labels)
-    train, held = of_long_tailed(data)
-
-    # With wrong labels, some samples were checked: they guide, and they judge. Else `compare` holds out its own.
-    checked = {name: held[name].samples for name in ("meta_data", "validation_data")} if situation.wrong_labels else {}
+    given, checked = bikd.comparison.read_data(data), {}
+    if situation.wrong_labels:  # some samples were checked: they guide, and they judge
+        checked = {"meta_data": given.meta.samples, "validation_data": given.validation.samples}
 
     def builder(network):
         return lambda: network(data.sample_shape, data.num_classes)
 
     protocol = bikd.Protocol(steps=situation.steps, augment=situation.augment, seeds=(seed, seed + 10, seed + 20))
     return bikd.compare(
-        train,
+        given.train,
         builder(situation.student),
         teacher_of(situation, data, builder(situation.teacher)),
         folder=folder,
-        test_data=held["test_data"].samples,
+        test_data=given.test.samples,
         **checked,
         protocol=protocol,
     )

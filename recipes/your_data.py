@@ -11,11 +11,10 @@ import argparse
 import pathlib
 
 import keras_bikd as bikd
-from keras_bikd.advisor.images import read_images
 
 
 def main(folder, image_size=(64, 64), minutes=None, steps=None, seeds=3, methods=None, out="runs/your_data"):
-    images = read_images(folder, image_size)
+    images = bikd.comparison.read_images(folder, image_size)
     protocol = bikd.Protocol(
         methods=methods,
         seeds=tuple(range(seeds)),

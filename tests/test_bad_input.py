@@ -11,7 +11,7 @@ from keras import layers
 
 import keras_bikd as bikd
 import models
-from keras_bikd import comparison, objectives
+from keras_bikd import objectives
 
 X, Y = models.arrays(12)
 META_X, META_Y = models.arrays(8, seed=1)
@@ -257,10 +257,6 @@ CASES = {
     "endless meta set beside a PyDataset": (
         lambda: bikd.data.pair(OneBatch(), models.dataset((META_X, META_Y)).repeat()),
         r"meta=.*never ends.*repeat",
-    ),
-    "metrics in a row of a table": (
-        lambda: comparison.Method(model=comparison.Call(model), compile_arguments={"metrics": [keras.metrics.Mean()]}),
-        r"compile_arguments=.*made of data.*Call\(Mean, \.\.\.\)",
     ),
     "two meta optimizers": (
         lambda: (built := models.compiled()).compile(built.optimizer, meta_optimizer=keras.optimizers.Adam(1e-4)),

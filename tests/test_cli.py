@@ -12,8 +12,7 @@ import pandas
 import pytest
 
 import keras_bikd_cli
-from keras_bikd.advisor import METHODS, Findings
-from keras_bikd.advisor.images import read_images, read_tfds
+from keras_bikd.comparison import Findings, read_images, read_tfds
 from keras_bikd.comparison.from_csv import Columns, read_table
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -84,14 +83,10 @@ def test_help_and_version_are_answered_without_keras(capsys):
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
     assert run.stdout.endswith("set()\n")
-    assert all(name in run.stdout for name in METHODS)
+    assert "--scheduler ADDRESS" in run.stdout
     with pytest.raises(SystemExit, match="0"):
         keras_bikd_cli.main(["--version"])
     assert capsys.readouterr().out.startswith("bikd ")
-
-
-def test_methods_are_those_of_the_library():
-    assert tuple(METHODS) == keras_bikd_cli._METHODS
 
 
 def test_folder_of_images(images, tmp_path, capsys, written_results):
@@ -217,8 +212,7 @@ BAD = {
     "no rows": (lambda tmp_path: written(tmp_path / "t.csv", rows=[]), ["--label", "sold"], "no rows"),
     "not UTF-8": (not_utf8, ["--label", "sold"], "latin.csv' is not text in UTF-8"),
     "constant column alone": (only(lambda i: 5), ["--label", "sold"], "No column besides the label can help: x"),
-    "steps": (only(lambda i: i % 3), ["--label", "sold", "--steps", "0"], "--steps takes"),
-    "seeds": (only(lambda i: i % 3), ["--label", "sold", "--seeds", "0"], "--seeds takes"),
+    "methods": (only(lambda i: i % 3), ["--label", "sold", "--methods", "magic"], "takes one of 'cross.*magic"),
 }
 
 
@@ -236,7 +230,7 @@ def test_results_need_a_folder(images, tmp_path, capsys):
     """Root may write everywhere; a file in its place stops everyone. It is said before the images are read."""
     (tmp_path / "out").write_text("")
     assert keras_bikd_cli.main(["compare", str(images), "--out", str(tmp_path / "out")]) == 2
-    assert "--out needs a folder that it may write to" in capsys.readouterr().err
+    assert "The results need a folder that may be written to" in capsys.readouterr().err
 
 
 def test_held_out_data_have_the_classes_of_the_training_data(images, tmp_path):
@@ -351,14 +345,26 @@ def test_tfds_set_has_its_own_test_split_and_no_networks_are_downloaded():
     assert digits.student().output_shape == digits.teacher().output_shape == (None, 10)
 
 
-def test_cached_weights_are_used(tmp_path, monkeypatch, images):
-    """Weights that lie in Keras' folder make the teacher, of which the last layer alone is trained."""
-    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
-    (tmp_path / "models").mkdir()
-    trunk = keras.applications.MobileNetV2(input_shape=(32, 32, 3), include_top=False, weights=None)
-    trunk.save_weights(tmp_path / "models" / "trunk.weights.h5")
-    name = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5"
-    (tmp_path / "models" / "trunk.weights.h5").rename(tmp_path / "models" / name)
-    monkeypatch.setattr(keras.Model, "load_weights", lambda model, path: None)  # of another version of the file
-    teacher = read_images(images, (32, 32)).teacher()
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--steps", "0"], "argument --steps: takes an integer of at least 1, not '0'"),
+        (["--seeds", "two"], "argument --seeds: takes an integer of at least 1, not 'two'"),
+        (["--minutes", "-1"], "argument --minutes: takes a number above 0, not '-1'"),
+        (["--workers", "2", "--scheduler", "tcp://host:8786"], "not allowed with argument"),
+    ],
+)
+def test_bad_options_are_answered_at_once(capsys, arguments, message):
+    with pytest.raises(SystemExit, match="2"):
+        keras_bikd_cli.main(["compare", "photos", "--out", "out", *arguments])
+    assert message in capsys.readouterr().err
+
+
+def test_a_backbone_that_is_named_makes_the_teacher(monkeypatch, images):
+    """Its last layer alone is trained."""
+    network = keras.applications.MobileNetV2
+    monkeypatch.setattr(keras.applications, "MobileNetV2", lambda **own: network(**own, weights=None))
+    teacher = read_images(images, (32, 32), backbone="MobileNetV2").teacher()
     assert [tuple(variable.shape) for variable in teacher.trainable_variables] == [(1280, 3), (3,)]
+    with pytest.raises(ValueError, match=r"backbone=...\).*MobileNetV2.*'VGG16'"):
+        read_images(images, (32, 32), backbone="VGG16")

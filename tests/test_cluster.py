@@ -1,30 +1,26 @@
-"""Cells of a comparison on a Dask cluster: workers that die, workers that are not as they must be."""
+"""Trainings on a Dask cluster: workers that die, workers that are not as they must be."""
 
 import contextlib
-import dataclasses
 import importlib.util
 import multiprocessing
 import os
 import pathlib
-import random
 import signal
 import socket
+import time
 
-import dask.sizeof
+import dask
 import distributed
 import keras
+import numpy as np
 import pytest
 
-from keras_bikd import comparison, models, objectives
-from keras_bikd.comparison import Call, Cell, Method, Part, Perceptron, Setting, cells
-
-NETWORKS = {"student": Perceptron((12,)), "teacher": Perceptron((32,))}
-SIZES = {"meta_size": 100, "test_size": 500, "steps": 2000}
-DIGITS = Setting(name="sklearn_digits", imbalance_factors=(50.0,), seeds=(0, 1), **SIZES, **NETWORKS)
+import keras_bikd as bikd
+from keras_bikd.comparison import Method, Training, processes
 
 
 class Log(keras.callbacks.Callback):
-    """Writes down which trainings begin and end. One named in `fatal` kills its worker, once, in the third epoch."""
+    """Writes down which trainings begin and end. One named in `fatal` is killed, once, in the third epoch."""
 
     def __init__(self, file, name, fatal):
         super().__init__()
@@ -44,147 +40,132 @@ class Log(keras.callbacks.Callback):
         log = self.file.read_text()
         if epoch == 2 and self.name in self.fatal and f"killed {self.name}" not in log:
             self.write("killed")
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(self.fatal[self.name](), signal.SIGKILL)
+            time.sleep(60)  # ended from outside, long before
 
 
-class Die(Log):
-    """Kills its worker whenever it begins."""
-
-    def on_train_begin(self, logs=None):
-        os.kill(os.getpid(), signal.SIGKILL)
+def worker():
+    return multiprocessing.parent_process().pid
 
 
-@dataclasses.dataclass(frozen=True)
-class Lookup:
-    """Distillation of digits, with a callback that knows the method and the seed."""
-
-    log: pathlib.Path
-    fatal: tuple = ()
-    callback: type = Log
-
-    def __call__(self, cell):
-        callback = self.callback if cell.method == "KD" else Log
-        log = Call(callback, str(self.log), f"{cell.method} {cell.seed}", self.fatal)
-        model = Call(models.DistillationModel, Part("student"), Part("teacher"), objectives.KnowledgeDistillation())
-        return DIGITS, Method(model=model, callbacks=[log])
+def kd(parts):
+    return bikd.DistillationModel(parts.student, parts.teacher, bikd.objectives.KnowledgeDistillation())
 
 
-CELLS = [Cell("digits", 50.0, method, seed, quick=True) for method, seed in (("KD", 0), ("KD", 1), ("again", 1))]
+def methods(log, fatal=()):
+    """Two methods; in each a callback writes the method and the seed down."""
+
+    def logged(name):
+        def fit(parts):
+            return {"callbacks": [Log(log, f"{name} {parts.train.seed}", dict(fatal))]}
+
+        return Method(kd, fit)
+
+    return {name: logged(name) for name in ("KD", "again")}
 
 
-def without_clock(row):
-    return {key: value for key, value in row.items() if key not in ("seconds", "memory")}
+def network(units=4):
+    return keras.Sequential([keras.Input((5,)), keras.layers.Dense(units, "relu"), keras.layers.Dense(3)])
+
+
+def compare(folder, workers, chosen, seeds=(0, 1)):
+    random = np.random.default_rng(0)
+    y = np.repeat([0, 1, 2], [40, 20, 8])
+    x = (random.normal(size=(68, 5)) + 2 * np.eye(5)[y]).astype("float32")
+    protocol = bikd.Protocol(methods=chosen, seeds=seeds, steps=20, batch_size=8)
+    return bikd.compare((x, y), network, lambda: network(8), folder=folder, protocol=protocol, workers=workers)
+
+
+def without_clock(findings):
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in findings.rows]
 
 
 @pytest.fixture
 def forked_workers(monkeypatch):
     """Workers are forked from a server that has imported the library, for which each would take five seconds."""
     monkeypatch.setattr(distributed.utils, "_forkserver_preload_set", True)
-    multiprocessing.get_context("forkserver").set_forkserver_preload(["distributed", "keras_bikd"])
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["distributed", "keras_bikd.comparison"])
     with dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}):
         yield
 
 
 @pytest.mark.slow
-def test_a_worker_that_is_killed_loses_no_row_and_none_is_computed_twice(tmp_path, forked_workers, capsys):
-    lookup = Lookup(tmp_path / "log", fatal=("KD 1",))
-    lookup.log.write_text("killed KD 1\n")  # not in this process
-    comparison.run_cells(CELLS, lookup, tmp_path / "process")
-    lookup.log.write_text("")
-    capsys.readouterr()
-    comparison.run_cells(CELLS, lookup, tmp_path / "cluster", workers=2)
-    names = [f"{cell.method} {cell.seed}" for cell in CELLS]
-    log = lookup.log.read_text().splitlines()
-    assert log.count("killed KD 1") == 1
-    assert sorted(line for line in log if "end" in line) == sorted(f"end {name}" for name in names)
-    assert sorted(line for line in log if "begin" in line) == sorted(f"begin {name}" for name in [*names, "KD 1"])
-    out = capsys.readouterr().out
-    assert [out.count(f"{cell.method}, seed {cell.seed}:") for cell in CELLS] == [1, 1, 1]
-    for cell in CELLS:
-        one, two = (comparison.row_of(cell, lookup, tmp_path / folder) for folder in ("process", "cluster"))
-        assert without_clock(one) == without_clock(two)
-    before = lookup.log.read_text()
-    comparison.run_cells(CELLS, lookup, tmp_path / "cluster", workers=2)
-    assert lookup.log.read_text() == before
+@pytest.mark.parametrize("killed", [worker, os.getpid], ids=["worker", "training"])
+def test_a_process_that_is_killed_loses_no_row_and_none_is_computed_twice(tmp_path, forked_workers, killed):
+    log = tmp_path / "log"
+    log.write_text("killed KD 1\n")  # not in this process
+    one = compare(tmp_path / "process", 1, methods(str(log), {"KD 1": killed}))
+    log.write_text("")
+    two = compare(tmp_path / "cluster", 2, methods(str(log), {"KD 1": killed}))
+    names = [f"{name} {seed}" for name in ("KD", "again") for seed in (0, 1)]
+    lines = log.read_text().splitlines()
+    assert lines.count("killed KD 1") == 1
+    assert sorted(line for line in lines if "end" in line) == sorted(f"end {name}" for name in names)
+    assert sorted(line for line in lines if "begin" in line) == sorted(f"begin {name}" for name in [*names, "KD 1"])
+    assert without_clock(one) == without_clock(two)
+    assert str(one.recommendation).split("A training took")[0] == str(two.recommendation).split("A training took")[0]
+    assert not list((tmp_path / "cluster").glob("running_*"))
+    before = log.read_text()
+    compare(tmp_path / "cluster", 2, methods(str(log), {"KD 1": killed}))
+    assert log.read_text() == before
 
 
 @pytest.mark.slow
-def test_a_cell_that_kills_every_worker_is_reported_and_does_not_stop_its_group(tmp_path, forked_workers, capsys):
-    lookup = Lookup(tmp_path / "log", callback=Die)
-    with dask.config.set({"distributed.scheduler.allowed-failures": 0}):
-        comparison.run_cells(CELLS[1:], lookup, tmp_path, workers=2)
-    assert "FAILED: digits, imbalance 50, KD, seed 1\n" in capsys.readouterr().out
-    assert [comparison.row_of(cell, lookup, tmp_path) is None for cell in CELLS[1:]] == [True, False]
+def test_a_training_that_always_dies_is_reported_and_does_not_stop_the_others(tmp_path, forked_workers):
+    class Die(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            os._exit(1)
+
+    chosen = {"KD": Method(kd), "fatal": Method(kd, lambda parts: {"callbacks": [Die()]})}
+    with pytest.warns(UserWarning, match="fatal, seed 0, failed and is left out: .*BrokenProcessPool"):
+        found = compare(tmp_path, 2, chosen, seeds=(0,))
+    assert list(found.methods) == ["KD"]
 
 
-def scheduler(threads):
+@contextlib.contextmanager
+def scheduler():
     """A scheduler with one worker, in this process."""
-    return distributed.LocalCluster(
-        n_workers=1, threads_per_worker=threads, processes=False, dashboard_address="127.0.0.1:0"
-    )
+    options = {"n_workers": 1, "threads_per_worker": 1, "processes": False, "dashboard_address": "127.0.0.1:0"}
+    with distributed.LocalCluster(**options) as own:
+        yield own.scheduler_address
 
 
-def test_cells_on_a_scheduler_of_ours(tmp_path):
-    lookup = Lookup(tmp_path / "log")
-    with scheduler(threads=1) as own:
-        comparison.run_cells(CELLS[:1], lookup, tmp_path, scheduler=own.scheduler_address)
-    assert comparison.row_of(CELLS[0], lookup, tmp_path)["overall"] > 0
-    assert not list(tmp_path.glob(".running_*"))
+@pytest.mark.slow
+def test_trainings_on_a_scheduler_of_ours(tmp_path):
+    with scheduler() as address:
+        found = compare(tmp_path, address, {"KD": Method(kd)}, seeds=(0,))
+    assert found.rows[0]["validation"] >= 0
 
 
-def test_cells_in_this_process_leave_the_interactive_logging_as_it_is(tmp_path):
-    is_on = keras.config.is_interactive_logging_enabled()
-    cell = (CELLS[0], *Lookup(tmp_path / "log")(CELLS[0]))
-    try:
-        for switch in (keras.config.disable_interactive_logging, keras.config.enable_interactive_logging):
-            switch()
-            expected = keras.config.is_interactive_logging_enabled()
-            cells._run(cell, tmp_path)  # the second time, the row is there
-            assert keras.config.is_interactive_logging_enabled() == expected
-    finally:
-        (keras.config.enable_interactive_logging if is_on else keras.config.disable_interactive_logging)()
-
-
-def test_a_worker_with_several_threads_is_refused(tmp_path):
-    with (
-        scheduler(threads=2) as own,
-        pytest.raises(ValueError, match=r"has 2 threads\. Start them with `--nthreads 1`"),
-    ):
-        comparison.run_cells(CELLS[:1], Lookup(tmp_path / "log"), tmp_path, scheduler=own.scheduler_address)
-
-
-def test_a_worker_that_sees_another_folder_or_uses_another_backend_is_refused(tmp_path):
-    training = (CELLS[0], *Lookup(tmp_path / "log")(CELLS[0]))
-    with pytest.raises(ValueError, match=r"there is no .*/elsewhere/running_1"):
-        cells._run_on_worker(training, tmp_path / "elsewhere" / "running_1", keras.backend.backend())
+def test_a_worker_that_sees_another_folder_or_uses_another_backend_or_is_a_daemon_is_refused(tmp_path, monkeypatch):
+    training, here = Training("KD", 0), keras.backend.backend()
+    with pytest.raises(ValueError, match=r"there is no .*/elsewhere"):
+        processes._in_own_process(str(tmp_path / "elsewhere"), training, here, [])
     with pytest.raises(ValueError, match="Start them with KERAS_BACKEND=numpy"):
-        cells._run_on_worker(training, tmp_path, "numpy")
+        processes._in_own_process(str(tmp_path), training, "numpy", [])
+    monkeypatch.setitem(multiprocessing.current_process()._config, "daemon", True)
+    with pytest.raises(ValueError, match="DASK_DISTRIBUTED__WORKER__DAEMON=False"):
+        processes._in_own_process(str(tmp_path), training, here, [])
 
 
-def test_dask_leaves_the_generator_alone_that_seeds_layers():
-    """Keras draws the seeds of layers from Python's generator, which the event loop of a worker used as well."""
-    cells._give_dask_its_own_random()
-    random.seed(0)
-    before = random.getstate()
-    dask.sizeof.sizeof([[1]] * 1000)
-    assert random.getstate() == before
+def test_a_training_whose_teacher_has_failed_is_left_out(tmp_path):
+    assert "its teacher has failed" in processes._in_own_process(str(tmp_path), Training("KD", 0), "numpy", ["Error"])
 
 
 def test_without_dask_the_error_says_what_to_install(tmp_path, monkeypatch):
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "distributed" else find_spec(name))
     with pytest.raises(ImportError, match="the extra `cluster`"):
-        comparison.run_cells(CELLS, Lookup(tmp_path / "log"), tmp_path, workers=2)
+        compare(tmp_path, 2, {"KD": Method(kd)})
     with pytest.raises(ValueError, match="workers=0"):
-        comparison.run_cells(CELLS, Lookup(tmp_path / "log"), tmp_path, workers=0)
+        compare(tmp_path, 0, {"KD": Method(kd)})
 
 
-def test_a_cluster_needs_no_port_of_its_own(tmp_path):
+def test_a_cluster_needs_no_port_of_its_own():
     """The port of Dask's dashboard is taken where another cluster runs: no reason to warn."""
-    lookup = Lookup(tmp_path / "log")
     with socket.socket() as taken:
         with contextlib.suppress(OSError):  # taken already
             taken.bind(("127.0.0.1", 8787))
             taken.listen()
-        comparison.run_cells(CELLS[:1], lookup, tmp_path, workers=2)
-    assert comparison.row_of(CELLS[0], lookup, tmp_path)["overall"] > 0
+        with processes._client(1) as client:
+            assert client.submit(int, "3").result() == 3

@@ -1,33 +1,34 @@
-"""The harness behind `recipes/compare.py`: rows, restarts, kills, failures."""
+"""`recipes/compare.py`: rows, restarts, kills, failures, and the tables."""
 
 import csv
 import dataclasses
-import importlib
 import json
 import pathlib
 import runpy
 import sys
 import time
+import types
 
+import compare
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from test_data import mock_data
+from wrong_labels import with_wrong_labels
 
+import compare_extras
+import compare_tables
 import forks
 import keras_bikd as bikd
-from keras_bikd import comparison, results
+from compare_networks import CifarResNet
+from compare_protocol import largest_first
+from keras_bikd import results
+from keras_bikd.comparison import Batches, Samples, described
+from keras_bikd.comparison.store import file_name
 
 RECIPES = pathlib.Path(__file__).parents[1] / "recipes"
 ARGUMENTS = {"imbalance_factors": [50.0], "seeds": [0], "quick": True}
-FOLDER = "digits-noise_50"
-
-
-@pytest.fixture
-def compare(monkeypatch):
-    monkeypatch.syspath_prepend(RECIPES)
-    return importlib.import_module("compare")
+FOLDER = "digits-noise_50_quick"
 
 
 def without_clock(rows):
@@ -35,7 +36,7 @@ def without_clock(rows):
 
 
 @pytest.mark.slow
-def test_a_comparison_that_is_killed_resumed_and_run_again(compare, tmp_path, capfd):
+def test_a_comparison_that_is_killed_resumed_and_run_again(tmp_path, capfd):
     methods = ["balanced softmax", "LFME", "CCKD (training_prior)", f"{compare.LEARNED_FIRST}, twice the steps"]
     start_and_kill(methods, tmp_path)
     rows = compare.main(["digits-noise"], methods=methods, folder=tmp_path, **ARGUMENTS)
@@ -49,18 +50,13 @@ def test_a_comparison_that_is_killed_resumed_and_run_again(compare, tmp_path, ca
         assert [row["method"] for row in csv.DictReader(file)] == methods
     assert (tmp_path / FOLDER / "methods.png").exists()
 
-    plant_teacher_of_other_data(compare, tmp_path / FOLDER)
-    before = {path: path.stat().st_mtime_ns for path in (tmp_path / FOLDER).glob("*.json")}
-    for path in (tmp_path / FOLDER).glob("*experts*"):  # the teacher of LFME, which is trained again
-        path.unlink()
-    (tmp_path / FOLDER / "LFME_0_quick.json").unlink()
-    out = start(["CE +meta", *methods], tmp_path).communicate()
-    assert without_clock(stored(methods, tmp_path)) == without_clock(rows)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / FOLDER).glob("rows/*.json")}
+    (tmp_path / FOLDER / "rows" / "LFME_0.json").unlink()
+    (tmp_path / FOLDER / "rows" / "experts_0.json").unlink()  # the teacher of LFME, which is trained again
+    again = compare.main(["digits-noise"], methods=methods, folder=tmp_path, **ARGUMENTS)
+    assert without_clock(again) == without_clock(rows)
     touched = {path.name for path in before if path.stat().st_mtime_ns != before[path]}
-    assert touched == {"LFME_0_quick.json", "teacher_experts_0_quick.json", "teacher_experts_0_quick.setting.json"}
-    assert "FAILED: digits-noise, imbalance 50, CE +meta, seed 0" in out
-    assert "describes other data" in out
-    assert "Failed or missing" in out
+    assert touched == {"LFME_0.json", "experts_0.json"}
 
 
 def start(methods, folder):
@@ -70,11 +66,7 @@ def start(methods, folder):
 
 
 def paths(methods, folder):
-    return [comparison.Cell("digits-noise", 50.0, name, 0, quick=True).path(folder) for name in methods]
-
-
-def stored(methods, folder):
-    return [results.load_row(path) for path in paths(methods, folder)]
+    return [folder / FOLDER / "rows" / f"{file_name(name)}_0.json" for name in methods]
 
 
 def start_and_kill(methods, folder):
@@ -96,89 +88,115 @@ def check_rows(rows):
         groups = (3 * row["many"] + 4 * row["medium"] + 3 * row["few"]) / 10
         assert row["overall"] == pytest.approx(groups)
         assert row["seconds"] > 0
-        assert len(row["manifest"]) == 64
+        assert {"train", "test"} < set(row["split"])
         assert set(row["versions"]) == {"keras_bikd", "keras", "backend", "numpy"}
         assert row["steps"] == (40 if "twice the steps" in row["method"] else 20)
-    assert objective(rows[2])["variant"] == "training_prior"
-    assert objective(rows[3])["weight_net"] == {"part": "before.weight_net"}
-    learned = rows[3]["config"]["method"]["arguments"]
-    assert (learned["meta_in_train"], learned["before"]["arguments"]["meta_in_train"]) == (0.5, False)
-    assert learned["before"]["arguments"]["model"]["arguments"]["inner_steps"] == 5
+    assert model(rows[2])["objective"]["config"]["variant"] == "training_prior"
+    first, second = rows[3]["config"]["models"]
+    assert (first["inner_steps"], second["objective"]["class_name"]) == (5, "LearnedWeights")
+    method = rows[3]["config"]["method"]
+    assert (method["meta_in_train"], method["before"]["meta_in_train"]) == (0.5, False)
     assert "hypergradient_norm" in rows[3]["history"]
 
 
-def objective(row):
-    return row["config"]["method"]["arguments"]["model"]["arguments"]["objective"]["arguments"]
+def model(row):
+    return row["config"]["models"][-1]
 
 
-def plant_teacher_of_other_data(compare, folder):
-    (folder / "teacher_ce_meta_0_quick.json").write_text(json.dumps({"data_set": "another"}))
-    results.save_row(folder / "teacher_ce_meta_0_quick.setting.json", compare.SETTINGS["digits-noise"].config())
+def trained(name, method, folder, factor=50.0):
+    """The table of one short training, and its row."""
+    table = compare.table_of(name, factor, {method: compare.ALL_METHODS[method]}, (0,), folder, quick=True)
+    table.comparison.train(table.comparison.methods)
+    assert not table.comparison.failures
+    return table, compare.rows_of(table)[0][0]
 
 
 @pytest.mark.slow
-def test_the_grid_of_table_1_on_mock_cifar(compare, tmp_path):
+def test_the_grid_of_table_1_on_mock_cifar(tmp_path, monkeypatch):
     """The settings of `--paper`, with small networks and few images in the place of CIFAR."""
-    cell = comparison.Cell("cifar10", 10.0, "KD", 0, quick=True)
     assert {"cifar10", "cifar100"} == set(compare.PAPER)
-    setting, method = compare.lookup(cell)
+    setting = compare.SETTINGS["cifar10"]
     assert (setting.passes, setting.imbalance_factors, setting.seeds) == (120, (10.0, 50.0, 100.0), (0, 1, 2))
-    small = comparison.CifarResNet(8, (16, 16, 16, 16))
+    small = CifarResNet(8, (16, 16, 16, 16))
     setting = dataclasses.replace(setting, student=small, teacher=small, meta_size=100, passes=20)
+    monkeypatch.setitem(compare.SETTINGS, "cifar10", setting)
     with mock_data(500):
-        row = comparison.train(cell, setting, method, tmp_path)
+        row = trained("cifar10", "KD", tmp_path, 10.0)[1]
     assert 0 <= row["overall"] <= 100
     assert row["steps"] == 10
 
 
 def test_of_two_classes_none_is_between():
-    student = keras.Sequential([keras.Input((2,)), keras.layers.Identity()])
-    test = tf.data.Dataset.from_tensor_slices(([[1.0, 0.0], [1.0, 0.0]], [0, 1])).batch(2)
-    scores = comparison.protocol._group_accuracies(student, test, np.arange(2))
+    labels = np.array([0, 1])
+    scores = compare_tables.group_accuracies(labels, np.array([0, 0]), np.arange(2))
     assert scores == {"overall": 50.0, "many": 100.0, "medium": None, "few": 0.0}
     assert results.spread([scores["medium"]]) == "–"
 
 
-def test_a_cell_on_every_backend(compare, tmp_path):
-    cell = comparison.Cell("digits-noise", 50.0, next(iter(compare.STUDIES["meta-size"])), 0, quick=True)
-    row = comparison.train(cell, *compare.lookup(cell), tmp_path)
+def test_a_training_on_every_backend(tmp_path):
+    row = trained("digits-noise", next(iter(compare.STUDIES["meta-size"])), tmp_path)[1]
     assert 0 < row["overall"] <= 100
-    assert row["config"]["method"]["arguments"]["meta_data"]["arguments"]["images_per_class"] == 1
-
-
-def test_a_stored_teacher_gives_way_to_a_new_one(compare, tmp_path):
-    cell = comparison.Cell("digits-noise", 50.0, "BiKD, stored teacher, 10 views", 0, quick=True)
-    setting, method = compare.lookup(cell)
-    row = comparison.train(cell, setting, method, tmp_path)
-    assert 0 < row["overall"] <= 100
-    (file,) = tmp_path.glob("*_views_10.npy")
-    first = file.read_bytes()
-    comparison.train(cell, dataclasses.replace(setting, learning_rate=0.01), method, tmp_path)
-    assert file.read_bytes() != first
+    assert "images_per_class" in json.dumps(row["config"]["method"]["fit"])
 
 
 @pytest.mark.slow
-def test_a_teacher_that_was_trained_elsewhere(compare, tmp_path):
+def test_a_teacher_that_was_trained_elsewhere(tmp_path):
     """The other setting decides its data, and the student's samples for judging are none of its own."""
-    cell = comparison.Cell("digits/strong-teacher", 50.0, "KD", 0, quick=True)
-    setting, method = compare.lookup(cell)
-    own = comparison.setting.load_data(setting, cell)
-    elsewhere = comparison.setting.load_data(setting.taught, cell._replace(imbalance_factor=1.0))
+    table, _ = trained("digits/strong-teacher", "KD", tmp_path)
+    setting = compare.SETTINGS["digits/strong-teacher"]
+    own, elsewhere = setting.load(50.0, 0), setting.taught.load(1.0, 0)
     assert (own.split.test == elsewhere.split.test).all()
     assert not set(own.split.meta) & set(elsewhere.split.train)
-    teacher, counts = comparison.teachers.teacher_of(cell, setting, method, own, tmp_path)
+    counts = table.comparison.store.row("teacher", 0)["class_counts"]
     assert counts == elsewhere.class_counts.tolist() != own.class_counts.tolist()
-    again, _ = comparison.teachers.teacher_of(cell, setting, method, own, tmp_path)
-    assert (again.get_weights()[0] == teacher.get_weights()[0]).all()
-    weak, weak_method = compare.lookup(cell._replace(setting="digits/weak-teacher"))
-    weak_teacher, _ = comparison.teachers.teacher_of(cell, weak, weak_method, own, tmp_path)
-    assert (weak_teacher.get_weights()[0] != teacher.get_weights()[0]).any()
 
 
-def test_a_setting_is_taught_in_one_setting(compare):
+def test_views_of_a_stored_teacher_are_those_that_the_student_sees():
+    samples = Samples(np.arange(10.0).reshape(5, 2).__getitem__, np.arange(5) % 2, ["a", "b"])
+    batches = Batches(samples.all(), 2, steps=6, seed=3, augment=bikd.data.gaussian_noise(1.0))
+    teacher = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])
+    stored = compare_extras.StoredViews(batches, teacher, views=2)
+    seen = [stored[i] for i in range(6)]
+    for x, y in seen:
+        assert y["teacher_logits"] == pytest.approx(teacher.predict(x, verbose=0), abs=1e-5)
+    labels = np.concatenate([y["labels"] for _, y in seen])
+    assert np.bincount(labels[:5]).tolist() == [3, 2]
+    assert len({tuple(row) for x, _ in seen for row in x.round(4)}) == 10
+
+
+def test_classes_are_equally_likely_in_balanced_batches():
+    samples = Samples(np.arange(100).__getitem__, np.repeat([0, 1], [95, 5]), ["a", "b"])
+    balanced = compare_extras.class_balanced(Batches(samples.all(), 10, steps=200))
+    assert np.mean(samples.labels[balanced.order]) == pytest.approx(0.5, abs=0.05)
+
+
+def test_a_setting_is_taught_in_one_setting_and_has_one_length():
     digits = compare.SETTINGS["digits-noise"]
     with pytest.raises(ValueError, match="takes the setting of a single table"):
         dataclasses.replace(digits, taught=digits)
+    for lengths in ({"steps": None}, {"passes": 3}):
+        with pytest.raises(ValueError, match="`steps` or `passes`"):
+            dataclasses.replace(digits, **lengths)
+
+
+@pytest.mark.parametrize(("steps", "quick", "expected"), [(2007, False, 2000), (5, False, 10), (2007, True, 20)])
+def test_a_training_has_ten_epochs_of_equal_length(steps, quick, expected):
+    assert dataclasses.replace(compare.SETTINGS["digits-noise"], steps=steps).steps_of(314, quick) == expected
+
+
+def test_shifts_of_images_refuse_text():
+    samples = Samples(np.zeros((4, 65), "int32").__getitem__, np.arange(4), list("abcd"))
+    batches = Batches(samples.all(), 2)
+    parts = types.SimpleNamespace(clean_meta=batches, meta=batches, train=batches, class_counts=[1] * 4)
+    with pytest.raises(ValueError, match=r"for images.*shift='darker'.*\(65,\)"):
+        compare_extras.altered_meta(parts, shift="darker")
+
+
+def test_groups_are_those_of_the_right_labels():
+    """The classes in the order of their size, not of their numbers."""
+    y = np.repeat([0, 1, 2], [30, 90, 60])
+    data = bikd.data.load(bikd.data.Arrays(np.zeros((180, 2)), y), None, meta_size=6, test_size=30)
+    assert largest_first(with_wrong_labels(data, 0.5)).tolist() == [1, 2, 0]
 
 
 def test_regret_is_the_distance_to_the_best_constant_of_each_situation():
@@ -195,12 +213,12 @@ def test_regret_is_the_distance_to_the_best_constant_of_each_situation():
         for (data, method), values in scores.items()
         for seed, score in enumerate(values)
     ]
-    hard, soft, learned = comparison.regret(rows, ["1/0", "0/1"])
+    hard, soft, learned = compare_tables.regret(rows, ["1/0", "0/1"])
     assert hard.of_situation == {"a, imbalance 50": 0.0, "b, imbalance 50": 10.0}
     assert soft.of_situation == {"a, imbalance 50": 10.0, "b, imbalance 50": 0.0}
     assert learned.of_situation == {"a, imbalance 50": 1.0, "b, imbalance 50": 2.0}
     milder = [{**row, "imbalance_factor": 10.0, "overall": 90.0} for row in rows if row["data"] == "a"]
-    assert comparison.regret(rows + milder, ["1/0", "0/1"])[1].of_situation == {
+    assert compare_tables.regret(rows + milder, ["1/0", "0/1"])[1].of_situation == {
         "a, imbalance 50": 10.0,
         "b, imbalance 50": 0.0,
         "a, imbalance 10": 0.0,
@@ -209,55 +227,30 @@ def test_regret_is_the_distance_to_the_best_constant_of_each_situation():
     assert learned.mean[0] == 1.5
     assert learned.mean[1] == 0.5  # both draws take the seed in which it is a point ahead in a
     assert learned.mean[2] == 2.5
-    assert len(comparison.regret(rows[1:], ["1/0", "0/1"])[0].of_situation) == 1  # a is not complete
+    assert len(compare_tables.regret(rows[1:], ["1/0", "0/1"])[0].of_situation) == 1  # a is not complete
     with pytest.raises(ValueError, match="has a row of every method and seed"):
-        comparison.regret(rows[:1] + rows[-1:], ["1/0"])
+        compare_tables.regret(rows[:1] + rows[-1:], ["1/0"])
 
 
-def test_a_kill_while_a_teacher_is_written(compare, tmp_path, monkeypatch):
-    """The files of the teacher before must not be taken for those of the new one."""
-    cell = comparison.Cell("digits-noise", 50.0, "KD", 0, quick=True)
-    setting, method = compare.lookup(cell)
-    other = dataclasses.replace(setting, learning_rate=0.01)
-
-    def teacher(setting):
-        data = comparison.setting.load_data(setting, cell)
-        return comparison.teachers.teacher_of(cell, setting, method, data, tmp_path)[0].get_weights()[0]
-
-    first = teacher(setting)
-    with monkeypatch.context() as patch:
-        patch.setattr(comparison.teachers.results, "save_row", lambda *args: sys.exit())
-        with pytest.raises(SystemExit):
-            teacher(other)
-    assert (teacher(setting) == first).all()
-    assert (teacher(other) != first).any()
-
-
-def test_a_short_trial_does_not_overwrite_a_row():
-    cell = comparison.Cell("digits-noise", 50.0, "CE", 0)
-    assert cell._replace(quick=True).path("runs") != cell.path("runs")
-
-
-def test_the_recipe_asks_for_data(compare, capsys, monkeypatch):
+def test_the_recipe_asks_for_data(capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["compare.py", "--study", "inner-steps"])
     with pytest.raises(SystemExit):
         runpy.run_path(str(RECIPES / "compare.py"), run_name="__main__")
     assert "name the data to compare on, or pass --paper" in capsys.readouterr().err
 
 
-def test_an_unknown_method_is_named(compare):
+def test_an_unknown_method_is_named():
     with pytest.raises(SystemExit, match=r"no method 'KDD'. Known: CE, balanced softmax"):
         compare.main(["digits-noise"], methods=["KDD"])
 
 
-def test_every_method_and_study_is_a_record(compare):
+def test_every_method_and_study_can_be_described():
     assert len(compare.METHODS) > 25
     assert {"CE", "KD", "WSL", "RW-KD", "BKD", "DiVE", "LFME", "BiKD"} <= set(compare.METHODS)
-    assert all(isinstance(method, comparison.Method) for method in compare.ALL_METHODS.values())
     assert len({label for study in compare.STUDIES.values() for label in study}) > 30
     for study in compare.STUDIES.values():  # one label, one method
         for label, method in study.items():
-            assert comparison.config_of(method) == comparison.config_of(compare.ALL_METHODS[label])
+            assert described(method) == described(compare.ALL_METHODS[label])
 
 
 def test_paired_comparison_agrees_with_scipy():

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from keywords_data import place_of, samples_of
 from test_indexed import content, load
-from wrong_labels import with_wrong_labels
 
+import compare_protocol
 import keras_bikd as bikd
-from keras_bikd import comparison
-from keras_bikd.comparison import ByteConvNet, Call, Method, Part
+from compare_methods import METHODS
+from compare_networks import ByteConvNet
+from compare_tables import rows_of
 from keras_bikd.data import Arrays, Tfds
 
 PATHS = [f"package_{i % 3}/module_{i}.py" for i in range(40)]
@@ -206,31 +207,18 @@ def test_students_of_text_learn(source):
     assert (student.count_params(), student.input_dtype) == (256 * 12 + (5 * 12 + 4) * 16 + (32 * 16 + 1) * 35, "int32")
 
 
-def test_a_cell_of_a_comparison_with_natural_counts(source, tmp_path, monkeypatch):
+def test_a_comparison_with_natural_counts(source, tmp_path, monkeypatch):
     load_any = bikd.data.load
     monkeypatch.setattr(bikd.data, "load", lambda _, *sizes, **kwargs: load_any(source, *sizes, **kwargs))
     net = ByteConvNet(12, (16,))
-    setting = comparison.Setting(
+    setting = compare_protocol.Setting(
         name="python_keywords", imbalance_factors=(None,), seeds=(0,), meta_size=70, steps=20, student=net, teacher=net
     )
-    objective = bikd.objectives.KnowledgeDistillation()
-    method = Method(model=Call(bikd.DistillationModel, Part("student"), Part("teacher"), objective))
-    cell = comparison.Cell("keywords", None, "KD", 0)
-    row = comparison.train(cell, setting, method, tmp_path)
-    assert cell.path("runs").as_posix() == "runs/keywords_natural/KD_0.json"
+    monkeypatch.setitem(compare_protocol.SETTINGS, "keywords", setting)
+    table = compare_protocol.table_of("keywords", None, {"KD": METHODS["KD"]}, (0,), tmp_path)
+    table.comparison.train(table.comparison.methods)
+    (row,), missing = rows_of(table)
+    assert not missing
+    assert table.comparison.store.folder == tmp_path / "keywords_natural"
     assert row["imbalance_factor"] is None
     assert row["overall"] == pytest.approx((10 * row["many"] + 15 * row["medium"] + 10 * row["few"]) / 35)
-
-
-def test_groups_are_those_of_the_right_labels():
-    """The classes in the order of their size, not of their numbers."""
-    y = np.repeat([0, 1, 2], [30, 90, 60])
-    data = load(Arrays(np.zeros((180, 2)), y), None, meta_size=6, test_size=30)
-    assert comparison.protocol._largest_first(with_wrong_labels(data, 0.5)).tolist() == [1, 2, 0]
-
-
-def test_shifts_of_images_refuse_text():
-    with pytest.raises(ValueError, match=r"shift='darker'.*for images.*\(65,\)"):
-        comparison.altered_meta(
-            [(np.zeros((4, 65), "int32"), np.arange(4))], num_classes=4, batch_size=2, seed=0, shift="darker"
-        )

@@ -7,7 +7,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from keras_bikd import callbacks, comparison, plots
+from keras_bikd import callbacks, plots
 
 
 def test_weight_map_places_every_sample():
@@ -89,7 +89,6 @@ DRAWING = {
     "WeightMap": callbacks.WeightMap,
     "PerClassReport": lambda folder: callbacks.PerClassReport(folder, data=[]),
     "TensorBoard": callbacks.TensorBoard,
-    "comparison": lambda folder: comparison.run_cells([], None, folder),
 }
 
 

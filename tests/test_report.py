@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import models
-from keras_bikd import advisor
+from keras_bikd import comparison
 from keras_bikd.comparison import report
 from keras_bikd.metrics import ExpectedCalibrationError
 
@@ -28,17 +28,17 @@ def make_findings(folder, *, with_test):
     x = random.uniform(0, 0.5, size=(len(labels), 8, 8, 1)).astype("float32")
     x[np.arange(len(x)), labels] += 0.3 * random.uniform(size=(len(x), 1, 1)).astype("float32")
     labels[:3] = 1  # wrong labels
-    samples = advisor.Samples(x.__getitem__, labels, NAMES, names=[f"{i}.png" for i in range(len(x))])
+    samples = comparison.Samples(x.__getitem__, labels, NAMES, names=[f"{i}.png" for i in range(len(x))])
     layers = keras.layers
 
     def network(units):
         return keras.Sequential([keras.Input((8, 8, 1)), layers.Flatten(), layers.Dense(units), layers.Dense(4)])
 
-    protocol = advisor.Protocol(
+    protocol = comparison.Protocol(
         methods=("cross-entropy", "balanced softmax", "BiKD with class counts"), seeds=(0, 1), steps=20, batch_size=16
     )
     test = (x[1::3], labels[1::3]) if with_test else None
-    return advisor.compare(samples, lambda: network(8), network(4), folder=folder, test_data=test, protocol=protocol)
+    return comparison.compare(samples, lambda: network(8), network(4), folder=folder, test_data=test, protocol=protocol)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def found(tmp_path_factory):
     models.reseed()
     with pytest.warns(UserWarning, match="single sample"):
         found = make_findings(tmp_path_factory.mktemp("comparison"), with_test=True)
-    found.failures.append(advisor.Failure("a <method>", 1, "Traceback:\nValueError: broken & gone"))
+    found.failures.append(comparison.Failure("a <method>", 1, "Traceback:\nValueError: broken & gone"))
     return found
 
 
@@ -194,7 +194,7 @@ def test_sections_without_content_are_left_out(found, monkeypatch, tmp_path):
     monkeypatch.setattr(report, "figure_uri", lambda draw, width=None: "data:image/png,")  # drawn in the other tests
     monkeypatch.setattr(found, "test", None)
     monkeypatch.setattr(found, "failures", [])
-    monkeypatch.setattr(found, "suspects", advisor.Suspects([], 10, 0.0))
+    monkeypatch.setattr(found, "suspects", comparison.Suspects([], 10, 0.0))
     monkeypatch.setattr(found, "weights", lambda method: None)
     text = found.report(tmp_path / "report.html").read_text()
     parsed(text)
@@ -208,7 +208,7 @@ def test_sections_without_content_are_left_out(found, monkeypatch, tmp_path):
 
 def test_only_images_have_thumbnails():
     def of(array):
-        return report.thumbnails(advisor.Samples(array.__getitem__, np.zeros(2, int), ["a"]), [0, 1])
+        return report.thumbnails(comparison.Samples(array.__getitem__, np.zeros(2, int), ["a"]), [0, 1])
 
     assert len(of(np.zeros((2, 8, 8, 1)))) == 2
     assert of(np.full((2, 200, 150, 3), 0.5))[0].startswith("data:image/jpeg")

@@ -24,13 +24,12 @@ LAYERS = [
     {"models"},
     {"callbacks", "tuner"},
     {"comparison"},
-    {"cli"},
     {"keras_bikd"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 WITH_TENSORFLOW = {"backend", "data", "batches"}
 FACES = ["keras_bikd"] + [
-    f"keras_bikd.{name}" for name in ("advisor", "bilevel", "callbacks", "comparison", "data", "models", "objectives")
+    f"keras_bikd.{name}" for name in ("bilevel", "callbacks", "comparison", "data", "models", "objectives")
 ]
 MODULES = sorted((ROOT / "keras_bikd").rglob("*.py"))
 
@@ -38,7 +37,7 @@ MODULES = sorted((ROOT / "keras_bikd").rglob("*.py"))
 def part(path):
     """The unit of a file: a module, or a sub-package as a whole; the facade is `keras_bikd`."""
     name = path.relative_to(ROOT / "keras_bikd").parts[0].removesuffix(".py")
-    return {"__init__": "keras_bikd", "advisor": "comparison"}.get(name, name)
+    return "keras_bikd" if name == "__init__" else name
 
 
 def imports(path):
@@ -57,7 +56,7 @@ def test_imports_point_downwards(path):
     for name in imports(path):
         package, _, rest = name.partition(".")
         if package == "keras_bikd":
-            other = rest.split(".")[0].replace("advisor", "comparison")
+            other = rest.split(".")[0]
             assert other == own or LEVEL[other] < LEVEL[own], f"{own} imports {other}"
         if package == "tensorflow":
             assert own in WITH_TENSORFLOW, f"{own} imports tensorflow"
@@ -142,6 +141,9 @@ def test_recipes_import_keras_the_library_and_each_other(path):
     known |= {
         "benchmark_step.py": {"jax", "tensorflow", "torch"},  # each knows how much memory of a GPU it has taken
         "benchmark_images.py": {"numpy", "PIL"},  # draws JPEG files
+        "compare_extras.py": {"numpy"},
+        "compare_protocol.py": {"numpy"},
+        "compare_tables.py": {"numpy"},
         "cifar10_lt.py": {"torch"},  # begins processes, for which Keras 3.15 has no function
         "figures.py": {"matplotlib", "numpy"},
         "glyphs.py": {"matplotlib", "numpy", "PIL", "tensorflow_datasets"},

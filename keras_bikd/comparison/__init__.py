@@ -1,34 +1,43 @@
-"""Train many methods under one protocol, cell by cell, and put them into one table. Used by `recipes/compare.py`."""
+"""Which method for my data: all of them trained under one protocol, a recommendation, and a report."""
 
-from keras_bikd.comparison.calls import Call, Part, Parts, config_of, make
-from keras_bikd.comparison.cells import row_of, run_cells
-from keras_bikd.comparison.method import Method
-from keras_bikd.comparison.networks import ByteConvNet, CifarResNet, Perceptron
-from keras_bikd.comparison.protocol import train
-from keras_bikd.comparison.regret import Regret, regret, regret_tables
-from keras_bikd.comparison.setting import Cell, Setting
-from keras_bikd.comparison.studies import altered_meta, retrain_last_layer
-from keras_bikd.comparison.tables import report
+from keras_bikd.comparison.findings import TEACHER, ClassAccuracy, Failure, Findings
+from keras_bikd.comparison.from_images import read_images, read_tfds
+from keras_bikd.comparison.intervals import Evidence
+from keras_bikd.comparison.label_errors import Suspect, Suspects
+from keras_bikd.comparison.methods import METHODS, Method, Parts
+from keras_bikd.comparison.processes import Training
+from keras_bikd.comparison.protocol import Protocol
+from keras_bikd.comparison.recommendation import Recommendation
+from keras_bikd.comparison.run import Comparison, compare
+from keras_bikd.comparison.samples import Batches, Round, Samples, Subset, read_data
+from keras_bikd.comparison.store import Store, described
+from keras_bikd.comparison.training import Task, Teaching
 
 __all__ = [
-    "ByteConvNet",
-    "Call",
-    "Cell",
-    "CifarResNet",
+    "METHODS",
+    "TEACHER",
+    "Batches",
+    "ClassAccuracy",
+    "Comparison",
+    "Evidence",
+    "Failure",
+    "Findings",
     "Method",
-    "Part",
     "Parts",
-    "Perceptron",
-    "Regret",
-    "Setting",
-    "altered_meta",
-    "config_of",
-    "make",
-    "regret",
-    "regret_tables",
-    "report",
-    "retrain_last_layer",
-    "row_of",
-    "run_cells",
-    "train",
+    "Protocol",
+    "Recommendation",
+    "Round",
+    "Samples",
+    "Store",
+    "Subset",
+    "Suspect",
+    "Suspects",
+    "Task",
+    "Teaching",
+    "Training",
+    "compare",
+    "described",
+    "read_data",
+    "read_images",
+    "read_tfds",
 ]

@@ -8,8 +8,8 @@ from typing import Any
 import keras
 
 from keras_bikd import checks
-from keras_bikd.advisor.samples import Export
 from keras_bikd.comparison.report import template_environment
+from keras_bikd.comparison.samples import Export
 from keras_bikd.files import atomic_write
 from keras_bikd.keras_private import layers_inside
 

@@ -10,16 +10,14 @@ import keras
 import numpy as np
 
 from keras_bikd import results
-from keras_bikd.advisor.candidates import BASELINE, needs_teacher
-from keras_bikd.advisor.holdout import Division
-from keras_bikd.advisor.kept import Kept
-from keras_bikd.advisor.samples import Samples, Subset
-from keras_bikd.comparison import Method
 from keras_bikd.comparison.export import export_student
 from keras_bikd.comparison.intervals import Evidence, Judged, evidence_of, wilson
 from keras_bikd.comparison.label_errors import Suspects, suspects_of
+from keras_bikd.comparison.methods import BASELINE, Method
 from keras_bikd.comparison.recommendation import Recommendation, recommend
 from keras_bikd.comparison.report import BINS, write_report
+from keras_bikd.comparison.samples import Round, Samples, Subset
+from keras_bikd.comparison.store import Store
 from keras_bikd.metrics import ExpectedCalibrationError, per_class_accuracy
 
 TEACHER = "teacher"
@@ -65,7 +63,7 @@ class Findings:
     Args:
         kept: The folder.
         train: The training samples.
-        rounds: Seed to `Division`.
+        rounds: Seed to `Round`.
         methods: Name to `Method`, from the cheapest to the most expensive. Those without a result for every seed are
             left out.
         test: Test samples, or `None`.
@@ -84,9 +82,9 @@ class Findings:
 
     def __init__(
         self,
-        kept: Kept,
+        kept: Store,
         train: Samples,
-        rounds: Mapping[int, Division],
+        rounds: Mapping[int, Round],
         methods: Mapping[str, Method],
         *,
         test: Subset | None = None,
@@ -133,7 +131,7 @@ class Findings:
         """The method to use, and why."""
         seconds = {name: self.seconds(name) for name in self.methods}
         factors = _imbalance(self.class_counts), _imbalance(self.teacher_counts)
-        with_teacher = {name: needs_teacher(method) for name, method in self.methods.items()}
+        with_teacher = {name: own[0]["uses_teacher"] for name, own in self._stored.items()}
         found = recommend(self.evidence, factors, seconds, self.teacher_seconds(), with_teacher)
         if self.labels_look_wrong:
             found.sentences.append(self._about_labels())

@@ -12,8 +12,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from keras_bikd.advisor.inputs import Inputs
-from keras_bikd.advisor.samples import Export, Samples
+from keras_bikd.comparison.samples import Export, Inputs, Samples
 
 try:
     import pandas

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from keras_bikd.advisor.candidates import BASELINE, SAFE_DEFAULT, TWO_RUNS
 from keras_bikd.comparison.intervals import Evidence
+from keras_bikd.comparison.methods import BASELINE, SAFE_DEFAULT, TWO_RUNS
 from keras_bikd.results import duration
 
 EQUAL = 0.3

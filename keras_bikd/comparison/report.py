@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from keras_bikd import plots
-from keras_bikd.advisor.samples import Samples
+from keras_bikd.comparison.samples import Samples
 from keras_bikd.files import atomic_write
 from keras_bikd.results import duration
 

@@ -5,7 +5,17 @@ per sample.
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Mapping
-from typing import Annotated, Any, NamedTuple, Protocol, get_args, get_origin, get_type_hints, runtime_checkable
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    NamedTuple,
+    Protocol,
+    get_args,
+    get_origin,
+    get_type_hints,
+    runtime_checkable,
+)
 
 import keras
 from keras import ops
@@ -47,6 +57,9 @@ class Objective(Serializable):
         >>> np.round(FocalLoss(gamma=1.0)(np.array([0]), logits, logits), 4)
         array([0.1364])
     """
+
+    uses_teacher: ClassVar[bool] = True
+    """Whether the loss depends on the teacher; `False` in a subclass without one."""
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):

@@ -21,6 +21,8 @@ class CrossEntropy(Objective):
         array([0.4076])
     """
 
+    uses_teacher = False
+
     def call(self, labels: Tensor, teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
         return hard_loss(labels, student_logits)
 

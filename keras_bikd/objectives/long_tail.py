@@ -37,6 +37,8 @@ class BalancedSoftmax(Objective):
     Reference: Ren et al., arXiv 2007.10740, Eq. (4).
     """
 
+    uses_teacher = False
+
     class_counts: ClassCounts
 
     def call(self, labels: Tensor, teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
@@ -67,6 +69,8 @@ class LogitAdjustment(Objective):
 
     Reference: Menon et al., arXiv 2007.07314, Eq. (10).
     """
+
+    uses_teacher = False
 
     class_counts: ClassCounts
     strength: Factor = 1.0

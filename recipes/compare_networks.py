@@ -1,10 +1,10 @@
-"""Students and teachers of a comparison: frozen records that make a network for any images, or for any text."""
+"""Students and teachers of the comparisons: frozen records that make a network for any images, or for any text."""
 
 import dataclasses
 
 import keras
 
-from keras_bikd import networks
+import keras_bikd as bikd
 
 
 @dataclasses.dataclass(frozen=True)
@@ -14,10 +14,6 @@ class Perceptron:
     Args:
         units: Widths of the hidden layers.
         l2: Factor of the squared weights in the network's own losses.
-
-    Examples:
-        >>> Perceptron((12,))((8, 8, 1), 10).output_shape
-        (None, 10)
     """
 
     units: tuple[int, ...]
@@ -46,10 +42,6 @@ class CifarResNet:
         widths: As in `cifar_resnet`.
         stem_stride: As in `cifar_resnet`.
         l2: As in `cifar_resnet`.
-
-    Examples:
-        >>> CifarResNet(8, (4, 4, 8, 16), stem_stride=2)((16, 16, 1), 5).output_shape
-        (None, 5)
     """
 
     depth: int
@@ -59,7 +51,7 @@ class CifarResNet:
 
     def __call__(self, input_shape: tuple[int, int, int], num_classes: int) -> keras.Model:
         """Make an untrained network; the arguments are those of `Perceptron`."""
-        return networks.cifar_resnet(
+        return bikd.networks.cifar_resnet(
             self.depth, self.widths, num_classes, input_shape=input_shape, stem_stride=self.stem_stride, l2=self.l2
         )
 
@@ -76,10 +68,6 @@ class ByteConvNet:
         units: Widths of the hidden dense layers behind them.
         dropout: Share of the inputs of the dense layers that is dropped.
         l2: Factor of the squared weights in the network's own losses.
-
-    Examples:
-        >>> ByteConvNet(8, (16, 16))((65,), 35).output_shape
-        (None, 35)
     """
 
     embedding: int

@@ -1,17 +1,15 @@
-"""Images in a folder or in a set of tfds: small networks for them, and a student that takes their pixels."""
+"""Images in a folder or in a set of tfds: samples, small networks for them, and a student that takes their pixels."""
 
 import functools
 import os
-import pathlib
-import re
 from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
 from keras import layers
 
-from keras_bikd.advisor.inputs import Inputs, with_classes
-from keras_bikd.advisor.samples import Export, Samples, of_rows, samples_of
+from keras_bikd import checks, data
+from keras_bikd.comparison.samples import Export, Inputs, Samples, of_rows, samples_of, with_classes
 from keras_bikd.long_tail import exponential_counts
 from keras_bikd.networks import cifar_resnet
 
@@ -21,21 +19,31 @@ _DEPTHS = {"student": 8, "teacher": 14}
 _L2 = 2.5e-4
 _COLOURS = {1: "grayscale", 3: "rgb", 4: "rgba"}
 
+BACKBONES = ("MobileNet", "MobileNetV2", "ResNet50V2", "ResNet101V2", "Xception", "NASNetMobile")
+"""Networks of `keras.applications` that take pixels from -1 to 1."""
 
-def read_images(path: str | os.PathLike[str], image_size: Sequence[int] = (64, 64), *, flip: bool = True) -> Inputs:
+
+def read_images(
+    path: str | os.PathLike[str],
+    image_size: Sequence[int] = (64, 64),
+    *,
+    flip: bool = True,
+    backbone: str | None = None,
+) -> Inputs:
     """Read a folder with one sub-folder of images per class for `compare`.
 
     All images are decoded once. Those that cannot be, and folders without images, are left out, with a warning that
     names them.
 
-    The student is a ResNet-8. The teacher is a ResNet-14 with twice the channels; or, if the ImageNet weights of
-    MobileNetV2 are in Keras' folder already, that network, of which the last layer is trained. Nothing is downloaded.
+    The student is a ResNet-8, the teacher a ResNet-14 with twice the channels or a backbone.
 
     Args:
         path: The folder.
         image_size: `(height, width)` to resize to. The first layer of the ResNets shrinks larger images to 32 pixels,
             so they cost no more.
         flip: Whether a mirrored image is of the same class; not so for letters and digits.
+        backbone: Name of a network of `keras.applications` for the teacher, such as `"MobileNetV2"`, with its weights
+            of ImageNet, which Keras downloads unless it has them; a last layer on top is trained.
 
     Returns:
         `Inputs`.
@@ -44,7 +52,7 @@ def read_images(path: str | os.PathLike[str], image_size: Sequence[int] = (64, 6
         ValueError: If there are fewer than two classes with images.
 
     Examples:
-        >>> import tempfile
+        >>> import pathlib, tempfile
         >>> folder = pathlib.Path(tempfile.mkdtemp(), "pets")
         >>> for name, count in (("cat", 3), ("dog", 2)):
         ...     (folder / name).mkdir(parents=True)
@@ -56,15 +64,8 @@ def read_images(path: str | os.PathLike[str], image_size: Sequence[int] = (64, 6
         >>> images.samples.class_names, images.samples.class_counts.tolist()
         (['cat', 'dog'], [3, 2])
     """
-    from keras_bikd import data  # which imports TensorFlow or Grain
-
-    samples = samples_of("data", data.Folder(path, image_size, skip_unreadable=True))
-
-    def like(other: str | os.PathLike[str]) -> Samples:
-        more = samples_of("data", data.Folder(other, image_size, skip_unreadable=True))
-        return with_classes(more, samples.class_names, os.fspath(other))
-
-    return _inputs(samples, (*image_size, 3), like, flip)
+    samples = samples_of("training", data.Folder(path, image_size, skip_unreadable=True))
+    return _inputs(samples, (*image_size, 3), flip, backbone)
 
 
 def read_tfds(
@@ -73,6 +74,7 @@ def read_tfds(
     *,
     imbalance_factor: float | None = None,
     flip: bool = True,
+    backbone: str | None = None,
 ) -> Inputs:
     """Read an image set of TensorFlow Datasets for `compare`, with its own test split as test data if it has one.
 
@@ -82,6 +84,7 @@ def read_tfds(
         imbalance_factor: Largest class count over smallest, to cut a balanced set to a long tail; by default all
             images are used.
         flip: Whether a mirrored image is of the same class.
+        backbone: As in `read_images`.
 
     Returns:
         `Inputs`, with networks as in `read_images`. Held-out data of your own are folders of images.
@@ -95,17 +98,10 @@ def read_tfds(
         >>> digits.samples.class_counts.tolist()
         [174, 112, 72, 47, 30, 19, 12, 8, 5, 3]
     """
-    from keras_bikd import data
-
     source = data.Tfds(name, image_size=image_size)
     samples = of_rows(source, source.rows(_long_tailed(source.labels, imbalance_factor), source.labels))
-
-    def like(other: str | os.PathLike[str]) -> Samples:
-        more = samples_of("data", data.Folder(other, source.sample_shape[:2], skip_unreadable=True))
-        return with_classes(more, samples.class_names, os.fspath(other))
-
     test = of_rows(source, source.test_rows()) if source.test_size else None
-    return _inputs(samples, source.sample_shape, like, flip, test)
+    return _inputs(samples, source.sample_shape, flip, backbone, test)
 
 
 def _long_tailed(labels: np.ndarray, imbalance_factor: float | None) -> np.ndarray:
@@ -118,25 +114,25 @@ def _long_tailed(labels: np.ndarray, imbalance_factor: float | None) -> np.ndarr
 
 
 def _inputs(
-    samples: Samples,
-    shape: tuple[int, ...],
-    like: Callable[[str | os.PathLike[str]], Samples],
-    flip: bool,
-    test: Samples | None = None,
+    samples: Samples, shape: tuple[int, ...], flip: bool, backbone: str | None, test: Samples | None = None
 ) -> Inputs:
-    from keras_bikd.data import pad_crop_flip
-
     num_classes = len(samples.class_names)
-    pretrained = _cached_weights() if shape[-1] == 3 and min(shape[:2]) >= _SIDE else None
+    teacher: Callable[[], keras.Model] = functools.partial(_resnet, "teacher", shape, num_classes)
+    if backbone is not None:
+        checks.one_of("read_images", "backbone", backbone, BACKBONES)
+        teacher = functools.partial(_on_backbone, backbone, shape, num_classes)
+
+    def like(path: str | os.PathLike[str]) -> Samples:
+        more = samples_of("held-out", data.Folder(path, shape[:2], skip_unreadable=True))
+        return with_classes(more, samples.class_names, os.fspath(path))
+
     samples.export = _export(shape)
     return Inputs(
         samples=samples,
         student=functools.partial(_resnet, "student", shape, num_classes),
-        teacher=functools.partial(_resnet, "teacher", shape, num_classes)
-        if pretrained is None
-        else functools.partial(_pretrained, pretrained, shape, num_classes),
+        teacher=teacher,
         like=like,
-        augment=pad_crop_flip(min(4, min(shape[:2]) // 8), flip=flip),
+        augment=data.pad_crop_flip(min(4, min(shape[:2]) // 8), flip=flip),
         test=test,
     )
 
@@ -159,17 +155,9 @@ def _resnet(role: str, shape: tuple[int, ...], num_classes: int) -> keras.Model:
     return keras.Model(inputs, trunk(x), name=role)
 
 
-def _cached_weights() -> pathlib.Path | None:
-    """ImageNet weights of MobileNetV2 in Keras' folder, those of the largest images."""
-    folder = pathlib.Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "models"
-    pattern = re.compile(r"mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1\.0_(\d+)_no_top\.h5")
-    found = {int(match[1]): path for path in folder.glob("*.h5") if (match := pattern.fullmatch(path.name))}
-    return found[max(found)] if found else None
-
-
-def _pretrained(weights: pathlib.Path, shape: tuple[int, ...], num_classes: int) -> keras.Model:
-    """MobileNetV2 with ImageNet weights, of which only a last layer is trained. It takes images in 0..1, as all do."""
-    trunk = keras.applications.MobileNetV2(input_shape=shape, include_top=False, weights=str(weights), pooling="avg")
+def _on_backbone(name: str, shape: tuple[int, ...], num_classes: int) -> keras.Model:
+    """A backbone with ImageNet weights, of which only a last layer is trained. It takes images in 0..1, as all do."""
+    trunk = getattr(keras.applications, name)(input_shape=shape, include_top=False, pooling="avg")
     trunk.trainable = False
     inputs = keras.Input(shape)
     x = layers.Rescaling(2.0, offset=-1.0)(inputs)

@@ -14,13 +14,10 @@ import numpy as np
 import pytest
 
 import keras_bikd as bikd
-from keras_bikd import advisor
-from keras_bikd.advisor import comparing
-from keras_bikd.advisor.given import data_of, networks_of
-from keras_bikd.advisor.holdout import balanced, divide
-from keras_bikd.advisor.kept import Kept
-from keras_bikd.advisor.samples import Batches, Samples, samples_of
-from keras_bikd.comparison import intervals, label_errors, recommendation
+from keras_bikd import comparison
+from keras_bikd.comparison import Method, intervals, label_errors, methods, protocol, recommendation, run
+from keras_bikd.comparison.samples import Batches, Given, Samples, balanced, hold_out, read_data, samples_of
+from keras_bikd.comparison.store import Store
 from models import tensorflow_only
 
 COUNTS = (40, 20, 8, 3)
@@ -42,8 +39,8 @@ def teacher():
 
 
 def compare(folder, **arguments):
-    methods = ("cross-entropy", "balanced softmax", "BiKD with class counts")
-    how = {"methods": methods, "seeds": (0, 1), "steps": 20, "batch_size": 8, **arguments.pop("protocol", {})}
+    names = ("cross-entropy", "balanced softmax", "BiKD with class counts")
+    how = {"methods": names, "seeds": (0, 1), "steps": 20, "batch_size": 8, **arguments.pop("protocol", {})}
     given = {"data": arrays(), "student": network, "teacher": teacher, **arguments}
     return bikd.compare(folder=folder, protocol=bikd.Protocol(**how), **given)
 
@@ -56,10 +53,14 @@ def findings(tmp_path_factory):
 # What is held out
 
 
+def given(train):
+    return Given(train, None, None, None)
+
+
 @pytest.mark.parametrize("size", [2, 3, 5, 7, 100])
 def test_folds_hold_out_every_sample_of_a_class_in_turn_and_at_least_one_of_two(size):
     samples = Samples(np.arange(size + 10).__getitem__, np.repeat([0, 1], [size, 10]), ["a", "b"])
-    held = [set(divide(samples, 0, fold=fold).validation.ids) for fold in range(5)]
+    held = [set(hold_out(given(samples), fold=fold).validation.ids) for fold in range(5)]
     own = set(range(size))
     assert all(len(fold & own) >= max(1, size // 5) for fold in held)
     assert set().union(*held) == set(range(size + 10))
@@ -69,21 +70,21 @@ def test_folds_hold_out_every_sample_of_a_class_in_turn_and_at_least_one_of_two(
 
 def test_a_single_sample_is_trained_on():
     samples = Samples(np.arange(6).__getitem__, np.array([0, 0, 0, 0, 0, 1]), ["a", "b"])
-    division = divide(samples, seed=0)
+    division = hold_out(given(samples))
     assert division.train.class_counts.tolist() == [4, 1]
     assert division.validation.class_counts.tolist() == [1, 0]
 
 
 def test_training_and_validation_samples_share_none_and_meta_samples_are_trained_on():
-    train = samples_of("data", arrays())
-    division = divide(train, seed=3, fold=1)
+    train = samples_of("training", arrays())
+    division = hold_out(given(train), 3, fold=1)
     assert not set(division.train.ids) & set(division.validation.ids)
     assert set(division.meta.ids) <= set(division.train.ids)
     assert set(division.meta.class_counts) == {10}
 
 
 def test_balanced_takes_none_twice_before_all_were_taken():
-    subset = samples_of("data", arrays()).all()
+    subset = samples_of("training", arrays()).all()
     drawn = balanced(subset, np.random.default_rng(0))
     times = np.bincount(drawn.ids, minlength=sum(COUNTS))
     assert times[:60].max() == 1
@@ -91,8 +92,8 @@ def test_balanced_takes_none_twice_before_all_were_taken():
 
 
 def test_checked_meta_samples_are_trained_on_as_a_method_asks():
-    train, checked = samples_of("data", arrays()), samples_of("meta_data", arrays(5)).all()
-    division = divide(train, 0, meta=checked, validation=checked)
+    train, checked = samples_of("training", arrays()), samples_of("meta", arrays(5)).all()
+    division = hold_out(Given(train, checked, checked, None))
     assert len(division.trained_on(False).ids) == len(train)
     assert len(division.trained_on(True).ids) == 2 * len(train)
     half = division.trained_on(0.5)
@@ -105,7 +106,7 @@ def test_checked_meta_samples_are_trained_on_as_a_method_asks():
 
 
 def test_joined_samples_keep_their_order_within_a_batch():
-    first, second = samples_of("data", arrays()), samples_of("data", arrays(5))
+    first, second = samples_of("training", arrays()), samples_of("training", arrays(5))
     both = first.all().together(second.all())
     mixed = np.array([70, 71, 0, 141, 3, 100])
     expected = np.concatenate([arrays()[0], arrays(5)[0]])[mixed]
@@ -116,7 +117,7 @@ def test_joined_samples_keep_their_order_within_a_batch():
 
 
 def test_drawn_batches_are_full_and_pass_over_all_samples():
-    subset = samples_of("data", arrays()).all()
+    subset = samples_of("training", arrays()).all()
     batches = Batches(subset, 8, steps=18, seed=0)
     labels = np.concatenate([batches[i][1] for i in range(len(batches))])
     assert [len(batches[i][1]) for i in range(len(batches))] == [8] * 18
@@ -125,7 +126,7 @@ def test_drawn_batches_are_full_and_pass_over_all_samples():
 
 
 def test_the_augmentation_of_a_batch_depends_on_its_seed_and_number():
-    subset = samples_of("data", arrays()).all()
+    subset = samples_of("training", arrays()).all()
     noise = bikd.data.gaussian_noise(1.0)
     first, again, other = (Batches(subset, 8, steps=2, seed=seed, augment=noise)[1][0] for seed in (0, 0, 1))
     assert np.array_equal(first, again)
@@ -142,10 +143,10 @@ def test_strings_are_trained_on(tmp_path):
         layers = [keras.Input((), dtype="string"), vectorize, keras.layers.Embedding(5, 4), keras.layers.Flatten()]
         return keras.Sequential([*layers, keras.layers.Dense(2)])
 
-    methods = ("cross-entropy", "BiKD with class counts")
-    protocol = bikd.Protocol(methods=methods, seeds=(0,), steps=10)
-    found = bikd.compare((words, np.arange(40) % 2), reader, reader, folder=tmp_path, protocol=protocol)
-    assert list(found.methods) == list(methods)
+    names = ("cross-entropy", "BiKD with class counts")
+    how = bikd.Protocol(methods=names, seeds=(0,), steps=10)
+    found = bikd.compare((words, np.arange(40) % 2), reader, reader, folder=tmp_path, protocol=how)
+    assert list(found.methods) == list(names)
 
 
 @pytest.mark.parametrize("kind", ["arrays", "one-hot", "tuple of inputs", "batches", "source"])
@@ -158,7 +159,7 @@ def test_samples_of_any_kind_are_the_same(kind):
         "batches": lambda: [(x[:30], y[:30]), (x[30:], y[30:])],
         "source": lambda: bikd.data.Arrays(x, y),
     }[kind]()
-    samples = samples_of("data", data)
+    samples = samples_of("training", data)
     ids = np.array([70, 2, 2])
     inputs = samples.inputs(ids)
     if kind == "tuple of inputs":
@@ -259,11 +260,11 @@ def test_a_cheaper_method_may_not_be_clearly_behind():
 def test_few_samples_are_weighed_against_what_other_data_said():
     """Ten of each class, of which the two methods get other ones right: what was seen is within the noise."""
     labels, place = np.repeat([0, 1], 10), np.tile(np.arange(10), 2)
-    right = {"cross-entropy": place < 7, advisor.candidates.SAFE_DEFAULT: place >= 4}
+    right = {"cross-entropy": place < 7, methods.SAFE_DEFAULT: place >= 4}
     found = intervals.evidence_of([judged(right, labels)], np.array([500, 10]))
     seconds, teachers = dict.fromkeys(right, 1.0), dict.fromkeys(right, True)
     got = recommendation.recommend(found, (50.0, 50.0), seconds, 0.0, teachers)
-    assert (got.method, got.can_tell) == (advisor.candidates.SAFE_DEFAULT, False)
+    assert (got.method, got.can_tell) == (methods.SAFE_DEFAULT, False)
     assert "on other data" in str(got)
 
 
@@ -327,7 +328,7 @@ def test_every_method_has_a_row_for_every_seed_and_its_own_configuration(finding
     for row in findings.rows:
         assert row["steps"] == 20
         assert len(row["history"]["validation"]) == 10
-        assert row["config"]["call"] == "keras_bikd.Method"
+        assert row["config"]["method"]["meta_in_train"] is True
         assert json.loads(json.dumps(row)) == row
 
 
@@ -358,8 +359,8 @@ def test_a_second_call_trains_nothing_and_finds_the_same(findings, monkeypatch):
     def fail(*arguments):
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(comparing, "train_student", fail)
-    monkeypatch.setattr(comparing, "train_teacher", fail)
+    monkeypatch.setattr(run, "train_student", fail)
+    monkeypatch.setattr(run, "train_teacher", fail)
     again = compare(findings.folder, test_data=arrays(1))
     assert again.rows == findings.rows
     assert str(again.recommendation) == str(findings.recommendation)
@@ -372,8 +373,8 @@ def test_a_second_call_trains_nothing_and_finds_the_same(findings, monkeypatch):
         ({"protocol": {"batch_size": 9}}, "batch_size"),
         ({"data": arrays(3)}, "data"),
         ({"student": lambda: network(5)}, "networks"),
-        ({"protocol": {"seeds": (0, 2)}}, "seeds"),
         ({"protocol": {"steps": 30}}, "budget"),
+        ({"protocol": {"augment": bikd.data.gaussian_noise(0.1)}}, "augment"),
     ],
 )
 def test_another_comparison_in_the_same_folder_is_refused(findings, change, name):
@@ -381,36 +382,87 @@ def test_another_comparison_in_the_same_folder_is_refused(findings, change, name
         compare(findings.folder, **{"test_data": arrays(1), **change})
 
 
+def test_another_strength_of_an_augmentation_is_another_comparison(tmp_path):
+    how = {"methods": ("cross-entropy",), "seeds": (0,)}
+    compare(tmp_path, protocol={**how, "augment": bikd.data.gaussian_noise(0.1)})
+    with pytest.raises(ValueError, match=r"holds another comparison.*augment"):
+        compare(tmp_path, protocol={**how, "augment": bikd.data.gaussian_noise(0.9)})
+
+
+def kd(parts):
+    return bikd.DistillationModel(parts.student, parts.teacher, bikd.objectives.KnowledgeDistillation())
+
+
+def test_a_teacher_that_the_data_do_not_have_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"'mine' needs a teacher.*teachers \['teacher'\], needed: \['experts"):
+        compare(tmp_path, protocol={"methods": {"mine": Method(kd, teacher="experts")}})
+
+
+def test_fields_of_a_method_are_honoured(tmp_path):
+    chosen = {"longer": Method(kd, budget=2), "on meta samples": Method(kd, lambda parts: {"x": parts.meta})}
+    found = compare(tmp_path, protocol={"methods": chosen, "seeds": (0,)})
+    assert [row["steps"] for row in found.rows] == [40, 20]
+
+
+def test_methods_and_seeds_are_added_to_a_comparison(tmp_path):
+    compare(tmp_path, protocol={"methods": ("cross-entropy",), "seeds": (0,)})
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("rows/*")}
+    found = compare(tmp_path, protocol={"methods": ("cross-entropy", "balanced softmax"), "seeds": (0, 1)})
+    assert len(found.rows) == 4
+    assert all(path.stat().st_mtime_ns == time for path, time in before.items())
+
+
+def test_a_folder_with_other_bytes_under_the_same_names_is_other_data(tmp_path):
+    def samples(level):
+        for name in ("cat", "dog"):
+            (tmp_path / name).mkdir(exist_ok=True)
+            keras.utils.save_img(tmp_path / name / "0.png", np.full((8, 8, 3), level), scale=False)
+        return samples_of("training", bikd.data.Folder(tmp_path, (8, 8)))
+
+    assert samples(10).sha256 == samples(10).sha256 != samples(20).sha256
+
+
+def test_other_arrays_in_a_source_are_other_data():
+    x, y = arrays()
+    first, second = (samples_of("training", bikd.data.Arrays(own, y)).sha256 for own in (x, 2 * x))
+    assert first != second
+
+
+def test_minutes_without_a_training_that_can_be_timed():
+    with pytest.raises(ValueError, match=r"No training could be timed.*minutes=10"):
+        run.steps_within(10, {}, 3)
+
+
 def test_a_method_that_fails_is_reported_and_the_others_go_on(tmp_path, monkeypatch):
-    real = comparing.train_student
+    broken = True
 
-    def sometimes(task, method, *arguments):
-        if method is advisor.METHODS["balanced softmax"]:
-            raise RuntimeError("out of paper")
-        return real(task, method, *arguments)
+    def sometimes(parts):
+        def stop(epoch, logs):
+            if broken:
+                raise RuntimeError("out of paper")
 
-    monkeypatch.setattr(comparing, "train_student", sometimes)
-    protocol = {"methods": ("cross-entropy", "balanced softmax"), "seeds": (0,)}
-    with pytest.warns(UserWarning, match=r"balanced softmax, seed 0, failed.*out of paper"):
-        found = compare(tmp_path, protocol=protocol)
+        return {"callbacks": [keras.callbacks.LambdaCallback(on_epoch_end=stop)]}
+
+    monkeypatch.setattr(run, "described", lambda value: "the same")
+    chosen = {"cross-entropy": comparison.METHODS["cross-entropy"], "mine": Method(kd, sometimes)}
+    how = {"methods": chosen, "seeds": (0,)}
+    with pytest.warns(UserWarning, match=r"mine, seed 0, failed.*out of paper"):
+        found = compare(tmp_path, protocol=how)
     assert list(found.methods) == ["cross-entropy"]
-    assert [(failure.method, failure.seed) for failure in found.failures] == [("balanced softmax", 0)]
+    assert [(failure.method, failure.seed) for failure in found.failures] == [("mine", 0)]
     assert "out of paper" in found.failures[0].error
-    monkeypatch.undo()
-    assert list(compare(tmp_path, protocol=protocol).methods) == ["cross-entropy", "balanced softmax"]
+    broken = False
+    assert list(compare(tmp_path, protocol=how).methods) == list(chosen)
 
 
 def test_minutes_become_steps_that_fit_and_are_kept(tmp_path):
-    protocol = {"methods": ("cross-entropy",), "seeds": (0,), "steps": None, "minutes": 0.2}
-    given = {"methods": protocol["methods"], "seeds": (0,), "minutes": 0.2, "batch_size": 8}
-    data = data_of(arrays(), None, None, None)
-    networks = networks_of(network, None, data.train)
-    comparison = advisor.Comparison(data, networks, folder=tmp_path, protocol=bikd.Protocol(**given))
-    plan = comparison.plan()
-    before, step = plan["timing"]["cross-entropy"]
-    assert before + plan["steps"] * step <= 12
-    assert comparison.plan() == json.loads(json.dumps(plan))
-    assert not Kept(tmp_path).row("cross-entropy", 0)
+    how = bikd.Protocol(methods=("cross-entropy",), seeds=(0,), minutes=0.2, batch_size=8)
+    found = run.prepare(read_data(arrays()), network, None, folder=tmp_path, protocol=how)
+    plan = found.plan()
+    besides, step = plan["timing"]["cross-entropy"]
+    assert besides + plan["steps"] * step <= 12
+    assert found.plan() == plan
+    assert not Store(tmp_path).row("cross-entropy", 0)
 
 
 def test_too_few_minutes_are_refused(tmp_path):
@@ -423,15 +475,15 @@ def test_wrong_labels_with_checked_samples_are_met_with_two_runs(tmp_path, monke
     wrong = y.copy()
     wrong[::2] = (wrong[::2] + 1) % 4
     checked = arrays(5)
-    few = {name: advisor.METHODS[name] for name in ("cross-entropy", "KD")}
-    monkeypatch.setattr(advisor.protocol, "METHODS", few)
-    protocol = {"methods": None, "seeds": (0,), "steps": 100}
-    found = compare(tmp_path, data=(x, wrong), meta_data=checked, validation_data=arrays(6), protocol=protocol)
+    few = {name: comparison.METHODS[name] for name in ("cross-entropy", "KD")}
+    monkeypatch.setattr(protocol, "METHODS", few)
+    how = {"methods": None, "seeds": (0,), "steps": 100}
+    found = compare(tmp_path, data=(x, wrong), meta_data=checked, validation_data=arrays(6), protocol=how)
     assert found.labels_look_wrong
     assert list(found.methods)[-1] == "BiKD in two runs"
     row = found.rows[-1]
     assert row["steps"] == 200
-    assert row["config"]["arguments"]["before"]["call"] == "keras_bikd.Method"
+    assert row["config"]["method"]["before"]["meta_in_train"] is False
 
 
 def test_a_trained_teacher_is_not_trained_again(tmp_path):
@@ -442,20 +494,23 @@ def test_a_trained_teacher_is_not_trained_again(tmp_path):
     assert all(np.array_equal(variable.numpy(), value) for variable, value in zip(given.variables, before))
 
 
+def networks(trained):
+    """What tells the networks from others."""
+    train = samples_of("training", arrays())
+    return run._checked_networks(train, network, (trained, [1, 1, 1, 1]))
+
+
 def test_another_trained_teacher_is_another_comparison():
     """Its architecture is the same, and what it has learned is not."""
-    train = samples_of("data", arrays())
-    first, second = (advisor.given.networks_of(network, teacher(), train).hashes() for _ in range(2))
+    first, second = networks(teacher()), networks(teacher())
     assert first["student"] == second["student"]
     assert first["teacher"] != second["teacher"]
 
 
 def test_a_trained_teacher_is_the_same_whatever_its_layers_are_called():
-    train, first = samples_of("data", arrays()), teacher()
-    second = teacher()
+    first, second = teacher(), teacher()
     second.set_weights(first.get_weights())
-    hashes = [advisor.given.networks_of(network, own, train).hashes() for own in (first, second)]
-    assert hashes[0] == hashes[1]
+    assert networks(first) == networks(second)
 
 
 def test_one_logit_is_enough_for_two_classes(tmp_path):
@@ -464,19 +519,19 @@ def test_one_logit_is_enough_for_two_classes(tmp_path):
     def one_logit():
         return keras.Sequential([keras.Input((5,)), keras.layers.Dense(1)])
 
-    protocol = {"methods": ("cross-entropy", "BiKD with class counts"), "seeds": (0,)}
-    found = compare(tmp_path, data=(x, (y > 0).astype(int)), student=one_logit, teacher=one_logit, protocol=protocol)
+    how = {"methods": ("cross-entropy", "BiKD with class counts"), "seeds": (0,)}
+    found = compare(tmp_path, data=(x, (y > 0).astype(int)), student=one_logit, teacher=one_logit, protocol=how)
     assert found.logits("cross-entropy", 0).shape[1] == 2
 
 
 BAD = {
-    "data of another type": ({"data": 3}, r"compare\(data=...\).*type int"),
-    "no samples": ({"data": (np.zeros((0, 5)), np.zeros(0, int))}, r"compare\(data=...\).*at least one"),
+    "data of another type": ({"data": 3}, "training data are arrays.*type int"),
+    "no samples": ({"data": (np.zeros((0, 5)), np.zeros(0, int))}, "training_data.*at least one"),
     "one class": ({"data": (np.zeros((4, 5)), np.zeros(4, int))}, "at least two classes"),
-    "an empty class": ({"data": (np.zeros((4, 5), "float32"), np.array([0, 0, 2, 2]))}, "has no sample of 1"),
+    "an empty class": ({"data": (np.zeros((4, 5), "float32"), np.array([0, 0, 2, 2]))}, "have no sample of 1"),
     "outputs": ({"student": lambda: keras.Sequential([keras.Input((5,)), keras.layers.Dense(3)])}, "4 classes"),
-    "no model": ({"student": lambda: None}, r"compare\(student=...\).*returns None"),
-    "no teacher": ({"teacher": None}, r"teacher=...\).*needed for BiKD with class counts"),
+    "no model": ({"student": lambda: None}, "student is given as.*returns None"),
+    "no teacher": ({"teacher": None}, "BiKD with class counts' needs a teacher"),
     "classes of the validation data": (
         {"validation_data": (np.zeros((9, 5)), np.arange(9))},
         "classes of the training.*labels up to 8",
@@ -494,7 +549,7 @@ def test_bad_input_is_refused_before_training(tmp_path, case):
 
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(ValueError, match=r"compare\(folder=...\).*may write to"):
+    with pytest.raises(ValueError, match="results need a folder that may be written to"):
         compare(tmp_path / "file")
 
 
@@ -524,7 +579,7 @@ def test_bad_protocols_are_refused(arguments, message):
 @pytest.mark.slow
 def test_a_comparison_that_is_killed_resumes_and_finds_the_same(findings, tmp_path):
     """The kill comes when the first rows are there; what was finished is not trained again."""
-    code = f"import test_advisor; test_advisor.compare({str(tmp_path)!r}, test_data=test_advisor.arrays(1))"
+    code = f"import test_compare; test_compare.compare({str(tmp_path)!r}, test_data=test_compare.arrays(1))"
     # Rows that are there already: the process begins with the second round.
     for kind in ("rows", "arrays", "models"):
         for path in findings.folder.joinpath(kind).glob("*_0.*"):

@@ -1,4 +1,4 @@
-"""What the command `bikd` does; `keras_bikd_cli` reads its arguments."""
+"""What the command `bikd compare` does; `keras_bikd_cli` reads its arguments."""
 
 import argparse
 import os
@@ -10,13 +10,12 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from keras_bikd.advisor import Comparison, Findings, Protocol
-from keras_bikd.advisor.given import data_of, networks_of
-from keras_bikd.advisor.images import read_images, read_tfds
-from keras_bikd.advisor.inputs import Inputs
-from keras_bikd.advisor.kept import Kept
-from keras_bikd.advisor.timing import Timing
-from keras_bikd.comparison.findings import TEACHER
+from keras_bikd.comparison.findings import Findings
+from keras_bikd.comparison.from_images import read_images, read_tfds
+from keras_bikd.comparison.protocol import Protocol
+from keras_bikd.comparison.run import Comparison, prepare
+from keras_bikd.comparison.samples import Inputs, read_data
+from keras_bikd.comparison.store import Store
 
 _MINUTES = 10.0
 _IMAGE_SIZE = (64, 64)
@@ -29,15 +28,15 @@ class Prepared(NamedTuple):
     Attributes:
         comparison: The `Comparison`.
         steps: Steps of every training.
-        timing: Name to `Timing` of every training of a round; empty if none were timed.
+        timing: Name to seconds besides the steps, and of a step, of every training of a round; empty if none was timed.
     """
 
     comparison: Comparison
     steps: int
-    timing: dict[str, Timing]
+    timing: dict[str, Any]
 
 
-def prepare(options: argparse.Namespace) -> Prepared:
+def prepared(options: argparse.Namespace) -> Prepared:
     """Read and check everything, and time a few steps if need be; nothing is trained.
 
     Args:
@@ -52,33 +51,27 @@ def prepare(options: argparse.Namespace) -> Prepared:
     if not options.dry_run:
         return _prepared(options, options.out)
     with tempfile.TemporaryDirectory() as nowhere:
-        prepared = _prepared(options, nowhere)
-        return prepared._replace(timing=prepared.timing or prepared.comparison.timing())
+        found = _prepared(options, nowhere)
+        return found._replace(timing=found.timing or found.comparison.timing())
 
 
 def _prepared(options: argparse.Namespace, folder: str) -> Prepared:
-    Kept(folder)  # before anything is read, which may take minutes
+    Store(folder)  # before anything is read, which may take minutes
     inputs, batch_size = _read(options)
-    given = {name: getattr(options, name) for name in ("validation", "meta", "test")}
-    more = {name: path and inputs.like(path) for name, path in given.items()}
-    data = data_of(inputs.samples, more["validation"], more["meta"], more["test"] or inputs.test)
-    minutes = _MINUTES if options.minutes is None and options.steps is None else options.minutes
-    comparison = Comparison(
-        data,
-        networks_of(inputs.student, inputs.teacher, data.train),
-        folder=folder,
-        protocol=Protocol(
-            methods=options.methods and tuple(options.methods),
-            seeds=tuple(range(options.seeds)),
-            minutes=minutes,
-            steps=options.steps,
-            batch_size=batch_size if options.batch_size is None else options.batch_size,
-            augment=inputs.augment,
-        ),
+    held = {role: getattr(options, role) for role in ("validation", "meta", "test")}
+    more = {role: path and inputs.like(path) for role, path in held.items()}
+    given = read_data(inputs.samples, more["validation"], more["meta"], more["test"] or inputs.test)
+    protocol = Protocol(
+        methods=options.methods and tuple(options.methods),
+        seeds=tuple(range(options.seeds)),
+        minutes=_MINUTES if options.minutes is None and options.steps is None else options.minutes,
+        steps=options.steps,
+        batch_size=options.batch_size or batch_size,
+        augment=inputs.augment,
     )
+    comparison = prepare(given, inputs.student, inputs.teacher, folder=folder, protocol=protocol)
     plan = comparison.plan()
-    timing = {name: Timing(*seconds) for name, seconds in plan.get("timing", {}).items()}
-    return Prepared(comparison, plan["steps"], timing)
+    return Prepared(comparison, plan["steps"], plan.get("timing", {}))
 
 
 def _read(options: argparse.Namespace) -> tuple[Inputs, int]:
@@ -86,10 +79,11 @@ def _read(options: argparse.Namespace) -> tuple[Inputs, int]:
     kind, _, name = options.data.partition(":")
     flip = not options.no_flip
     if kind == "tfds" and not os.path.exists(options.data):
-        read = read_tfds(name, options.image_size, imbalance_factor=options.imbalance_factor, flip=flip)
-        return read, _IMAGES
+        size, factor = options.image_size, options.imbalance_factor
+        return read_tfds(name, size, imbalance_factor=factor, flip=flip, backbone=options.backbone), _IMAGES
     if os.path.isdir(options.data):
-        return read_images(options.data, options.image_size or _IMAGE_SIZE, flip=flip), _IMAGES
+        size = options.image_size or _IMAGE_SIZE
+        return read_images(options.data, size, flip=flip, backbone=options.backbone), _IMAGES
     if os.path.isfile(options.data):
         from keras_bikd.comparison.from_csv import read_table  # which needs pandas
 
@@ -100,20 +94,21 @@ def _read(options: argparse.Namespace) -> tuple[Inputs, int]:
 def show_plan(prepared: Prepared) -> None:
     """Print what is trained, on what, and how long it takes if that is known."""
     comparison, steps, timing = prepared
-    data, rounds, protocol = comparison.data, len(comparison.rounds), comparison.protocol
-    counts = data.train.class_counts
-    print(f"Data: {len(data.train)} samples in {len(counts)} classes of {counts.max()} to {counts.min()}")
-    share = f"{100 * protocol.validation_share:.0f} % of each class, others in each round"
-    print(f"Validation: {share if data.validation is None else f'{len(data.validation.ids)} samples'}")
-    for name, subset in {"Test": data.test, "Checked samples": data.meta}.items():
+    first = next(iter(comparison.rounds.values()))
+    train, rounds = first.train.samples, len(comparison.rounds)
+    counts = train.class_counts
+    print(f"Data: {len(train)} samples in {len(counts)} classes of {counts.max()} to {counts.min()}")
+    share = f"{100 * comparison.protocol.validation_share:.0f} % of each class, others in each round"
+    print(f"Validation: {share if first.validation.samples is train else f'{len(first.validation.ids)} samples'}")
+    for name, subset in {"Test": first.test, "Checked samples": first.checked}.items():
         if subset is not None:
             print(f"{name}: {len(subset.ids)} samples")
-    for role, model in comparison.networks.made().items():
+    models = {"student": comparison.student(), **{role: own.build() for role, own in first.teachers.items()}}
+    for role, model in models.items():
         print(f"{role.capitalize()}: {model.count_params():,} parameters")
-    trainings = [TEACHER] if comparison.networks.build_teacher is not None else []
-    trainings += list(comparison.methods)
-    print(f"Trainings: {rounds} x {len(trainings)} of {steps} steps, {protocol.batch_size} samples each")
-    _show_times(trainings, {name: found.seconds(steps) for name, found in timing.items()}, rounds)
+    names = list(dict.fromkeys(own.name for own in comparison.trainings(comparison.methods)))
+    print(f"Trainings: {rounds} x {len(names)} of {steps} steps, {comparison.protocol.batch_size} samples each")
+    _show_times(names, {name: besides + steps * step for name, (besides, step) in timing.items()}, rounds)
 
 
 def _show_times(trainings: list[str], seconds: dict[str, float], rounds: int) -> None:

@@ -1,0 +1,169 @@
+"""Trainings of a comparison on a Dask cluster, each in a process of its own."""
+
+import concurrent.futures
+import contextlib
+import importlib.util
+import multiprocessing
+import os
+import pathlib
+import pickle
+import threading
+import traceback
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import keras
+
+from keras_bikd import checks
+from keras_bikd.files import atomic_write
+
+
+class Training(NamedTuple):
+    """One training of a comparison.
+
+    Attributes:
+        name: Name of the method, or of the teacher.
+        seed: Seed of the round.
+        teachers: Names of the teachers that must be trained before.
+        is_teacher: Whether it is the training of a teacher.
+    """
+
+    name: str
+    seed: int
+    teachers: tuple[str, ...] = ()
+    is_teacher: bool = False
+
+
+Outcome: TypeAlias = tuple[Training, str | None]
+"""A training that has ended, and its traceback if it has failed."""
+
+_RETRIES = 2  # of a training whose process was killed
+
+
+def train_on_dask(comparison: Any, trainings: Sequence[Training], workers: int | str) -> Iterator[Outcome]:
+    """Do trainings on a Dask cluster, teachers before their students.
+
+    Args:
+        comparison: The `Comparison`, whose `train_one` is called in a new process for every training.
+        trainings: What to train.
+        workers: Number of processes of a cluster that ends with this call, or the address of a scheduler.
+
+    Yields:
+        Every training when it has ended.
+
+    Raises:
+        ImportError: If Dask is missing.
+        ValueError: If `workers` is out of range, or a worker does not see the folder or uses another backend.
+    """
+    with _client(workers) as client, _stored(comparison) as path:
+        from distributed import as_completed
+
+        futures: dict[Any, Training] = {}
+        by_name: dict[Any, Any] = {}
+        for number, training in enumerate(trainings):
+            needed = [by_name[name, training.seed] for name in training.teachers if (name, training.seed) in by_name]
+            given = str(path), training, keras.backend.backend(), needed
+            future = client.submit(_in_own_process, *given, priority=-number, pure=False, retries=_RETRIES)
+            by_name[training.name, training.seed] = future
+            futures[future] = training
+        for future in as_completed(list(futures)):
+            try:
+                yield futures[future], future.result()
+            except _RefusedError:
+                raise
+            except Exception:  # the process of the training, or its worker, was killed again and again
+                yield futures[future], traceback.format_exc()
+
+
+class _RefusedError(ValueError):
+    """A worker cannot take part."""
+
+
+@contextlib.contextmanager
+def _client(workers: int | str) -> Iterator[Any]:
+    """Connect to the scheduler, or to a cluster of processes that end with this one, even if it is killed."""
+    if not isinstance(workers, str):
+        checks.integer("compare", "workers", workers)
+    if importlib.util.find_spec("distributed") is None:
+        raise ImportError(
+            "More than one worker, and a scheduler, need Dask. Install it with `pip install distributed`, or the extra "
+            "`cluster`."
+        )
+    import dask
+    from distributed import Client, LocalCluster
+
+    if isinstance(workers, str):
+        with Client(workers) as client:
+            yield client
+        return
+    # TensorFlow reads them at its first operation.
+    threads = {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
+    # Without an address, the web server would take port 8787, and warn where another cluster has it.
+    options: dict[str, Any] = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0", "env": threads}
+    # Daemons may have no processes of their own. Memory is that of the trainings, of which Dask can free nothing.
+    with (
+        dask.config.set({"distributed.worker.daemon": False, "distributed.worker.memory.pause": False}),
+        LocalCluster(n_workers=workers, threads_per_worker=1, memory_limit=0, **options) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+
+
+@contextlib.contextmanager
+def _stored(comparison: Any) -> Iterator[pathlib.Path]:
+    """The comparison as a file in its folder, by which a worker also knows that it sees the same folder."""
+    import cloudpickle  # which Dask requires; it takes functions of scripts and notebooks
+
+    path = comparison.store.folder / f"running_{os.getpid()}.pickle"
+    with atomic_write(path) as unfinished:
+        unfinished.write_bytes(cloudpickle.dumps(comparison))
+    try:
+        yield path
+    finally:
+        path.unlink()
+
+
+def _in_own_process(path: str, training: Training, backend: str, teachers: list[str | None]) -> str | None:
+    """Train in a process that ends with the training, or with this one: it frees its memory, and seeds are its own."""
+    if any(teachers):
+        return "The training of its teacher has failed."
+    where = os.uname().nodename
+    if not os.path.exists(path):
+        raise _RefusedError(
+            f"The workers must see the folder of the results. On {where} there is no {path}. Give a folder that all "
+            "machines share under the same path."
+        )
+    if keras.backend.backend() != backend:
+        raise _RefusedError(
+            f"The workers must use the same backend, {backend}. One on {where} uses {keras.backend.backend()}. Start "
+            f"them with KERAS_BACKEND={backend}."
+        )
+    if multiprocessing.current_process().daemon:
+        raise _RefusedError(
+            f"The workers must be able to start processes; one on {where} is a daemon. Start them with "
+            "DASK_DISTRIBUTED__WORKER__DAEMON=False."
+        )
+    fork = "forkserver" in multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context("forkserver" if fork else "spawn")
+    if fork:  # the library is imported once
+        context.set_forkserver_preload([__name__, "keras_bikd.comparison"])
+    with concurrent.futures.ProcessPoolExecutor(1, mp_context=context, initializer=_end_with_parent) as process:
+        return process.submit(_train_stored, path, training).result()
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that has started it is killed: its training begins again elsewhere."""
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _train_stored(path: str, training: Training) -> str | None:
+    keras.config.disable_interactive_logging()
+    error: str | None = pickle.loads(pathlib.Path(path).read_bytes()).train_one(training)  # noqa: S301 (our own file)
+    return error

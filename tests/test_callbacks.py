@@ -54,7 +54,7 @@ def test_weight_map_holds_every_training_sample_once(tmp_path):
 
 
 def test_weight_map_of_an_endless_stream_and_of_given_data(tmp_path):
-    model = models.compiled()
+    model = models.anew(traced)
     train, meta = models.dataset(models.arrays(24)), models.dataset(models.arrays(8, seed=1))
     callbacks = [
         bikd.callbacks.WeightMap(tmp_path / "stream"),
@@ -97,7 +97,7 @@ WRONG_DATA = {
 @pytest.mark.parametrize("name", LOOKS)
 def test_wrong_data_of_a_callback_stop_before_training(name, wrong, tmp_path):
     make, message = WRONG_DATA[wrong]
-    model = models.compiled()
+    model = models.anew(traced)
 
     def fit():
         callback = LOOKS[name](tmp_path, make(*models.arrays(12)))
@@ -109,7 +109,7 @@ def test_wrong_data_of_a_callback_stop_before_training(name, wrong, tmp_path):
 
 
 def test_sample_weights_of_arrays_and_of_batches():
-    model = models.compiled()
+    model = models.anew(traced)
     x, y = models.arrays(12)
     whole, parts = model.sample_weights((x, y)), model.sample_weights(models.Batches((x, y)))
     for a, b in zip(whole, parts):
@@ -133,7 +133,7 @@ def test_weight_history(tmp_path):
 
 
 def test_weight_history_for_another_number_of_classes_says_so_before_training(tmp_path):
-    model = models.compiled()
+    model = models.anew(traced)
     before = model.student.get_weights()[0]
     callback = bikd.callbacks.WeightHistory(tmp_path / "weights.csv", [200, 50, 5])
     with pytest.raises(ValueError, match=r"`WeightHistory\(class_counts=...\)`.*4 outputs. Received: 3 numbers"):
@@ -223,7 +223,7 @@ def test_student_checkpoint_keeps_the_best_student(tmp_path):
     """Scripted scores: the second epoch is the best, so the file holds the student of the second epoch."""
     path = tmp_path / "student.keras"
     callback = bikd.callbacks.StudentCheckpoint(path, monitor="val_score", mode="max", save_best_only=True)
-    model = models.compiled()
+    model = models.anew(traced)
     callback.set_model(model)
     callback.on_train_begin()
     kernels = []
@@ -239,7 +239,7 @@ def test_student_checkpoint_keeps_the_best_student(tmp_path):
 
 def test_callbacks_of_a_run_without_an_epoch(tmp_path):
     """A run that had ended before it was killed is started again: nothing is left to do, or to draw."""
-    model = models.compiled()
+    model = models.anew(traced)
     arguments = {"meta_data": models.arrays(8), "verbose": 0, "callbacks": [bikd.callbacks.WeightMap(tmp_path)]}
     model.fit(*models.arrays(24), epochs=2, initial_epoch=2, **arguments)
     assert not list(tmp_path.iterdir())
@@ -260,7 +260,7 @@ def test_what_looks_at_weights_says_at_once_that_there_are_none(name, tmp_path):
 def test_weight_history_of_labels_in_a_column(tmp_path):
     callback = bikd.callbacks.WeightHistory(tmp_path / "weights.csv", [200, 50, 50, 5])
     (x, y), meta = models.arrays(24), models.arrays(8, seed=1)
-    models.compiled().fit(x, y[:, None], meta_data=meta, verbose=0, callbacks=[callback])
+    models.anew(traced).fit(x, y[:, None], meta_data=meta, verbose=0, callbacks=[callback])
     rows = csv.DictReader((tmp_path / "weights.csv").read_text().splitlines())
     assert {row["group"] for row in rows} == {"many", "medium", "few"}
 
@@ -271,7 +271,7 @@ def test_tensorboard_run_read_back_with_its_own_reader(tmp_path):
 
     board = bikd.callbacks.TensorBoard(tmp_path, histogram_freq=1, update_freq="epoch")
     history = bikd.callbacks.WeightHistory(tmp_path / "weights.csv", [200, 50, 50, 5])
-    model = models.compiled()
+    model = models.anew(traced)
     model.fit(*models.arrays(24), meta_data=models.arrays(8), epochs=2, verbose=0, callbacks=[history, board])
     events = EventAccumulator(str(tmp_path / "train")).Reload()
     tags = events.Tags()["tensors"]

@@ -109,6 +109,7 @@ def test_folder_of_images(images, tmp_path, capsys, written_results):
     assert student.predict(np.full((1, 12, 12, 3), 255.0), verbose=0).shape == (1, 3)
 
 
+@pytest.mark.tensorflow  # only its layers look up texts
 @pytest.mark.filterwarnings("ignore:.*columns are left out:UserWarning")
 def test_table_and_its_student_in_another_process(table, tmp_path, capsys, written_results):
     arguments = ["compare", str(table), "--label", "sold", "--out", str(tmp_path / "out"), *SHORT[:-1]]
@@ -132,6 +133,7 @@ def test_table_and_its_student_in_another_process(table, tmp_path, capsys, writt
     assert samples.inputs(np.arange(2)).shape == (2, 3)
 
 
+@pytest.mark.tensorflow  # only its layers look up texts
 @pytest.mark.filterwarnings("ignore:.*columns are left out:UserWarning")
 @pytest.mark.parametrize("columns", [HEADER[1:3], ["colour"], ["unit price (EUR)"]], ids=str)
 def test_model_of_raw_columns_is_the_student_of_their_matrix(table, tmp_path, columns):

@@ -3,6 +3,7 @@
 import concurrent.futures
 import contextlib
 import importlib.util
+import logging
 import multiprocessing
 import os
 import pathlib
@@ -58,21 +59,20 @@ def train_on_dask(comparison: Any, trainings: Sequence[Training], workers: int |
     with _client(workers) as client, _stored(comparison) as path:
         from distributed import as_completed
 
-        futures: dict[Any, Training] = {}
-        by_name: dict[Any, Any] = {}
+        futures: dict[Training, Any] = {}
         for number, training in enumerate(trainings):
-            needed = [by_name[name, training.seed] for name in training.teachers if (name, training.seed) in by_name]
+            teachers = [Training(name, training.seed, is_teacher=True) for name in training.teachers]
+            needed = [futures[teacher] for teacher in teachers if teacher in futures]
             given = str(path), training, keras.backend.backend(), needed
-            future = client.submit(_in_own_process, *given, priority=-number, pure=False, retries=_RETRIES)
-            by_name[training.name, training.seed] = future
-            futures[future] = training
-        for future in as_completed(list(futures)):
+            futures[training] = client.submit(_in_own_process, *given, priority=-number, pure=False, retries=_RETRIES)
+        trained = {future: training for training, future in futures.items()}
+        for future in as_completed(futures.values()):
             try:
-                yield futures[future], future.result()
+                yield trained[future], future.result()
             except _RefusedError:
                 raise
             except Exception:  # the process of the training, or its worker, was killed again and again
-                yield futures[future], traceback.format_exc()
+                yield trained[future], traceback.format_exc()
 
 
 class _RefusedError(ValueError):
@@ -100,6 +100,7 @@ def _client(workers: int | str) -> Iterator[Any]:
     threads = {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
     # Without an address, the web server would take port 8787, and warn where another cluster has it.
     options: dict[str, Any] = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0", "env": threads}
+    options["silence_logs"] = logging.ERROR  # workers that take seconds to end are nothing to worry about
     # Daemons may have no processes of their own. Memory is that of the trainings, of which Dask can free nothing.
     with (
         dask.config.set({"distributed.worker.daemon": False, "distributed.worker.memory.pause": False}),
@@ -146,7 +147,7 @@ def _in_own_process(path: str, training: Training, backend: str, teachers: list[
     fork = "forkserver" in multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if fork else "spawn")
     if fork:  # the library is imported once
-        context.set_forkserver_preload([__name__, "keras_bikd.comparison"])
+        context.set_forkserver_preload(["keras_bikd.comparison"])
     with concurrent.futures.ProcessPoolExecutor(1, mp_context=context, initializer=_end_with_parent) as process:
         return process.submit(_train_stored, path, training).result()
 

@@ -338,7 +338,7 @@ class Comparison:
         for own in left:
             self.store.forget(own.name, own.seed)
         with _quiet(), _bar() as bar:
-            shown, done, failed = bar.add_task("", total=sum(lengths.values())), 0, set()
+            shown, done, failed = bar.add_task("training", total=sum(lengths.values())), 0, set()
             for training, error in self._outcomes(left, workers, bar, shown):
                 done += lengths[training]
                 bar.update(shown, completed=done)

@@ -54,8 +54,8 @@ class BiKDHyperModel(keras_tuner.HyperModel):
         ...     max_trials=12,
         ...     directory=tempfile.mkdtemp(),
         ... )
-        >>> [hp.name for hp in tuner.oracle.get_space().space]
-        ['inner_steps', 'temperature', 'meta_learning_rate', 'learning_rate', 'hidden_units']
+        >>> [hp.name for hp in tuner.oracle.get_space().space][:3]
+        ['inner_steps', 'temperature', 'meta_learning_rate']
 
         >>> hp = keras_tuner.HyperParameters()
         >>> temperature = hp.Fixed("temperature", 4.0)

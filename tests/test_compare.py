@@ -370,10 +370,8 @@ def test_a_second_call_trains_nothing_and_finds_the_same(findings, monkeypatch):
 @pytest.mark.parametrize(
     ("change", "name"),
     [
-        ({"protocol": {"batch_size": 9}}, "batch_size"),
         ({"data": arrays(3)}, "data"),
         ({"student": lambda: network(5)}, "networks"),
-        ({"protocol": {"steps": 30}}, "budget"),
         ({"protocol": {"augment": bikd.data.gaussian_noise(0.1)}}, "augment"),
     ],
 )

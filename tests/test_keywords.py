@@ -137,6 +137,7 @@ def test_both_pipelines_have_the_same_samples_as_integers(source, meta_in_train)
     np.testing.assert_array_equal(counts, ours.class_counts)
 
 
+@pytest.mark.slow
 def test_another_library_gives_another_manifest(library, source, tmp_path, monkeypatch):
     data = load(source, None, meta_size=70, in_grain=False)
     version = ".".join(map(str, source.streamed.builder.version.tuple))
@@ -193,6 +194,7 @@ def test_tokens_in_arrays_stay_integers():
         assert {row.tobytes() for row in x} <= {row.tobytes() for row in tokens}
 
 
+@pytest.mark.slow
 def test_students_of_text_learn(source):
     """The hypergradient goes through the embedding."""
     data = load(source, None, meta_size=70, batch_size=(128, 35))
@@ -207,6 +209,7 @@ def test_students_of_text_learn(source):
     assert (student.count_params(), student.input_dtype) == (256 * 12 + (5 * 12 + 4) * 16 + (32 * 16 + 1) * 35, "int32")
 
 
+@pytest.mark.slow
 def test_a_comparison_with_natural_counts(source, tmp_path, monkeypatch):
     load_any = bikd.data.load
     monkeypatch.setattr(bikd.data, "load", lambda _, *sizes, **kwargs: load_any(source, *sizes, **kwargs))

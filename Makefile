@@ -32,7 +32,7 @@ test-torch: .venv/installed-dev
 	KERAS_BACKEND=torch $(PYTEST) -m "backend and not slow" tests
 
 test-fast: .venv/installed-dev
-	KERAS_BACKEND=jax $(PYTEST) -m "not slow" $(FAST)
+	KERAS_BACKEND=tensorflow $(PYTEST) -m "not slow" $(FAST)
 
 # Every test on every backend that it can run on, with processes that are killed, all recipes and the notebooks.
 test-all: .venv/installed-dev .venv/installed-hub

@@ -8,6 +8,8 @@ from scipy import special
 import models
 from keras_bikd import losses, objectives
 
+pytestmark = pytest.mark.tensorflow  # operations one by one, each of which JAX would compile
+
 Z = np.array([[1.0, 0.0, -1.0], [0.0, 2.0, 1.0]])
 T = np.array([[2.0, 1.0, 0.0], [1.0, 0.0, 3.0]])
 Y = np.array([0, 2])

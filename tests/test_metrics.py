@@ -8,6 +8,8 @@ from sklearn.metrics import balanced_accuracy_score, recall_score
 import keras_bikd as bikd
 import models
 
+pytestmark = pytest.mark.tensorflow  # operations one by one, each of which JAX would compile
+
 COUNTS = [500, 120, 60, 30, 8]
 
 

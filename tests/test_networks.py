@@ -6,6 +6,8 @@ import pytest
 import golden
 from keras_bikd import networks
 
+pytestmark = pytest.mark.tensorflow  # operations one by one, each of which JAX would compile
+
 
 def test_sizes_of_the_papers_networks():
     assert networks.resnet8x4(100).count_params() == 1_233_540 + 2 * bn_channels(8)

@@ -10,6 +10,8 @@ from hypothesis.extra import numpy as arrays
 import keras_bikd as bikd
 from keras_bikd import long_tail, losses, objectives
 
+pytestmark = pytest.mark.tensorflow  # operations one by one, each of which JAX would compile
+
 settings.register_profile("suite", deadline=None, max_examples=20, derandomize=True)
 settings.load_profile("suite")
 

@@ -12,7 +12,7 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal --durations 10
 MATHEMATICS := golden losses long_tail hypergradient forward_difference properties networks
 FAST := $(MATHEMATICS:%=tests/test_%.py) tests/test_bad_input.py
 
-.PHONY: quickstart test test-jax test-tensorflow test-torch test-fast test-all test-prerelease lint site docs \
+.PHONY: quickstart test test-jax test-tensorflow test-torch test-fast test-all test-prerelease lint site docs docs-code \
 	tutorials tutorial-pages dist clean $(BACKENDS:%=all-on-%)
 
 quickstart: .venv/installed-quickstart
@@ -33,6 +33,10 @@ test-torch: .venv/installed-dev
 
 test-fast: .venv/installed-dev
 	KERAS_BACKEND=tensorflow $(PYTEST) -m "not slow" $(FAST)
+
+# The code of all pages and tutorials, with short trainings.
+docs-code: .venv/installed-dev
+	KERAS_BACKEND=tensorflow $(PYTEST) tests/test_docs.py -k "python_blocks or tutorial_runs"
 
 # Every test on every backend that it can run on, with processes that are killed, all recipes and the notebooks.
 test-all: .venv/installed-dev .venv/installed-hub

@@ -320,7 +320,6 @@ def test_a_rare_class_that_is_seen_timidly_is_not_suspect():
 # Comparisons
 
 
-@pytest.mark.backend
 def test_every_method_has_a_row_for_every_seed_and_its_own_configuration(findings):
     assert {(row["method"], row["seed"]) for row in findings.rows} == {
         (name, seed) for name in findings.methods for seed in (0, 1)
@@ -332,7 +331,6 @@ def test_every_method_has_a_row_for_every_seed_and_its_own_configuration(finding
         assert json.loads(json.dumps(row)) == row
 
 
-@pytest.mark.backend
 def test_scores_are_those_of_the_stored_students(findings):
     x, y = arrays(1)
     row = findings.rows[-1]
@@ -340,7 +338,6 @@ def test_scores_are_those_of_the_stored_students(findings):
     assert row["test"] == pytest.approx(100 * np.mean([(predicted[y == c] == c).mean() for c in range(4)]))
 
 
-@pytest.mark.backend
 def test_validation_samples_are_those_that_the_round_held_out(findings):
     seed, division = 1, findings.rounds[1]
     x = arrays()[0][division.validation.ids]
@@ -348,13 +345,11 @@ def test_validation_samples_are_those_that_the_round_held_out(findings):
     assert findings.logits("cross-entropy", seed) == pytest.approx(logits, abs=1e-5)
 
 
-@pytest.mark.backend
 def test_confusion_counts_every_validation_sample_of_every_round(findings):
     matrix = findings.confusion("cross-entropy")
     assert matrix.sum() == sum(len(division.validation.ids) for division in findings.rounds.values())
 
 
-@pytest.mark.backend
 def test_a_second_call_trains_nothing_and_finds_the_same(findings, monkeypatch):
     def fail(*arguments):
         raise AssertionError("trained again")

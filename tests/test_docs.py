@@ -47,7 +47,7 @@ def briefly(monkeypatch):
     monkeypatch.setattr(bikd.Protocol, "__init__", brief_protocol)
 
 
-SLOW = ("scaling.md", "choosing-a-method.md", "from-distiller.md")
+SLOW = ("scaling.md", "choosing-a-method.md", "from-distiller.md", "which-method.md")  # `make docs-code` runs them
 
 
 @pytest.mark.tensorflow
@@ -73,6 +73,7 @@ def test_python_blocks_run(page, tmp_path, monkeypatch):
         keras.config.set_dtype_policy("float32")
 
 
+@pytest.mark.slow
 @pytest.mark.tensorflow
 @pytest.mark.usefixtures("briefly")
 @pytest.mark.parametrize("source", TUTORIALS, ids=lambda source: source.stem)

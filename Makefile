@@ -34,9 +34,9 @@ test-torch: .venv/installed-dev
 test-fast: .venv/installed-dev
 	KERAS_BACKEND=tensorflow $(PYTEST) -m "not slow" $(FAST)
 
-# The code of all pages and tutorials, with short trainings.
+# The code of the tutorials and of long pages, with short trainings; `make test` has the other pages.
 docs-code: .venv/installed-dev
-	KERAS_BACKEND=tensorflow $(PYTEST) tests/test_docs.py -k "python_blocks or tutorial_runs"
+	KERAS_BACKEND=tensorflow $(PYTEST) -m slow tests/test_docs.py
 
 # Every test on every backend that it can run on, with processes that are killed, all recipes and the notebooks.
 test-all: .venv/installed-dev .venv/installed-hub

@@ -54,8 +54,8 @@ def weight_map(
     """
     teacher_losses, student_losses, weights = (np.asarray(a) for a in (teacher_losses, student_losses, weights))
     panels = len(names) + 1
-    figure = _figure(3.8, 3.0 * panels) if stacked else _figure(3.6 * panels, 3.2)
-    axes = figure.subplots(*((panels, 1) if stacked else (1, panels)), sharex=True, sharey=True)
+    size = (3.8, 3.0 * panels, panels, 1) if stacked else (3.6 * panels, 3.2, 1, panels)
+    figure, axes = _figure(*size, sharex=True, sharey=True)
     for axis, name, column in zip(axes, names, weights.T):
         points = axis.scatter(
             teacher_losses, student_losses, c=column, s=6, cmap="viridis", vmin=0, vmax=1, linewidths=0, rasterized=True
@@ -89,17 +89,17 @@ def confusion_matrices(matrices: Mapping[str, ArrayLike], class_names: Sequence[
 
     Reference: arXiv 2605.17839, Figure 4(a).
     """
-    figure = _figure(3.6 * len(matrices) + 0.6, 3.6)
-    axes = np.atleast_1d(figure.subplots(1, len(matrices), sharey=True))
-    for axis, (title, matrix) in zip(axes, matrices.items()):
+    figure, axes = _figure(3.6 * len(matrices) + 0.6, 3.6, 1, len(matrices), sharey=True, squeeze=False)
+    names = [_short(name, 14) for name in class_names]
+    for axis, (title, matrix) in zip(axes[0], matrices.items()):
         totals = np.asarray(matrix).sum(axis=1, keepdims=True)
         image = axis.imshow(np.asarray(matrix) / np.maximum(totals, 1), cmap="Blues", vmin=0, vmax=1)
         axis.set_title(title)
         axis.set_xlabel("predicted class")
-        if len(class_names) <= _MANY_CLASSES:
-            axis.set_xticks(range(len(class_names)), class_names, rotation=90)
-            axis.set_yticks(range(len(class_names)), class_names)
-    axes[0].set_ylabel("true class")
+        if len(names) <= _MANY_CLASSES:
+            axis.set_xticks(range(len(names)), names, rotation=90, parse_math=False)
+            axis.set_yticks(range(len(names)), names, parse_math=False)
+    axes[0, 0].set_ylabel("true class")
     figure.colorbar(image, ax=axes, label="share of the true class")
     return figure
 
@@ -125,22 +125,13 @@ def method_bars(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> "Figu
     methods = list(dict.fromkeys(row["method"] for row in rows))
     values = {m: np.array([[row[key] for key in keys] for row in rows if row["method"] == m]) for m in methods}
     methods.sort(key=lambda method: values[method][:, 0].mean())
-    figure = _figure(7.0, 0.32 * len(methods) + 1.2)
-    axis = figure.subplots()
-    height = 0.8 / len(keys)
-    for i, key in enumerate(keys):
+    means = np.array([values[method].mean(axis=0) for method in methods])
+    spreads = np.array([values[method].std(axis=0, ddof=min(len(values[method]) - 1, 1)) for method in methods])
+    figure, axis = _figure(7.0, 0.32 * len(methods) + 1.2)
+    height, line = 0.8 / len(keys), {"linewidth": 0.8}
+    for i, (key, colour) in enumerate(zip(keys, itertools.cycle(_COLOURS))):
         places = np.arange(len(methods)) + 0.4 - (i + 0.5) * height
-        means = [values[method][:, i].mean() for method in methods]
-        spreads = [values[method][:, i].std(ddof=1) if len(values[method]) > 1 else 0.0 for method in methods]
-        axis.barh(
-            places,
-            means,
-            height,
-            xerr=spreads,
-            label=key,
-            color=_COLOURS[i % len(_COLOURS)],
-            error_kw={"linewidth": 0.8},
-        )
+        axis.barh(places, means[:, i], height, xerr=spreads[:, i], label=key, color=colour, error_kw=line)
     axis.set_yticks(range(len(methods)), methods)
     axis.set_xlabel("accuracy (%)")
     axis.legend(loc="lower right")
@@ -169,21 +160,18 @@ def training_curves(
         >>> len(figure.axes[0].lines)
         2
     """
-    figure = _figure(4.8, 3.2)
-    axis = figure.subplots()
+    figure, axis = _figure(4.8, 3.2)
     for colour, (label, given) in zip(itertools.cycle(_COLOURS), histories.items()):
         history = given.history if isinstance(given, keras.callbacks.History) else given
-        keys = [key for key in (metric, f"val_{metric}") if key in history]
-        if not keys:
+        curves = {metric: (label, "-"), f"val_{metric}": (f"{label}, validation", "--")}
+        if not curves.keys() & history.keys():
             raise ValueError(
                 f"`training_curves(metric=...)` takes a key of every history. Received: metric={metric!r}; {label!r} "
                 f"has {', '.join(history)}"
             )
-        for key, style in ((metric, "-"), (f"val_{metric}", "--")):
-            if key in keys:
-                epochs = range(1, len(history[key]) + 1)
-                shown = label if style == "-" else f"{label}, validation"
-                axis.plot(epochs, history[key], style, color=colour, label=shown)
+        for key, (shown, style) in curves.items():
+            if key in history:
+                axis.plot(range(1, len(history[key]) + 1), history[key], style, color=colour, label=shown)
     axis.locator_params(axis="x", integer=True)
     axis.set_xlabel("epoch")
     axis.set_ylabel(metric)
@@ -214,8 +202,7 @@ def score_intervals(
         ['KD', 'BiKD']
     """
     names = [textwrap.fill(method, 24) for method in intervals]
-    figure = _figure(5.6, sum(0.34 if "\n" not in name else 0.5 for name in names) + 0.8)
-    axis = figure.subplots()
+    figure, axis = _figure(5.6, sum(0.34 if "\n" not in name else 0.5 for name in names) + 0.8)
     for place, (method, (score, low, high)) in enumerate(intervals.items()):
         colour = _COLOURS[3] if method == marked else _COLOURS[0]
         axis.plot([low, high], [place, place], color=colour, linewidth=2, solid_capstyle="round")
@@ -251,12 +238,10 @@ def class_accuracy_dots(
         ['0 (100)', '1 (2)']
     """
     names = [str(label) for label in range(len(class_counts))] if class_names is None else class_names
-    rows = len(names)
-    figure = _figure(5.6, 0.3 * rows + 1.1)
-    axis = figure.subplots()
+    figure, axis = _figure(5.6, 0.3 * len(names) + 1.1)
     shift = 0.4 / len(accuracies)
     for i, (method, values) in enumerate(accuracies.items()):
-        places = np.arange(rows) + (i - (len(accuracies) - 1) / 2) * shift
+        places = np.arange(len(names)) + (i - (len(accuracies) - 1) / 2) * shift
         scores, low, high = 100 * np.asarray(values, dtype=float).T
         seen, colour = ~np.isnan(scores), _COLOURS[(0, 3, 2, 4, 5, 1)[i % 6]]
         axis.hlines(places[seen], low[seen], high[seen], color=colour, linewidth=1.5, alpha=0.6)
@@ -291,8 +276,7 @@ def class_count_bars(
     counts = np.asarray(class_counts)
     order = np.argsort(-counts, kind="stable")
     names = [str(label) for label in range(len(order))] if class_names is None else class_names
-    figure = _figure(5.6, 2.9)
-    axis = figure.subplots()
+    figure, axis = _figure(5.6, 2.9)
     parts = groups or {"": order}
     for i, (group, classes) in enumerate(parts.items()):
         places = np.flatnonzero(np.isin(order, classes))
@@ -335,8 +319,7 @@ def reliability_diagram(predictions: Mapping[str, tuple[ArrayLike, ArrayLike]], 
     """
     from sklearn.calibration import calibration_curve
 
-    figure = _figure(4.6, 4.4)
-    curves, shares = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    figure, (curves, shares) = _figure(4.6, 4.4, 2, sharex=True, height_ratios=(3, 1))
     curves.plot([0, 100], [0, 100], color="0.6", linewidth=1, linestyle="--")
     for i, (method, (confidences, right)) in enumerate(predictions.items()):
         percent, colour = 100 * np.asarray(confidences, dtype=float), _COLOURS[(0, 3, 2, 4, 5, 1)[i % 6]]
@@ -372,11 +355,13 @@ def require_matplotlib() -> None:
         raise ImportError("Plots need matplotlib. Install it with `pip install matplotlib`, or the extra `viz`.")
 
 
-def _figure(width: float, height: float) -> "Figure":
+def _figure(width: float, height: float, rows: int = 1, columns: int = 1, **options: Any) -> tuple["Figure", Any]:
+    """A figure of a size in inches, and its axes."""
     require_matplotlib()
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots(rows, columns, **options)
 
 
 def _name_rows(axis: Any, names: Sequence[str]) -> None:

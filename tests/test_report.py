@@ -149,17 +149,24 @@ def test_lines_of_methods_and_classes_are_those_of_the_findings(found):
         assert line["test_groups"]["medium"] == pytest.approx(100 * confusion[2, 2] / confusion[2].sum())
         assert (line["difference"] is None) == (line["name"] == "cross-entropy")
     known = found.class_accuracies(found.recommendation.method)
-    assert str([line["recommended"] for line in numbers["classes"]]) == str(known)  # with NaNs
-    assert [line["samples"] for line in numbers["classes"]] == found.class_counts.tolist()
+    assert str(numbers["accuracies"][found.recommendation.method]) == str(known)  # with NaNs
+    assert numbers["largest_first"] == np.argsort(-found.class_counts, kind="stable").tolist()
+    assert numbers["unjudged"] == ["lone"]
 
 
-def test_confused_pairs_are_counted_and_sorted(found):
-    pairs = found.numbers()["pairs"]
+def test_confused_pairs_are_all_that_occur_and_sorted(found):
+    pairs, matrix = found.numbers()["pairs"], found.confusion(found.recommendation.method)
+    assert set(pairs) == {(i, j) for i, j in np.argwhere(matrix) if i != j}
+    least = [comparison.intervals.wilson(matrix[i, j] / matrix[i].sum(), matrix[i].sum())[0] for i, j in pairs]
+    assert least == sorted(least, reverse=True)
+    for (label, _), (samples, ids) in pairs.items():
+        assert set(samples.labels[ids]) == {label}
+
+
+def test_confused_pairs_are_counted_in_the_report(found, text):
     matrix = found.confusion(found.recommendation.method)
-    assert {(p["label"], p["predicted"]): p["times"] for p in pairs} == {
-        (NAMES[i], NAMES[j]): matrix[i, j] for i, j in np.argwhere(matrix) if i != j
-    }
-    assert all(p["total"] == matrix[NAMES.index(p["label"])].sum() for p in pairs)
+    for label, predicted in found.numbers()["pairs"]:
+        assert f"<td>{matrix[label, predicted]} of {matrix[label].sum()}</td>" in text
 
 
 def test_calibration_is_that_of_the_metric(found):

@@ -74,7 +74,6 @@ class Findings:
         folder: The folder of the comparison.
         class_names: Names of the classes.
         class_counts: Samples per class of all data that may be trained on.
-        command: The command that made the comparison, for the report; `None` if it was made in Python.
 
     Raises:
         ValueError: If no method has a result for every seed.
@@ -95,7 +94,7 @@ class Findings:
         self.folder, self.class_names, self.class_counts = kept.folder, train.class_names, train.class_counts
         self.failures = list(failures)
         self.teacher_counts = train.class_counts if teacher_counts is None else np.asarray(teacher_counts)
-        self.command: str | None = None
+        self._first_seed = next(iter(self.rounds))
         self._arrays = functools.cache(kept.arrays)
         stored = {name: [kept.row(name, seed) for seed in rounds] for name in methods}
         self._stored = {name: [row for row in own if row] for name, own in stored.items() if all(own)}
@@ -256,7 +255,7 @@ class Findings:
         Raises:
             ImportError: If Jinja2 or matplotlib is missing; both come with the extra `viz`.
         """
-        numbers = self.numbers() | {"command": command or self.command}
+        numbers = self.numbers() | {"command": command}
         return write_report(numbers, self.train, pathlib.Path(self.folder / "report.html" if path is None else path))
 
     def export(self, folder: str | os.PathLike[str], formats: Sequence[str] = ("keras",)) -> pathlib.Path:
@@ -283,6 +282,7 @@ class Findings:
         method = self.recommendation.method
         baseline = BASELINE if BASELINE in self.methods and method != BASELINE else None
         shown = [method] if baseline is None else [baseline, method]
+        largest_first = np.argsort(-self.class_counts, kind="stable").tolist()
         return {
             "method": method,
             "baseline": baseline,  # `None` if it is recommended, or was not trained
@@ -294,9 +294,11 @@ class Findings:
             "groups": self.evidence.groups,
             "seeds": list(self.rounds),
             "methods": [self._method(name) for name in self.methods],
-            "classes": self._classes(method, baseline),
+            "largest_first": largest_first,
+            "unjudged": [self.class_names[i] for i in largest_first if not self.evidence.counts[i]],
+            "accuracies": {name: self.class_accuracies(name) for name in shown},
             "confusion": {name: self.confusion(name) for name in shown},
-            "pairs": self._confused_pairs(method, baseline),
+            "pairs": self._confused_pairs(method),
             "calibration": {name: self.calibration(name) for name in shown},
             "confidences": {name: self._confidences(name) for name in shown},
             "weights": {name: weights for name in self.methods if (weights := self.weights(name))},
@@ -305,10 +307,6 @@ class Findings:
             "failures": self.failures,
             "setup": self._setup(),
         }
-
-    @property
-    def _first_seed(self) -> int:
-        return next(iter(self.rounds))
 
     def _score(self, name: str, seed: int, part: str) -> float | None:
         if part == "test" and self.test is None:
@@ -321,65 +319,38 @@ class Findings:
     def _method(self, name: str) -> dict[str, Any]:
         """The line of a method; `difference` and `times` compare its score and seconds with those of the baseline."""
         evidence, rows = self.evidence, [row for row in self.rows if row["method"] == name]
-        low, high = evidence.interval(name)
-        tested, known = self.test is not None, BASELINE in self.methods
-        return {
+        known = BASELINE in self.methods
+        line = {
             "name": name,
-            "recommended": name == self.recommendation.method,
             "score": results.spread(row["validation"] for row in rows),
             "mean": evidence.mean(name),
             "scores": evidence.scores(name),
-            "low": low,
-            "high": high,
+            "interval": evidence.interval(name),
             "groups": self._groups(evidence.recalls(name)),
             "difference": evidence.difference(name, BASELINE) if known and name != BASELINE else None,
             "seconds": self.seconds(name),
             "times": self.seconds(name) / self.seconds(BASELINE) if known else None,
-            "test": results.spread(row["test"] for row in rows) if tested else None,
-            "test_groups": self._groups(self._recalls(*self._judged(name, "test"))) if tested else {},
         }
+        if self.test is None:
+            return line | {"test": None, "test_groups": {}}
+        groups = self._groups(self._recalls(*self._judged(name, "test")))
+        return line | {"test": results.spread(row["test"] for row in rows), "test_groups": groups}
 
     def _groups(self, recalls: np.ndarray) -> dict[str, float]:
-        """Accuracy of each group of classes, mean over its classes that have samples."""
-        chosen = {name: recalls[classes] for name, classes in self.evidence.groups.items()}
+        """Accuracy of each group of classes, rarest first: mean over its classes that have samples."""
+        chosen = {name: recalls[classes] for name, classes in reversed(self.evidence.groups.items())}
         return {name: 100 * float(np.nanmean(own)) for name, own in chosen.items() if not np.isnan(own).all()}
 
-    def _classes(self, method: str, baseline: str | None) -> list[dict[str, Any]]:
-        """The lines of the classes, largest class first; `change` is in points."""
-        own = self.class_accuracies(method)
-        its = [None] * len(own) if baseline is None else self.class_accuracies(baseline)
-        return [
-            {
-                "name": self.class_names[i],
-                "samples": int(self.class_counts[i]),
-                "recommended": own[i],
-                "baseline": its[i],
-                "change": 0.0 if its[i] is None else 100 * (own[i].accuracy - its[i].accuracy),
-            }
-            for i in np.argsort(-self.class_counts, kind="stable")
-        ]
-
-    def _confused_pairs(self, method: str, baseline: str | None) -> list[dict[str, Any]]:
-        """The pairs of classes that a method confuses most.
+    def _confused_pairs(self, method: str) -> dict[tuple[int, int], Subset]:
+        """The pairs of classes that a method confuses most, true and predicted, with samples that it confuses.
 
         They are sorted by the lower end of the interval of their share: one of one counts less than eight of ten.
         """
         confusion = self.confusion(method)
-        its = None if baseline is None else self.confusion(baseline)
         totals = confusion.sum(axis=1)
-        pairs = [(i, j) for i, j in np.argwhere(confusion) if i != j]
+        pairs = [(i, j) for i, j in np.argwhere(confusion).tolist() if i != j]
         pairs.sort(key=lambda pair: -wilson(confusion[pair] / totals[pair[0]], totals[pair[0]])[0])
-        return [
-            {
-                "label": self.class_names[i],
-                "predicted": self.class_names[j],
-                "times": int(confusion[i, j]),
-                "total": int(totals[i]),
-                "baseline": None if its is None else int(its[i, j]),
-                "samples": self._confused(method, i, j),
-            }
-            for i, j in pairs[:_MOST_PAIRS]
-        ]
+        return {pair: self._confused(method, *pair) for pair in pairs[:_MOST_PAIRS]}
 
     def _confused(self, method: str, label: int, predicted: int) -> Subset:
         """Some validation samples of a class that a method takes for another."""
@@ -406,32 +377,30 @@ class Findings:
 
     def _about_labels(self) -> str:
         share = f"{100 * self.suspects.share:.0f} % of the labels look wrong, or the classes are hard to tell apart."
-        if any(division.checked is None for division in self.rounds.values()):
-            share += (
-                " If labels are wrong, check a few samples of every class and pass them as `meta_data`: then BiKD in "
-                "two runs can be compared as well."
-            )
-        return share
+        if all(division.checked is not None for division in self.rounds.values()):
+            return share
+        return (
+            f"{share} If labels are wrong, check a few samples of every class and pass them as `meta_data`: then BiKD "
+            "in two runs can be compared as well."
+        )
 
     def _setup(self) -> dict[str, Any]:
         """How the comparison was done: sizes of the rounds, settings, versions, and hashes of data and networks."""
         plan = results.load_row(self.folder / "plan.json") or {}
         identity, row = plan.get("identity", {}), self.rows[0]
-        settings = {
-            "steps of a training": row["steps"],
-            "seeds": ", ".join(map(str, self.rounds)),
-            "batch size": identity.get("batch_size"),
-            "optimizer": _optimizer(identity.get("optimizer")),
-            "augmentation": identity.get("augment") or "none",
-            "teacher": "trained in each round" if self.teacher_seconds() else None,
-        }
-        hashes = {f"{name} data": text for name, text in identity.get("data", {}).items()}
-        hashes |= {f"{name} network": text for name, text in identity.get("networks", {}).items()}
+        kinds = {"data": identity.get("data", {}), "network": identity.get("networks", {})}
         return {
             "rounds": [self._sizes(seed) for seed in self.rounds],
-            "settings": {name: value for name, value in settings.items() if value is not None},
+            "settings": {
+                "steps of a training": row["steps"],
+                "seeds": ", ".join(map(str, self.rounds)),
+                "batch size": identity.get("batch_size"),
+                "optimizer": _optimizer(identity.get("optimizer")),
+                "augmentation": identity.get("augment") or "none",
+                "teacher": "trained in each round" if self.teacher_seconds() else None,
+            },
             "versions": row["versions"],
-            "hashes": {name: text for name, text in hashes.items() if text is not None},
+            "hashes": {f"{name} {kind}": text for kind, own in kinds.items() for name, text in own.items()},
         }
 
     def _sizes(self, seed: int) -> dict[str, int]:

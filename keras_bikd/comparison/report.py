@@ -9,12 +9,13 @@ import math
 import pathlib
 import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from keras_bikd import plots
+from keras_bikd.comparison.label_errors import Suspect
 from keras_bikd.comparison.samples import Samples
 from keras_bikd.files import atomic_write
 from keras_bikd.results import duration
@@ -41,21 +42,17 @@ _STYLE: dict[Any, Any] = {
     "svg.hashsalt": "keras_bikd",  # the same figure gives the same bytes
 }
 
-Numbers = Mapping[str, Any]
+Numbers: TypeAlias = dict[str, Any]
 """What `Findings.numbers` returns."""
 
 
-class _Picture(NamedTuple):
-    """A figure of the report, and the same for narrow screens."""
-
-    uri: str
-    alt: str
-    narrow: str
+Picture: TypeAlias = tuple[str, str]
+"""Data URIs of a figure of the report, and of the same for narrow screens."""
 
 
-def _picture(alt: str, draw: Callable[..., "Figure"], *arguments: Any, **named: Any) -> _Picture:
+def _picture(draw: Callable[..., "Figure"], *arguments: Any, **named: Any) -> Picture:
     drawn = functools.partial(draw, *arguments, **named)
-    return _Picture(figure_uri(drawn), alt, figure_uri(drawn, _NARROW))
+    return figure_uri(drawn), figure_uri(drawn, _NARROW)
 
 
 def write_report(numbers: Numbers, train: Samples, path: pathlib.Path) -> pathlib.Path:
@@ -71,29 +68,39 @@ def write_report(numbers: Numbers, train: Samples, path: pathlib.Path) -> pathli
     """
     plots.require_matplotlib()
     environment = template_environment()
-    suspected = [_suspected(numbers, train, suspect) for suspect in numbers["suspects"].samples]
-    shown = _classes_shown(numbers)
+    suspects, drawn = numbers["suspects"].samples, _classes_drawn(numbers)
+    shown = suspects[:_SUSPECTS_SHOWN]
+    pairs = numbers["pairs"].items()
     text = environment.get_template("report.html").render(
-        numbers,
-        figures=_figures(numbers, shown),
-        shown_groups=[name for name in ("rare", "medium", "frequent") if _has_group(numbers, name)],
-        compared=any(line["difference"] for line in numbers["methods"]),
-        drawn=len(shown),
-        pairs=[_pair(pair) for pair in numbers["pairs"]],
-        suspected=_with_images(suspected[:_SUSPECTS_SHOWN], train),
-        suspects_file=SUSPECTS_FILE,
+        numbers
+        | {
+            "figures": _figures(numbers, drawn),
+            "drawn": len(drawn),
+            "pairs": [(pair, _names(*subset), thumbnails(*subset)) for pair, subset in pairs],
+            "suspected": shown,
+            "suspected_names": _names(train, [suspect.position for suspect in shown]),
+            "suspected_images": thumbnails(train, [suspect.position for suspect in shown]),
+            "suspects_file": SUSPECTS_FILE,
+        }
     )
-    with (
-        atomic_write(path.with_name(SUSPECTS_FILE)) as unfinished,
-        open(unfinished, "w", newline="", encoding="utf-8") as file,
-    ):
-        headings = ["name", "position", "label", "suggested", "margin", "held_out"]
-        writer = csv.DictWriter(file, headings)
-        writer.writeheader()
-        writer.writerows({**line, "margin": f"{line['margin']:.4f}"} for line in suspected)
+    _write_suspects(path.with_name(SUSPECTS_FILE), suspects, train)
     with atomic_write(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
     return path
+
+
+def _write_suspects(path: pathlib.Path, suspects: Sequence[Suspect], train: Samples) -> None:
+    names = train.class_names
+    with atomic_write(path) as unfinished, open(unfinished, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["name", "position", "label", "suggested", "margin", "held_out"])
+        for position, label, suggested, margin, held_out in suspects:
+            row = train.name(position), position, names[label], names[suggested], f"{margin:.4f}", held_out
+            writer.writerow(row)
+
+
+def _names(samples: Samples, ids: Iterable[int]) -> list[str]:
+    return [samples.name(i) for i in ids]
 
 
 def template_environment() -> "Environment":
@@ -144,93 +151,52 @@ def _markdown(text: object) -> str:
     return "".join(f"\\{letter}" if letter in "\\`*_[]|#~$" else letter for letter in plain)
 
 
-def _has_group(numbers: Numbers, group: str) -> bool:
-    return any(group in line["groups"] for line in numbers["methods"])
-
-
-def _classes_shown(numbers: Numbers) -> list[dict[str, Any]]:
+def _classes_drawn(numbers: Numbers) -> list[int]:
     """The classes of the figure; of many those that change most, or that are most often wrong."""
-    lines: list[dict[str, Any]] = numbers["classes"]
-    if len(lines) <= _CLASSES_DRAWN:
-        return lines
-    judged = [line for line in lines if line["recommended"].samples]
-    judged.sort(key=lambda line: (-abs(line["change"]), line["recommended"].accuracy))
-    chosen = {line["name"] for line in judged[:_LARGEST_CHANGES]}
-    return [line for line in lines if line["name"] in chosen]
+    classes, accuracies = numbers["largest_first"], numbers["accuracies"]
+    if len(classes) <= _CLASSES_DRAWN:
+        return list(classes)
+    own = accuracies[numbers["method"]]
+    its = accuracies.get(numbers["baseline"], own)
+    judged = [i for i in classes if own[i].samples]
+    judged.sort(key=lambda i: (-abs(own[i].accuracy - its[i].accuracy), own[i].accuracy))
+    return sorted(judged[:_LARGEST_CHANGES], key=classes.index)
 
 
-def _figures(numbers: Numbers, shown: list[dict[str, Any]]) -> dict[str, Any]:
+def _figures(numbers: Numbers, drawn: Sequence[int]) -> dict[str, Any]:
     """Name to picture; what there is nothing to draw for is missing or empty."""
+    lines, names, counts = numbers["methods"], numbers["class_names"], numbers["counts"]
+    intervals = {line["name"]: (line["mean"], *line["interval"]) for line in lines}
+    scores = {line["name"]: line["scores"] for line in lines}
+    accuracies = {name: [known[i][:3] for i in drawn] for name, known in numbers["accuracies"].items()}
+    drawn_names = [names[i] for i in drawn]
+    groups = {name: classes for name, classes in numbers["groups"].items() if len(classes)}
+    confusion = numbers["confusion"].items() if numbers["pairs"] else ()
     return {
-        "methods": _methods(numbers),
-        "classes": _classes(numbers, shown) if shown else None,
-        "tail": _tail(numbers),
-        "confusion": _confusion(numbers) if numbers["pairs"] else [],
-        "calibration": _calibration(numbers),
-        "weights": {method: _weights(method, found) for method, found in numbers["weights"].items()},
-        "curves": _curves(numbers),
+        "methods": _picture(plots.score_intervals, intervals, scores, numbers["method"]),
+        "classes": drawn and _picture(plots.class_accuracy_dots, accuracies, counts[drawn], drawn_names),
+        "tail": _picture(plots.class_count_bars, counts, names, groups),
+        "confusion": {name: _picture(plots.confusion_matrices, {name: matrix}, names) for name, matrix in confusion},
+        "calibration": _picture(plots.reliability_diagram, numbers["confidences"], num_bins=BINS),
+        "weights": {method: _weights(found) for method, found in numbers["weights"].items()},
+        "curves": _curves(numbers["curves"]),
     }
 
 
-def _methods(numbers: Numbers) -> _Picture:
-    lines = numbers["methods"]
-    intervals = {line["name"]: (line["mean"], line["low"], line["high"]) for line in lines}
-    listed = ", ".join(f"{line['name']} {line['mean']:.1f}" for line in lines)
-    rounds = {line["name"]: line["scores"] for line in lines}
-    alt = f"Balanced accuracy in per cent: {listed}."
-    return _picture(alt, plots.score_intervals, intervals, rounds, numbers["method"])
-
-
-def _classes(numbers: Numbers, shown: list[dict[str, Any]]) -> _Picture:
-    drawn = {numbers["baseline"]: "baseline", numbers["method"]: "recommended"}
-    accuracies = {name: [line[key][:3] for line in shown] for name, key in drawn.items() if name}
-    counts, names = [line["samples"] for line in shown], [line["name"] for line in shown]
-    alt = "Accuracy of every class with its interval; the numbers are in the table of all classes."
-    return _picture(alt, plots.class_accuracy_dots, accuracies, counts, names)
-
-
-def _tail(numbers: Numbers) -> _Picture:
-    counts = numbers["counts"]
-    groups = {name: classes for name, classes in numbers["groups"].items() if len(classes)}
-    alt = f"Bars of the samples of {len(counts)} classes, from {counts.max()} to {counts.min()}, on a logarithmic axis."
-    return _picture(alt, plots.class_count_bars, counts, numbers["class_names"], groups)
-
-
-def _confusion(numbers: Numbers) -> list[_Picture]:
-    # Names that fit next to a matrix, and that matplotlib does not read as formulas.
-    short = [name if len(name) <= 14 else f"{name[:13]}…" for name in numbers["class_names"]]
-    short = [name.replace("$", r"\$") for name in short]
-    alt = "Confusion matrix of {}: true class by predicted class, as shares of the true class."
-    return [
-        _picture(alt.format(name), plots.confusion_matrices, {name: matrix}, short)
-        for name, matrix in numbers["confusion"].items()
-    ]
-
-
-def _calibration(numbers: Numbers) -> _Picture:
-    listed = ", ".join(f"{name} {own['error']:.1f}" for name, own in numbers["calibration"].items())
-    alt = f"Share of right predictions over confidence; expected calibration error in points: {listed}."
-    return _picture(alt, plots.reliability_diagram, numbers["confidences"], num_bins=BINS)
-
-
-def _weights(method: str, found: Mapping[str, np.ndarray]) -> _Picture:
+def _weights(found: Mapping[str, np.ndarray]) -> Picture:
     losses, names = (found["teacher_losses"], found["student_losses"]), [*map(str, found["names"])]
     draw = functools.partial(plots.weight_map, *losses, found["weights"], names)
-    alt = f"Samples over teacher and student cross-entropy, coloured by the weights of {method}."
-    return _Picture(figure_uri(draw), alt, figure_uri(functools.partial(draw, stacked=True)))
+    return figure_uri(draw), figure_uri(functools.partial(draw, stacked=True))
 
 
-def _curves(numbers: Numbers) -> _Picture | None:
+def _curves(found: Mapping[str, Sequence[Sequence[float]]]) -> Picture | None:
     key = "balanced accuracy (%)"
     histories: dict[str, Mapping[str, Any]] = {}
-    for method, found in numbers["curves"].items():
-        if curves := [curve for curve in found if curve]:
+    for method, own in found.items():
+        if curves := [curve for curve in own if curve]:
             shortest = min(map(len, curves))
             histories[method] = {key: 100 * np.mean([curve[:shortest] for curve in curves], axis=0)}
-    if not histories:
-        return None
-    alt = "Balanced accuracy on validation samples after each tenth of the training, one line per method."
-    return _picture(alt, lambda: _legend_below(plots.training_curves(histories, key)))
+    return _picture(lambda: _legend_below(plots.training_curves(histories, key))) if histories else None
 
 
 def _legend_below(figure: "Figure") -> "Figure":
@@ -242,25 +208,6 @@ def _legend_below(figure: "Figure") -> "Figure":
     figure.set_size_inches(5.6, 3.2 + 0.25 * len(labels))
     figure.legend(handles, labels, loc="outside lower left", frameon=False, ncols=1)
     return figure
-
-
-def _pair(pair: Mapping[str, Any]) -> dict[str, Any]:
-    """A line of the table of confused pairs, with samples that were confused."""
-    samples, ids = pair["samples"]
-    names = [samples.name(i) for i in ids]
-    return {**pair, "names": names, "images": list(zip(names, thumbnails(samples, ids) or []))}
-
-
-def _suspected(numbers: Numbers, train: Samples, suspect: Any) -> dict[str, Any]:
-    """A line of the table of suspected labels."""
-    names = numbers["class_names"]
-    label, suggested = names[suspect.label], names[suspect.suggested]
-    return {"name": train.name(suspect.position), **suspect._asdict(), "label": label, "suggested": suggested}
-
-
-def _with_images(lines: list[dict[str, Any]], train: Samples) -> list[dict[str, Any]]:
-    images = thumbnails(train, [line["position"] for line in lines])
-    return [{**line, "image": images and images[i]} for i, line in enumerate(lines)]
 
 
 def figure_uri(draw: Callable[[], "Figure"], width: float | None = None) -> str:

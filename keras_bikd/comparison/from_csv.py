@@ -64,22 +64,17 @@ class Columns:
 
         self.numbers: list[str] = list(table.select_dtypes("number"))
         texts = [name for name in table if name not in self.numbers]
-        scaler = StandardScaler()
         imputer = SimpleImputer(strategy="constant", fill_value=0.0, add_indicator=True)
         encoder = OrdinalEncoder(
             handle_unknown="use_encoded_value", unknown_value=-1, min_frequency=2, max_categories=_ENTRIES
         )
         self._prepared = make_column_transformer(
-            (make_pipeline(scaler, imputer), self.numbers), (encoder, texts), sparse_threshold=0
+            (make_pipeline(StandardScaler(), imputer), self.numbers), (encoder, texts), sparse_threshold=0
         ).fit(table)
-        fitted = self._prepared.named_transformers_
-        self.mean, self.deviation, self.gaps = np.zeros(0), np.zeros(0), np.zeros(0, int)
-        if self.numbers:
-            scaler, imputer = fitted["pipeline"].named_steps.values()
-            self.mean, self.deviation, self.gaps = scaler.mean_, scaler.scale_, imputer.indicator_.features_
+        self._scaled_features = self._prepared.output_indices_["pipeline"].stop
         self.categories: dict[str, list[str]] = {}
         if texts:
-            encoder = fitted["ordinalencoder"]
+            encoder = self._prepared.named_transformers_["ordinalencoder"]
             for name, seen, rare in zip(texts, encoder.categories_, encoder.infrequent_categories_):
                 self.categories[name] = seen.tolist() if rare is None else seen[~np.isin(seen, rare)].tolist()
 
@@ -96,7 +91,7 @@ class Columns:
     def matrix(self, table: Table) -> np.ndarray:
         """Standardised numbers, indicators and codes of a table, float32 of shape `(rows, features)`."""
         matrix: np.ndarray = self._prepared.transform(table).astype("float32")
-        numbers, codes = np.split(matrix, [matrix.shape[1] - len(self.categories)], axis=1)
+        numbers, codes = np.split(matrix, [self._scaled_features], axis=1)
         np.clip(numbers, -_LIMIT, _LIMIT, out=numbers)
         # The encoder gives -1 to what it has not seen, and the last code to what it has seen once: both become 0.
         codes[:] = (codes + 1) % [len(entries) + 1 for entries in self.categories.values()] + self.offsets
@@ -104,13 +99,13 @@ class Columns:
 
     def network(self, units: Sequence[int], num_classes: int, dropout: float = 0.0) -> keras.Model:
         """A perceptron on the matrix, whose outputs are logits."""
-        scaled = len(self.numbers) + len(self.gaps)
+        scaled = self._scaled_features
         inputs = keras.Input((scaled + len(self.categories),))
         parts = [inputs[:, :scaled]] if scaled else []
         if self.categories:
             entries = sum(len(own) + 1 for own in self.categories.values())
             parts.append(layers.Flatten()(layers.Embedding(entries, _EMBEDDING)(inputs[:, scaled:])))
-        x = layers.Concatenate()(parts) if len(parts) > 1 else parts[0]
+        x = _together(parts)
         for width in units:
             x = layers.Dense(width, "relu")(x)
             x = layers.Dropout(dropout)(x) if dropout else x
@@ -130,18 +125,16 @@ class Columns:
         for offset, (name, entries) in zip(self.offsets, self.categories.items()):
             look_up = layers.StringLookup(vocabulary=entries, oov_token=_OTHER) if strings else layers.Identity()
             parts.append(ops.cast(look_up(inputs[name]) + offset, "float32"))
-        matrix = layers.Concatenate()(parts) if len(parts) > 1 else parts[0]
-        return keras.Model({tensor.name: tensor for tensor in inputs.values()}, student(matrix))
+        return keras.Model({tensor.name: tensor for tensor in inputs.values()}, student(_together(parts)))
 
     def _scaled(self, inputs: list[keras.KerasTensor]) -> list[keras.KerasTensor]:
-        raw = layers.Concatenate()(inputs) if len(inputs) > 1 else inputs[0]
+        scaler, imputer = self._prepared.named_transformers_["pipeline"].named_steps.values()
+        raw, gaps = _together(inputs), imputer.indicator_.features_.tolist()
         known = ops.isfinite(raw)
         # `Normalization` takes no deviation below 1e-7, and none whose square is no float32.
-        scaled = layers.Rescaling((1 / self.deviation).tolist(), (-self.mean / self.deviation).tolist())(raw)
+        scaled = layers.Rescaling((1 / scaler.scale_).tolist(), (-scaler.mean_ / scaler.scale_).tolist())(raw)
         parts = [ops.clip(ops.where(known, scaled, 0.0), -_LIMIT, _LIMIT)]
-        if len(self.gaps):
-            parts.append(ops.take(ops.cast(ops.logical_not(known), "float32"), self.gaps.tolist(), axis=-1))
-        return parts
+        return [*parts, ops.take(ops.cast(ops.logical_not(known), "float32"), gaps, axis=-1)] if gaps else parts
 
     def example(self, table: Table) -> str:
         """Lines of Python that make `inputs` for the model of `raw` from the first rows of a table."""
@@ -150,6 +143,10 @@ class Columns:
         lines = [re.sub(r"(?<=[\[ ])nan(?=[,\]])", "np.nan", line) for line in lines]
         lines += [f"    {plain[name]!r}: np.array({first[name].tolist()}, object)," for name in self.categories]
         return "\n".join(["inputs = {", *lines, "}"])
+
+
+def _together(parts: list[keras.KerasTensor]) -> keras.KerasTensor:
+    return layers.Concatenate()(parts) if len(parts) > 1 else parts[0]
 
 
 def read_table(path: str | os.PathLike[str], label: str | None) -> Inputs:
@@ -332,11 +329,8 @@ def _cleaned(column: "pandas.Series[Any]", is_text: bool, has_commas: bool, line
 
 def _class_names(labels: "pandas.Series[Any]", label: str) -> list[str]:
     """The classes in their order, numbers by size; of several spellings of a number the shortest."""
-    found = labels.unique().tolist()
-    spelled: dict[Any, str] = {}
-    for key, name in sorted(zip(_keys(found), found), key=lambda pair: len(pair[1])):
-        spelled.setdefault(key, name)
-    names = [spelled[key] for key in sorted(spelled)]
+    found = sorted(labels.unique(), key=len)
+    names = pandas.Series(found, index=_keys(found), dtype=object).groupby(level=0).first().tolist()
     if len(names) < 2:
         raise ValueError(f"The label column {label!r} needs at least two classes. Received: {names}")
     if len(names) > len(labels) / (2 if len(names) <= _MANY_CLASSES else 10):

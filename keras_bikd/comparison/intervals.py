@@ -177,6 +177,5 @@ def _moments(judged: Judged, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
 
 def _mean_of_present(values: np.ndarray) -> np.ndarray:
     """Mean over rounds, of the rounds in which a class has samples; NaN where none has."""
-    present = ~np.isnan(values)
-    sums = np.where(present, values, 0).sum(axis=0)
-    return np.where(present.any(axis=0), sums / np.maximum(present.sum(axis=0), 1), np.nan)
+    means: np.ndarray = np.ma.masked_invalid(values).mean(axis=0).filled(np.nan)
+    return means

@@ -201,12 +201,11 @@ def _curves(found: Mapping[str, Sequence[Sequence[float]]]) -> Picture | None:
 
 def _legend_below(figure: "Figure") -> "Figure":
     """Put the legend under the axes, where it covers no line."""
-    axis = figure.axes[0]
-    handles, labels = axis.get_legend_handles_labels()
+    (axis,) = figure.axes
     if legend := axis.get_legend():
         legend.remove()
-    figure.set_size_inches(5.6, 3.2 + 0.25 * len(labels))
-    figure.legend(handles, labels, loc="outside lower left", frameon=False, ncols=1)
+    figure.set_size_inches(5.6, 3.2 + 0.25 * len(axis.lines))
+    figure.legend(loc="outside lower left", frameon=False, ncols=1)
     return figure
 
 
@@ -261,12 +260,10 @@ def _thumbnail(image: np.ndarray) -> str:
     from PIL import Image  # which matplotlib requires
 
     picture, file = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image), io.BytesIO()
-    if max(picture.size) <= _SIDE:
-        picture.save(file, "PNG")
-        return _uri("png", file.getvalue())
-    picture.thumbnail((_SIDE, _SIDE))
-    picture.save(file, "JPEG", quality=85)
-    return _uri("jpeg", file.getvalue())
+    kind = "png" if max(picture.size) <= _SIDE else "jpeg"
+    picture.thumbnail((_SIDE, _SIDE))  # which does not enlarge
+    picture.save(file, kind, quality=85)
+    return _uri(kind, file.getvalue())
 
 
 def _uri(kind: str, content: bytes) -> str:

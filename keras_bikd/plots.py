@@ -90,15 +90,14 @@ def confusion_matrices(matrices: Mapping[str, ArrayLike], class_names: Sequence[
     Reference: arXiv 2605.17839, Figure 4(a).
     """
     figure, axes = _figure(3.6 * len(matrices) + 0.6, 3.6, 1, len(matrices), sharey=True, squeeze=False)
-    names = [_short(name, 14) for name in class_names]
     for axis, (title, matrix) in zip(axes[0], matrices.items()):
         totals = np.asarray(matrix).sum(axis=1, keepdims=True)
         image = axis.imshow(np.asarray(matrix) / np.maximum(totals, 1), cmap="Blues", vmin=0, vmax=1)
         axis.set_title(title)
         axis.set_xlabel("predicted class")
-        if len(names) <= _MANY_CLASSES:
-            axis.set_xticks(range(len(names)), names, rotation=90, parse_math=False)
-            axis.set_yticks(range(len(names)), names, parse_math=False)
+        if len(class_names) <= _MANY_CLASSES:
+            axis.set_xticks(range(len(class_names)), class_names, rotation=90, parse_math=False)
+            axis.set_yticks(range(len(class_names)), class_names, parse_math=False)
     axes[0, 0].set_ylabel("true class")
     figure.colorbar(image, ax=axes, label="share of the true class")
     return figure

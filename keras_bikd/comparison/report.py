@@ -171,12 +171,14 @@ def _figures(numbers: Numbers, drawn: Sequence[int]) -> dict[str, Any]:
     accuracies = {name: [known[i][:3] for i in drawn] for name, known in numbers["accuracies"].items()}
     drawn_names = [names[i] for i in drawn]
     groups = {name: classes for name, classes in numbers["groups"].items() if len(classes)}
+    # Names that fit next to a matrix.
+    short = [name if len(name) <= 14 else f"{name[:13]}…" for name in names]
     confusion = numbers["confusion"].items() if numbers["pairs"] else ()
     return {
         "methods": _picture(plots.score_intervals, intervals, scores, numbers["method"]),
         "classes": drawn and _picture(plots.class_accuracy_dots, accuracies, counts[drawn], drawn_names),
         "tail": _picture(plots.class_count_bars, counts, names, groups),
-        "confusion": {name: _picture(plots.confusion_matrices, {name: matrix}, names) for name, matrix in confusion},
+        "confusion": {name: _picture(plots.confusion_matrices, {name: matrix}, short) for name, matrix in confusion},
         "calibration": _picture(plots.reliability_diagram, numbers["confidences"], num_bins=BINS),
         "weights": {method: _weights(found) for method, found in numbers["weights"].items()},
         "curves": _curves(numbers["curves"]),

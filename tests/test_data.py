@@ -264,7 +264,7 @@ def test_a_large_set_is_streamed_and_not_kept(tmp_path, monkeypatch):
 def test_a_large_folder_is_shuffled_across_its_classes(tmp_path, monkeypatch):
     write_folder(tmp_path / "images", counts=(40, 40))
     monkeypatch.setattr("keras_bikd.data.rows._CACHE_BYTES", 0)
-    monkeypatch.setattr("keras_bikd.data.tf_samples._SHUFFLE_BUFFER", 4)
+    monkeypatch.setattr("keras_bikd.data.tf_pipeline._SHUFFLE_BUFFER", 4)
     data = bikd.data.load(Folder(tmp_path / "images", (8, 8)), meta_size=4, test_size=4, batch_size=19)
     assert [set(np.asarray(labels).tolist()) for _, labels in data.train] == [{0, 1}] * 4
 

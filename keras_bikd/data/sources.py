@@ -3,7 +3,7 @@
 All three have the attributes `name`, `version`, `labels` (the label of every id, not to be written to), `num_classes`,
 `class_names`, `sample_shape`, `test_size` (samples of a labelled test split of its own; `None` if there is none) and
 `num_trainable` (ids from there on are for meta and validation sets alone; `None` if there are none). `rows(ids,
-labels)` finds samples by position, without TensorFlow; `tf_samples` streams them in `tf.data`. Samples of uint8 are
+labels)` finds samples by position, without TensorFlow; `tf_pipeline` streams them in `tf.data`. Samples of uint8 are
 images; all others, such as text and the rows of a table, stay as they are.
 """
 

@@ -108,7 +108,12 @@ def classes_of(role: str, model: keras.Model, outputs: Any) -> int:
         shapes = tree.map_structure(lambda tensor: tuple(tensor.shape), outputs)
         raise ValueError(
             f"The {role} must return one tensor of logits of shape (batch, classes). Received: shape {shapes}"
-            + (". Of several outputs, choose one with `teacher_output=...`" if role == "teacher" else "")
+            + (
+                ". Of several outputs, choose one with `teacher_output=...`, or make a teacher of it: "
+                "`keras.Model(teacher.inputs, teacher.outputs[0])`"
+                if role == "teacher"
+                else ""
+            )
         )
     logits = ops.convert_to_numpy(ops.cast(outputs, "float32"))
     if logits.shape[-1] == 1:

@@ -68,11 +68,7 @@ class ExactBackup(keras.callbacks.Callback):
     """
 
     def __init__(
-        self,
-        directory: str | os.PathLike[str],
-        position: Any,
-        every: int | None = None,
-        exit_code: int | None = None,
+        self, directory: str | os.PathLike[str], position: Any, every: int | None = None, exit_code: int | None = None
     ) -> None:
         super().__init__()
         self.every = None if every is None else checks.integer("ExactBackup", "every", every)

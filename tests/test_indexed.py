@@ -152,7 +152,7 @@ def test_fit_goes_through_one_pass_per_epoch():
 
 def rows_of(ids, labels=None):
     labels = np.arange(50) if labels is None else labels
-    return bikd.data.rows.Rows(lambda i: np.full((4, 4, 1), i, "uint8"), np.array(ids), labels, keep=True)
+    return bikd.data.sources.Rows(lambda i: np.full((4, 4, 1), i, "uint8"), np.array(ids), labels, keep=True)
 
 
 def test_a_view_is_a_function_of_seed_image_and_pass():
@@ -177,7 +177,7 @@ def test_what_has_been_decoded_is_kept_if_it_is_small(tmp_path, monkeypatch):
     reads = []
     monkeypatch.setattr("keras_bikd.data.sources.decoded", lambda *args: reads.append(args) or np.zeros((8, 8, 3)))
     for limit, expected in ((2**30, 3), (0, 6)):
-        monkeypatch.setattr("keras_bikd.data.rows._CACHE_BYTES", limit)
+        monkeypatch.setattr("keras_bikd.data.sources._CACHE_BYTES", limit)
         source = Folder(tmp_path / "images", (8, 8))
         rows = source.rows(np.arange(3), source.labels)
         for _ in range(2):

@@ -10,8 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_bikd.data.augment import Augmentation
-from keras_bikd.data.rows import fits_in_memory
-from keras_bikd.data.sources import Arrays, Folder, Source, Tfds
+from keras_bikd.data.sources import Arrays, Folder, Source, Tfds, fits_in_memory
 from keras_bikd.data.split import Split
 from keras_bikd.types import Batch, Tensor
 

@@ -127,25 +127,17 @@ def load_pytorch_weights(model: keras.Model, state_dict: Mapping[str, Any]) -> N
         variable.assign(arrays[name])
 
 
-_PYTORCH_VARIABLES = {
-    "kernel": "weight",
-    "bias": "bias",
-    "gamma": "weight",
-    "beta": "bias",
-    "moving_mean": "running_mean",
-    "moving_variance": "running_var",
-}
-
-
 def _pytorch_name(layer: str, variable: str) -> str:
     """`stage1_block2_shortcut_bn`, `gamma` -> `layer1.1.downsample.1.weight`."""
+    names = {"kernel": "weight", "gamma": "weight", "moving_mean": "running_mean", "moving_variance": "running_var"}
+    variable = names.get(variable, "bias")  # or beta
     block = re.fullmatch(r"stage(\d)_block(\d+)_(.*)", layer)
     stem = {"stem_conv": "conv1", "stem_bn": "bn1", "classifier": "fc"}
     if block is None:
-        return f"{stem[layer]}.{_PYTORCH_VARIABLES[variable]}"
+        return f"{stem[layer]}.{variable}"
     stage, number, part = block.groups()
     part = {"shortcut_conv": "downsample.0", "shortcut_bn": "downsample.1"}.get(part, part)
-    return f"layer{stage}.{int(number) - 1}.{part}.{_PYTORCH_VARIABLES[variable]}"
+    return f"layer{stage}.{int(number) - 1}.{part}.{variable}"
 
 
 def _keras_layout(array: np.ndarray) -> np.ndarray:

@@ -153,7 +153,7 @@ class WeightHistory(_OfSampleWeights, _AtEpochs):
         >>> callback = WeightHistory("runs/weights.csv", class_counts=[500, 50, 5])
     """
 
-    QUANTILES = (0.1, 0.5, 0.9)
+    QUANTILES = {0.1: "q10", 0.5: "q50", 0.9: "q90"}
 
     def __init__(
         self,
@@ -185,7 +185,7 @@ class WeightHistory(_OfSampleWeights, _AtEpochs):
         for group, ids in self.groups.items():
             of_group = seen.weights[np.isin(labels, ids)]
             for weight, values in zip(self.model.candidate_losses, of_group.T if len(of_group) else ()):
-                quantiles = {f"q{100 * q:.0f}": np.quantile(values, q) for q in self.QUANTILES}
+                quantiles = dict(zip(self.QUANTILES.values(), np.quantile(values, [*self.QUANTILES])))
                 rows.append({"epoch": epoch, "weight": weight, "group": group, "mean": values.mean(), **quantiles})
                 if logs is not None:
                     logs[f"{weight}_weight_{group}"] = float(values.mean())

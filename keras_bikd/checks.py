@@ -106,9 +106,12 @@ def classes_of(role: str, model: keras.Model, outputs: Any) -> int:
     """
     if isinstance(outputs, (dict, list, tuple)) or len(outputs.shape) != 2:
         shapes = tree.map_structure(lambda tensor: tuple(tensor.shape), outputs)
+        choose = (
+            "choose one with `teacher_output=...`, or make a model of it: " if role == "teacher" else "make a model: "
+        )
         raise ValueError(
-            f"The {role} must return one tensor of logits of shape (batch, classes). Received: shape {shapes}"
-            + (". Of several outputs, choose one with `teacher_output=...`" if role == "teacher" else "")
+            f"The {role} must return one tensor of logits of shape (batch, classes). Received: shape {shapes}. "
+            f"Of several outputs, {choose}`keras.Model({role}.inputs, {role}.outputs[0])`."
         )
     logits = ops.convert_to_numpy(ops.cast(outputs, "float32"))
     if logits.shape[-1] == 1:

@@ -109,56 +109,39 @@ def load_pytorch_weights(model: keras.Model, state_dict: Mapping[str, Any]) -> N
         ValueError: The checkpoint belongs to another network. ...
     """
     arrays = {
-        name.removeprefix("module."): np.asarray(value)
+        name.removeprefix("module."): _keras_layout(np.asarray(value))
         for name, value in state_dict.items()
         if not name.endswith("num_batches_tracked")
     }
     wanted = {_pytorch_name(layer.name, v.name): v for layer in model.layers for v in layer.weights}
-    problems = {
-        "Missing": [name for name in wanted if name not in arrays],
-        "Left over": [name for name in arrays if name not in wanted],
-        "Of another shape": [
-            f"{name} {_keras_layout(arrays[name]).shape}, expected {tuple(v.shape)}"
-            for name, v in wanted.items()
-            if name in arrays and _keras_layout(arrays[name]).shape != tuple(v.shape)
-        ],
-    }
-    mismatches = [
-        f"{problem}: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
-        for problem, names in problems.items()
-        if names
-    ]
-    if mismatches:
-        raise ValueError(f"The checkpoint belongs to another network. {'. '.join(mismatches)}")
+    expected = {name: tuple(variable.shape) for name, variable in wanted.items()}
+    received = {name: array.shape for name, array in arrays.items()}
+    missing = [own for own in expected.items() if own not in received.items()]
+    left_over = [own for own in received.items() if own not in expected.items()]
+    if missing or left_over:
+        raise ValueError(
+            "The checkpoint belongs to another network. The first three names and shapes of each kind: "
+            f"missing {missing[:3]}, left over {left_over[:3]}"
+        )
     for name, variable in wanted.items():
-        variable.assign(_keras_layout(arrays[name]))
-
-
-_PYTORCH_VARIABLES = {
-    "kernel": "weight",
-    "bias": "bias",
-    "gamma": "weight",
-    "beta": "bias",
-    "moving_mean": "running_mean",
-    "moving_variance": "running_var",
-}
+        variable.assign(arrays[name])
 
 
 def _pytorch_name(layer: str, variable: str) -> str:
     """`stage1_block2_shortcut_bn`, `gamma` -> `layer1.1.downsample.1.weight`."""
+    names = {"kernel": "weight", "gamma": "weight", "moving_mean": "running_mean", "moving_variance": "running_var"}
+    variable = names.get(variable, "bias")  # or beta
     block = re.fullmatch(r"stage(\d)_block(\d+)_(.*)", layer)
     stem = {"stem_conv": "conv1", "stem_bn": "bn1", "classifier": "fc"}
     if block is None:
-        return f"{stem[layer]}.{_PYTORCH_VARIABLES[variable]}"
+        return f"{stem[layer]}.{variable}"
     stage, number, part = block.groups()
     part = {"shortcut_conv": "downsample.0", "shortcut_bn": "downsample.1"}.get(part, part)
-    return f"layer{stage}.{int(number) - 1}.{part}.{_PYTORCH_VARIABLES[variable]}"
+    return f"layer{stage}.{int(number) - 1}.{part}.{variable}"
 
 
 def _keras_layout(array: np.ndarray) -> np.ndarray:
-    if array.ndim == 4:
-        return array.transpose(2, 3, 1, 0)
-    return array.T
+    return array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T
 
 
 def _classifier(x: Tensor, num_classes: int, decay: Any) -> Tensor:
@@ -197,9 +180,5 @@ def _conv_bn(x: Tensor, width: int, kernel_size: int, stride: int, conv_name: st
         name=conv_name,
     )(x)
     return layers.BatchNormalization(
-        momentum=0.9,
-        epsilon=1e-5,
-        gamma_regularizer=decay,
-        beta_regularizer=decay,
-        name=bn_name,
+        momentum=0.9, epsilon=1e-5, gamma_regularizer=decay, beta_regularizer=decay, name=bn_name
     )(x)

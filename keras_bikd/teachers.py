@@ -138,14 +138,19 @@ class TeacherReference(keras.Model):
     """
 
     def __init__(self, teacher: str | os.PathLike[str] | keras.Model, sha256: str | None = None, **kwargs: Any) -> None:
-        self._check(teacher)
-        if sha256 is not None and isinstance(teacher, keras.Model):
-            raise ValueError(
-                "`TeacherReference(sha256=...)` is the hash of a file: pass the path of one as `teacher`. "
-                f"Received: sha256={sha256!r} and teacher={teacher!r}"
-            )
         path = found = None
-        if not isinstance(teacher, keras.Model):
+        if isinstance(teacher, keras.Model):
+            if sha256 is not None:
+                raise ValueError(
+                    "`TeacherReference(sha256=...)` is the hash of a file: pass the path of one as `teacher`. "
+                    f"Received: sha256={sha256!r} and teacher={teacher!r}"
+                )
+        elif not isinstance(teacher, (str, os.PathLike)) or not pathlib.Path(teacher).is_file():
+            raise ValueError(
+                "`TeacherReference(teacher=...)` takes a `keras.Model`, or the path of a `.keras` file that is there. "
+                f"Received: teacher={teacher!r}"
+            )
+        else:
             path, found = os.fspath(teacher), _sha256(teacher)
             if sha256 not in (None, found):
                 raise ValueError(
@@ -159,17 +164,6 @@ class TeacherReference(keras.Model):
         # Keras searches for layers that XLA cannot compile, and does not find those of the teacher.
         self.supports_jit = all(layer.supports_jit for layer in layers_inside(teacher))
         self.built = True
-
-    @staticmethod
-    def _check(teacher: Any) -> None:
-        is_path = isinstance(teacher, (str, os.PathLike))
-        if is_path and pathlib.Path(teacher).is_file():
-            return
-        if is_path or not isinstance(teacher, keras.Model):
-            raise ValueError(
-                "`TeacherReference(teacher=...)` takes the path of a `.keras` file, or a `keras.Model`. "
-                f"Received: teacher={teacher!r}{', where there is no file' if is_path else ''}"
-            )
 
     def network(self) -> keras.Model:
         """The teacher itself. A property would be saved with its owner."""

@@ -256,15 +256,15 @@ def test_a_large_set_is_streamed_and_not_kept(tmp_path, monkeypatch):
     write_folder(tmp_path / "images")
     load_it = lambda: bikd.data.load(Folder(tmp_path / "images", (8, 8)), meta_size=9, test_size=9)
     kept = content(load_it().train)
-    monkeypatch.setattr("keras_bikd.data.rows._CACHE_BYTES", 0)
+    monkeypatch.setattr("keras_bikd.data.sources._CACHE_BYTES", 0)
     streamed = load_it()
     assert content(streamed.train) == kept == content(streamed.train)
 
 
 def test_a_large_folder_is_shuffled_across_its_classes(tmp_path, monkeypatch):
     write_folder(tmp_path / "images", counts=(40, 40))
-    monkeypatch.setattr("keras_bikd.data.rows._CACHE_BYTES", 0)
-    monkeypatch.setattr("keras_bikd.data.tf_samples._SHUFFLE_BUFFER", 4)
+    monkeypatch.setattr("keras_bikd.data.sources._CACHE_BYTES", 0)
+    monkeypatch.setattr("keras_bikd.data.tf_pipeline._SHUFFLE_BUFFER", 4)
     data = bikd.data.load(Folder(tmp_path / "images", (8, 8)), meta_size=4, test_size=4, batch_size=19)
     assert [set(np.asarray(labels).tolist()) for _, labels in data.train] == [{0, 1}] * 4
 

@@ -8,7 +8,7 @@ from test_data import FEW_GLYPHS, arrays, write_folder
 
 import keras_bikd as bikd
 from keras_bikd.batches.grain_data import IndexedBatches
-from keras_bikd.data import Arrays, Folder, LongTailCut, Tfds, grain_pipeline, tf_pipeline, tf_samples
+from keras_bikd.data import Arrays, Folder, LongTailCut, Tfds, grain_pipeline, tf_pipeline
 from keras_bikd.data.tfds_records import _prepare, prepared_builder
 
 
@@ -79,7 +79,7 @@ def test_resized_and_jpeg_images_are_close_to_those_in_tf_data(tmp_path):
 def test_a_tfds_set_lives_in_both_formats_side_by_side(tmp_path):
     source = Tfds("sklearn_digits", data_dir=tmp_path, image_size=(6, 4))
     rows = source.rows(np.arange(1797), source.labels)
-    streamed = tf_samples.samples(source, np.arange(1797), source.labels, None).as_numpy_iterator()
+    streamed = tf_pipeline.samples(source, np.arange(1797), source.labels, None).as_numpy_iterator()
     for own, other in zip(rows, streamed, strict=True):
         assert own[1] == other[1]
         assert own[0].shape == other[0].shape == (6, 4, 1)
@@ -92,7 +92,7 @@ def test_a_tfds_set_lives_in_both_formats_side_by_side(tmp_path):
 def test_glyphs_have_the_same_order_in_both_formats():
     source = Tfds(FEW_GLYPHS)
     np.testing.assert_array_equal(source.indexed.labels("train"), source.streamed.labels("train"))
-    own, test = source.test_rows(), tf_samples.own_test_samples(source).take(20).as_numpy_iterator()
+    own, test = source.test_rows(), tf_pipeline.own_test_samples(source).take(20).as_numpy_iterator()
     assert len(own) == source.test_size
     for position, (image, label) in enumerate(test):
         np.testing.assert_array_equal(own[position][0], image)
@@ -152,7 +152,7 @@ def test_fit_goes_through_one_pass_per_epoch():
 
 def rows_of(ids, labels=None):
     labels = np.arange(50) if labels is None else labels
-    return bikd.data.rows.Rows(lambda i: np.full((4, 4, 1), i, "uint8"), np.array(ids), labels, keep=True)
+    return bikd.data.sources.Rows(lambda i: np.full((4, 4, 1), i, "uint8"), np.array(ids), labels, keep=True)
 
 
 def test_a_view_is_a_function_of_seed_image_and_pass():
@@ -177,7 +177,7 @@ def test_what_has_been_decoded_is_kept_if_it_is_small(tmp_path, monkeypatch):
     reads = []
     monkeypatch.setattr("keras_bikd.data.sources.decoded", lambda *args: reads.append(args) or np.zeros((8, 8, 3)))
     for limit, expected in ((2**30, 3), (0, 6)):
-        monkeypatch.setattr("keras_bikd.data.rows._CACHE_BYTES", limit)
+        monkeypatch.setattr("keras_bikd.data.sources._CACHE_BYTES", limit)
         source = Folder(tmp_path / "images", (8, 8))
         rows = source.rows(np.arange(3), source.labels)
         for _ in range(2):

@@ -165,17 +165,17 @@ class ChangedBatches(NumpyBatches):
         self.source.on_epoch_end()
 
 
-def require_samples(argument: str, data: Any) -> None:
-    """Raise unless `data` yields batches, or is a tuple of arrays `(x, y)` with a label for each sample."""
+def require_samples(argument: str, data: Any) -> Any:
+    """Return `data` if it yields batches, or is a tuple of arrays `(x, y)` with a label for each sample, else raise."""
     if is_dataset(data):
-        return
+        return data
     if not isinstance(data, (tuple, list)) or len(data) not in (2, 3):
         raise ValueError(
             f"`{argument}` takes arrays as a tuple (x, y), or a data set that yields batches of them, such as a "
             "`tf.data.Dataset`, a `keras.utils.PyDataset`, a torch `DataLoader` or a list of batches. "
             f"Received: {type(data).__name__}"
         )
-    check_arrays(argument, tuple(data))
+    return check_arrays(argument, tuple(data))
 
 
 def check_arrays(argument: str, arrays: Any) -> Any:

@@ -44,13 +44,7 @@ class FitBatches(NamedTuple):
 
 
 def training_set(
-    x: Any,
-    y: Any,
-    arguments: dict[str, Any],
-    *,
-    shuffle: bool,
-    shuffle_batches: bool = False,
-    steps: int | None = None,
+    x: Any, y: Any, arguments: dict[str, Any], *, shuffle: bool, shuffle_batches: bool = False, steps: int | None = None
 ) -> FitBatches:
     """The training data of `fit` in batches.
 
@@ -76,7 +70,8 @@ def training_set(
         if own["batch_size"] is not None:
             checks.integer("fit", "batch_size", own["batch_size"])
         if own["validation_split"] and arguments.get("validation_data") is None:
-            arrays, arguments["validation_data"] = _split(arrays, own["validation_split"])
+            share = checks.number("fit", "validation_split", own["validation_split"], above=0, below=1)
+            arrays, arguments["validation_data"] = train_validation_split(arrays, share)
         return in_batches(arrays, own["batch_size"] or (None if steps else 32), shuffle, steps)
     given = [name for name, value in {"y": y, **own}.items() if value is not None]
     if given:
@@ -91,7 +86,7 @@ def training_set(
 
 def meta_set(meta_data: Any, batch_size: int | None, meta_batch_size: int | None, shuffle: bool) -> FitBatches:
     """The meta set of `fit` in batches; arguments as in `BiKDModel.fit`."""
-    require_samples("fit(meta_data=...)", meta_data)
+    meta_data = require_samples("fit(meta_data=...)", meta_data)
     if is_dataset(meta_data):
         if meta_batch_size is not None:
             raise ValueError(
@@ -102,8 +97,7 @@ def meta_set(meta_data: Any, batch_size: int | None, meta_batch_size: int | None
         return FitBatches(data, data)
     if meta_batch_size is not None:
         checks.integer("fit", "meta_batch_size", meta_batch_size)
-    arrays = check_arrays("fit(meta_data=...)", tuple(meta_data))
-    return in_batches(arrays, meta_batch_size or batch_size or 32, shuffle)
+    return in_batches(meta_data, meta_batch_size or batch_size or 32, shuffle)
 
 
 def in_batches(arrays: Batch, batch_size: int | None, shuffle: bool, steps: int | None = None) -> FitBatches:
@@ -128,12 +122,6 @@ def example_of(data: Any) -> Any:
     if example is None:
         raise ValueError("`fit` received an empty data set: there is no training batch, or no meta batch.")
     return example
-
-
-def _split(arrays: Batch, validation_split: float) -> tuple[Batch, Batch]:
-    if not 0 < validation_split < 1:
-        raise ValueError(f"`fit(validation_split=...)` takes a number between 0 and 1. Received: {validation_split!r}")
-    return train_validation_split(arrays, validation_split)
 
 
 def checked(data: Any, num_classes: int, names: tuple[str, ...] = _PAIR, class_weight: np.ndarray | None = None) -> Any:

@@ -7,7 +7,7 @@ import signal
 import tempfile
 import threading
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 import keras
 import numpy as np
@@ -68,11 +68,7 @@ class ExactBackup(keras.callbacks.Callback):
     """
 
     def __init__(
-        self,
-        directory: str | os.PathLike[str],
-        position: Any,
-        every: int | None = None,
-        exit_code: int | None = None,
+        self, directory: str | os.PathLike[str], position: Any, every: int | None = None, exit_code: int | None = None
     ) -> None:
         super().__init__()
         self.every = None if every is None else checks.integer("ExactBackup", "every", every)
@@ -119,7 +115,7 @@ class ExactBackup(keras.callbacks.Callback):
         if self._termination is not None and self._termination.requested:
             if self._first + batch > self._saved:
                 self._save(self._first + batch)
-            self._termination.exit()
+            raise SystemExit(self._termination.exit_code)
         for variable, rate in self._rates:
             variable.assign(rate)
         self._rates = []
@@ -150,7 +146,7 @@ class ExactBackup(keras.callbacks.Callback):
         start_at_epoch(self.model, None)
         if self._termination is not None:
             if self._termination.requested:  # too late for what the program does next
-                self._termination.exit()
+                raise SystemExit(self._termination.exit_code)
             self._termination.forget()
         if _is_first_process():
             self._remove_all_but()
@@ -253,10 +249,6 @@ class Termination:
     def forget(self) -> None:
         """From now on, SIGTERM does what it did before."""
         signal.signal(signal.SIGTERM, self._before)
-
-    def exit(self) -> NoReturn:
-        """End the process as requested."""
-        raise SystemExit(self.exit_code)
 
 
 def _is_in_fit(frame: FrameType | None) -> bool:

@@ -14,7 +14,6 @@ from keras_bikd import checks, plots
 from keras_bikd.batches.adapters import (
     as_batches,
     batches,
-    check_arrays,
     first_rows,
     is_dataset,
     reads_once,
@@ -27,6 +26,7 @@ from keras_bikd.keras_private import tensorboard_writer
 from keras_bikd.long_tail import shot_groups
 from keras_bikd.losses import class_ids, class_logits
 from keras_bikd.models.bikd import BiKDModel, SampleWeights
+from keras_bikd.results import Row, write_csv
 from keras_bikd.types import Counts, Logs, labels_and_logits
 
 
@@ -153,7 +153,7 @@ class WeightHistory(_OfSampleWeights, _AtEpochs):
         >>> callback = WeightHistory("runs/weights.csv", class_counts=[500, 50, 5])
     """
 
-    QUANTILES = (0.1, 0.5, 0.9)
+    QUANTILES = {0.1: "q10", 0.5: "q50", 0.9: "q90"}
 
     def __init__(
         self,
@@ -182,18 +182,13 @@ class WeightHistory(_OfSampleWeights, _AtEpochs):
         seen = self._sample_weights()
         labels = keras.ops.convert_to_numpy(class_ids(seen.labels, self.num_classes))
         rows = []
-        for (group, ids), (column, weight) in itertools.product(
-            self.groups.items(), enumerate(self.model.candidate_losses)
-        ):
-            values = seen.weights[np.isin(labels, ids), column]
-            if not len(values):
-                continue
-            quantiles = {
-                f"q{100 * q:.0f}": value for q, value in zip(self.QUANTILES, np.quantile(values, self.QUANTILES))
-            }
-            rows.append({"epoch": epoch, "weight": weight, "group": group, "mean": values.mean(), **quantiles})
-            if logs is not None:
-                logs[f"{weight}_weight_{group}"] = float(values.mean())
+        for group, ids in self.groups.items():
+            of_group = seen.weights[np.isin(labels, ids)]
+            for weight, values in zip(self.model.candidate_losses, of_group.T if len(of_group) else ()):
+                quantiles = dict(zip(self.QUANTILES.values(), np.quantile(values, [*self.QUANTILES])))
+                rows.append({"epoch": epoch, "weight": weight, "group": group, "mean": values.mean(), **quantiles})
+                if logs is not None:
+                    logs[f"{weight}_weight_{group}"] = float(values.mean())
         _append_csv(self.path, rows)
 
 
@@ -314,14 +309,11 @@ class PerClassReport(_AtEpochs):
         plots.confusion_matrices({f"epoch {epoch + 1}": matrix}, names).savefig(
             self.directory / f"confusion_{stem}.png", dpi=150
         )
-        path = self.directory / f"per_class_{stem}.csv"
-        path.unlink(missing_ok=True)
-        _append_csv(path, [_class_row(name, row, i) for i, (name, row) in enumerate(zip(names, matrix))])
-
-
-def _class_row(name: str, row: np.ndarray, label: int) -> dict[str, Any]:
-    total = int(row.sum())
-    return {"class": name, "samples": total, "accuracy": row[label] / total if total else ""}
+        rows: list[Row] = [
+            {"class": name, "samples": total, "accuracy": right / total if total else ""}
+            for name, total, right in zip(names, matrix.sum(axis=1).tolist(), np.diag(matrix))
+        ]
+        write_csv(self.directory / f"per_class_{stem}.csv", rows)
 
 
 class TensorBoard(_OfSampleWeights, keras.callbacks.TensorBoard):
@@ -361,14 +353,14 @@ def _samples(owner: str, data: Any) -> Any:
     """Checked `data` of a callback; those of a generator are kept in memory, to be read repeatedly."""
     if data is None:
         return None
-    require_samples(f"{owner}(data=...)", data)
+    data = require_samples(f"{owner}(data=...)", data)
     require_end(f"{owner}(data=...)", data)
     return list(data) if reads_once(data) else data
 
 
 def _check_labels(owner: str, data: Any, model: keras.Model) -> None:
     """Raise before training if the labels of arrays, or of a first batch, are none of the model's classes."""
-    example = example_of(data) if is_dataset(data) else check_arrays(f"{owner}(data=...)", tuple(data))
+    example = example_of(data) if is_dataset(data) else data
     if not isinstance(example, (tuple, list)) or len(example) < 2:
         raise ValueError(f"`{owner}(data=...)` takes batches `(x, y)`. Received: a data set without labels")
     x, labels, *_ = example[0] if is_pair(example) else example

@@ -11,6 +11,7 @@ from keras import ops
 from keras_bikd import checks
 from keras_bikd.batches.adapters import as_batches, check_length, is_dataset, require_end
 from keras_bikd.losses import class_ids, class_logits
+from keras_bikd.metrics import per_class_accuracy
 from keras_bikd.models.bikd import BiKDModel
 from keras_bikd.objectives import SoftTargets
 from keras_bikd.objectives.base import log_prior
@@ -194,13 +195,12 @@ class ExpertPacing(keras.callbacks.Callback):
 
     def _accuracies(self, logits_of: LogitsOf, within_group: bool = False) -> list[float]:
         """Mean accuracy of the classes of every group: among all classes, or among those of the group alone."""
-        hits: dict[int, list[bool]] = {}
-        groups = self.objective.groups
-        for label, row in zip(*_observed(self.model, self.meta, logits_of, len(self.objective.class_counts))):
-            group = groups[self.objective.group_of[label]]
-            predicted = group[int(np.argmax(row[group]))] if within_group else int(np.argmax(row))
-            hits.setdefault(int(label), []).append(predicted == label)
-        return [float(np.mean([np.mean(hits.get(label, [False])) for label in group])) for group in groups]
+        classes, group_of = len(self.objective.class_counts), self.objective.group_of
+        labels, logits = _observed(self.model, self.meta, logits_of, classes)
+        if within_group:
+            logits = np.where(group_of == group_of[labels][:, None], logits, -np.inf)
+        accuracies = np.nan_to_num(per_class_accuracy(labels, logits.argmax(axis=-1), classes))
+        return [float(np.mean(accuracies[group])) for group in self.objective.groups]
 
 
 class OutgrowTeacher(keras.callbacks.Callback):

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 
 from keras_bikd.data.augment import Augmentation
-from keras_bikd.data.rows import Rows
-from keras_bikd.data.sources import Source, Tfds
+from keras_bikd.data.sources import Rows, Source, Tfds
 from keras_bikd.data.split import Split
 from keras_bikd.types import Batch
 

@@ -1,14 +1,17 @@
-"""Image files of a folder: a list of them, and checks that they can be read."""
+"""Image files: those of a folder, checks that they can be read, and reading them without TensorFlow."""
 
 import os
 import pathlib
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import IO
 
+import keras
 import numpy as np
 
 _ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
+_COLOUR_MODES = {1: "grayscale", 3: "rgb", 4: "rgba"}  # by channels, as Keras names them
 _MANY = 1000  # files from which on a progress bar is shown while all are decoded
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM")
 
@@ -96,3 +99,30 @@ def _is_below_hidden(file: str, folder: pathlib.Path) -> bool:
 
 def _first(names: Sequence[str]) -> str:
     return f"{', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"
+
+
+def checked_size(owner: str, image_size: Sequence[int]) -> tuple[int, int]:
+    """Return `(height, width)`, or raise in the name of `owner`."""
+    sides = np.asarray(image_size)
+    if sides.shape != (2,) or sides.dtype.kind not in "iu" or sides.min() < 1:
+        raise ValueError(
+            f"`{owner}(image_size=...)` takes (height, width), two integers of at least 1. "
+            f"Received: image_size={image_size!r}"
+        )
+    return int(sides[0]), int(sides[1])
+
+
+def decoded(file: str | os.PathLike[str] | IO[bytes], channels: int, image_size: tuple[int, int] | None) -> np.ndarray:
+    """Decode an image file with Pillow; uint8 of shape `(height, width, channels)`.
+
+    JPEG files differ from TensorFlow's by a few of the 256 levels, resized images by one.
+
+    Args:
+        file: Path, or an open file.
+        channels: 1, 3 or 4.
+        image_size: `(height, width)` to resize to, with the same antialiasing as in TensorFlow; `None` for no change.
+    """
+    image = keras.utils.load_img(
+        file, color_mode=_COLOUR_MODES[channels], target_size=image_size, interpolation="bilinear"
+    )
+    return np.asarray(image, "uint8").reshape(image.height, image.width, channels)

@@ -17,7 +17,7 @@ from keras_bikd import checks
 from keras_bikd.data.loader import LongTailedData
 from keras_bikd.results import Row, load_row, save_row
 from keras_bikd.serialization import described
-from keras_bikd.teachers import StoredTeacher, require_no_preprocessor
+from keras_bikd.teachers import StoredTeacher, TeacherReference, require_no_preprocessor
 from keras_bikd.types import Teacher
 
 _PROBED = 8  # images that are compared and that the teacher's outputs are checked on
@@ -137,7 +137,12 @@ def precompute_teacher(
     probed = np.stack([grain_pipeline.views(rows)[int(i)][0] for i in np.linspace(0, len(rows) - 1, _PROBED)])
     teacher = _loaded(teacher, probed)
     asked = {
-        **_facts(data, probed),
+        # What determines the images before their augmentation. The logits do not depend on the labels.
+        "data_set": f"{split.data_set} {split.version}",
+        "split_ids_sha256": split.ids_sha256,
+        "images_sha256": hashlib.sha256(probed.tobytes()).hexdigest(),
+        "images": len(split.train),
+        "seed": split.seed,  # of the augmentation too
         "augmentation": _description(augment, samples),
         "views": 1 if augment is None else views,
         "teacher_sha256": _sha256(teacher),
@@ -145,7 +150,9 @@ def precompute_teacher(
     }
     header = _recorded(path, asked)
     if header is None:
-        shape = [asked["views"], asked["images"], _outputs(teacher, probed)]
+        logits = teacher.predict_on_batch(probed)
+        checks.classes_of("teacher", teacher, logits)
+        shape = [asked["views"], asked["images"], logits.shape[-1]]
         header = {"keras_bikd": importlib.metadata.version("keras_bikd"), **asked, "shape": shape, "views_done": 0}
     _compute(teacher, samples, path, header, batch_size)
     return PrecomputedTeacher(path, data, header)
@@ -167,42 +174,12 @@ def _checked_data(data: Any) -> LongTailedData:
     return data
 
 
-def _facts(data: LongTailedData, probed: np.ndarray) -> Row:
-    """What determines the images before their augmentation. The logits do not depend on the labels."""
-    split = data.split
-    return {
-        "data_set": f"{split.data_set} {split.version}",
-        "split_ids_sha256": split.ids_sha256,
-        "images_sha256": hashlib.sha256(probed.tobytes()).hexdigest(),
-        "images": len(split.train),
-        "seed": split.seed,  # of the augmentation too
-    }
-
-
 def _loaded(teacher: Teacher, images: np.ndarray) -> keras.Model:
-    if isinstance(teacher, (str, os.PathLike)):
-        teacher = keras.saving.load_model(teacher)
-    if not isinstance(teacher, keras.Model):
-        raise ValueError(
-            "`precompute_teacher(teacher=...)` takes a `keras.Model` that outputs logits, or the path of one. "
-            f"Received: {teacher!r}"
-        )
-    require_no_preprocessor("precompute_teacher", "teacher", teacher)
-    if not teacher.built:
-        teacher(images, training=False)
-    return teacher
-
-
-def _outputs(teacher: keras.Model, images: np.ndarray) -> int:
-    """Width of the teacher's logits."""
-    logits = teacher.predict_on_batch(images)
-    if isinstance(logits, (dict, list, tuple)):
-        raise ValueError(
-            "`precompute_teacher(teacher=...)` takes a teacher with one output, the logits. Make one of it: "
-            f"`keras.Model(teacher.inputs, teacher.outputs[0])`. Received: a teacher with {len(logits)} outputs"
-        )
-    checks.classes_of("teacher", teacher, logits)
-    return int(logits.shape[-1])
+    network = TeacherReference(teacher).network()
+    require_no_preprocessor("precompute_teacher", "teacher", network)
+    if not network.built:
+        network(images, training=False)
+    return network
 
 
 def _description(augment: Any, samples: Any) -> Any:

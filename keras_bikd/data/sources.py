@@ -3,7 +3,7 @@
 All three have the attributes `name`, `version`, `labels` (the label of every id, not to be written to), `num_classes`,
 `class_names`, `sample_shape`, `test_size` (samples of a labelled test split of its own; `None` if there is none) and
 `num_trainable` (ids from there on are for meta and validation sets alone; `None` if there are none). `rows(ids,
-labels)` finds samples by position, without TensorFlow; `tf_samples` streams them in `tf.data`. Samples of uint8 are
+labels)` finds samples by position, without TensorFlow; `tf_pipeline` streams them in `tf.data`. Samples of uint8 are
 images; all others, such as text and the rows of a table, stay as they are.
 """
 
@@ -11,15 +11,59 @@ import functools
 import io
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import keras
 import numpy as np
 
-from keras_bikd.data.image_files import check_readable, image_files, is_hidden, readable_part
-from keras_bikd.data.rows import Rows, checked_size, decoded, fits_in_memory
+from keras_bikd.data.image_files import check_readable, checked_size, decoded, image_files, is_hidden, readable_part
 from keras_bikd.data.tfds_records import IndexedRecords, StreamedRecords, prepared_builder, usable_labels
+
+_CACHE_BYTES = 2**30  # a chosen set of at most this size is decoded once and kept in memory
+
+
+class Rows:
+    """The samples of chosen ids and their labels, by position. `grain.MapDataset.source` and torch loaders take it.
+
+    Args:
+        sample: Function from an id to a sample, an array.
+        ids: Ids of the samples, integer array.
+        labels: The label of every id, integer array.
+        keep: Whether to keep what has been read in memory.
+
+    Examples:
+        >>> rows = Rows(
+        ...     lambda i: np.full((2, 2, 1), i),
+        ...     ids=np.array([5, 3]),
+        ...     labels=np.arange(10),
+        ...     keep=False,
+        ... )
+        >>> len(rows), int(rows[1][1])
+        (2, 3)
+    """
+
+    def __init__(self, sample: Callable[[int], np.ndarray], ids: np.ndarray, labels: np.ndarray, *, keep: bool) -> None:
+        self.ids, self.labels = np.asarray(ids), np.asarray(labels)
+        self._sample, self._keep = sample, keep
+        self._kept: dict[int, np.ndarray] = {}
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, position: int) -> tuple[np.ndarray, np.integer]:
+        i = int(self.ids[position])
+        sample = self._kept.get(i)
+        if sample is None:
+            sample = self._sample(i)
+            if self._keep:
+                self._kept[i] = sample
+        return sample, self.labels[i]
+
+
+def fits_in_memory(count: int, shape: Sequence[int]) -> bool:
+    """Whether `count` uint8 images of this shape are few enough to be kept in memory."""
+    return count * int(np.prod(shape)) <= _CACHE_BYTES
 
 
 class Tfds:

@@ -55,12 +55,8 @@ class LongTailCut:
         checks.one_of(owner, "head", self.head, ("after_meta", "full"))
         checks.one_of(owner, "class_order", self.class_order, ("index", "shuffled"))
         checks.one_of(owner, "sampling", self.sampling, ("instance", "class_balanced"))
-        is_probability = checks.is_number(self.meta_in_train) and 0 < self.meta_in_train < 1
-        if not (isinstance(self.meta_in_train, bool) or is_probability):
-            raise ValueError(
-                f"`{owner}(meta_in_train=...)` takes True, False, or the probability between 0 and 1 that a training "
-                f"sample is drawn from the meta set. Received: meta_in_train={self.meta_in_train!r}"
-            )
+        if not isinstance(self.meta_in_train, bool):  # but a probability
+            checks.number(owner, "meta_in_train", self.meta_in_train, above=0, below=1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -249,16 +245,13 @@ def _take_balanced(
 def _trained_on(
     rest: list[np.ndarray], before_meta: int, imbalance_factor: float | None, cut: LongTailCut, generator: Generator
 ) -> np.ndarray:
-    """Training ids: of what is left of every class, as many as the long tail leaves it."""
+    """Of what is left of every class, the ids that the long tail keeps.
+
+    The smallest class had `before_meta` samples before the meta set was taken.
+    """
+    if imbalance_factor is None:
+        return np.concatenate(rest)
     sizes = np.array([len(ids) for ids in rest])
-    counts = sizes if imbalance_factor is None else _long_tail(sizes, before_meta, imbalance_factor, cut, generator)
-    return np.concatenate([ids[:count] for ids, count in zip(rest, counts)])
-
-
-def _long_tail(
-    sizes: np.ndarray, before_meta: int, imbalance_factor: float, cut: LongTailCut, generator: Generator
-) -> np.ndarray:
-    """How many of its `sizes` samples each class keeps; the smallest class had `before_meta` before the meta set."""
     n_max = sizes.min() if cut.head == "after_meta" else before_meta
     counts = PROFILES[cut.profile](n_max, imbalance_factor, len(sizes))
     if cut.class_order == "shuffled":
@@ -270,4 +263,4 @@ def _long_tail(
             f"imbalance_factor={imbalance_factor!r}, with {counts.max()} samples of the largest class. "
             f"Take a factor of at most {counts.max()}."
         )
-    return counts
+    return np.concatenate([ids[:count] for ids, count in zip(rest, counts)])

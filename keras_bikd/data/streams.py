@@ -90,23 +90,18 @@ def share_of_process(data: Any) -> Any:
     process, count, devices = processes()
     if devices == 1:
         return data
-    return (_share_in_tf_data if is_tf_dataset(data) else _share_in_grain)(data, process, count, devices)
 
-
-def _share_in_grain(data: Any, process: int, count: int, devices: int) -> Any:
     def rows(array: np.ndarray) -> np.ndarray:
         share = max(len(array) // devices, 1) * devices // count
         return array[np.arange(process * share, (process + 1) * share) % len(array)]
 
-    return data.map(lambda batch: tree.map_structure(rows, batch))
-
-
-def _share_in_tf_data(data: Any, process: int, count: int, devices: int) -> Any:
+    if is_grain_dataset(data):
+        return data.map(lambda batch: tree.map_structure(rows, batch))
     import tensorflow as tf
 
-    def rows(tensor: Tensor) -> Tensor:
+    def gathered(tensor: Tensor) -> Tensor:
         length = tf.shape(tensor)[0]
         share = tf.maximum(length // devices, 1) * devices // count
         return tf.gather(tensor, tf.range(process * share, (process + 1) * share) % length)
 
-    return data.map(lambda *batch: tf.nest.map_structure(rows, batch if len(batch) > 1 else batch[0]))
+    return data.map(lambda *batch: tf.nest.map_structure(gathered, batch if len(batch) > 1 else batch[0]))

@@ -151,9 +151,7 @@ def _check_reachable(builder: Any) -> None:
 
     url = next(iter(builder.url_infos or ()), "")
     folder = builder.data_dir_root
-    if not url.startswith("http") or any(
-        next(folder.glob(f"downloads/{files}"), "") for files in ("*.INFO", "*/*.INFO")
-    ):
+    if not url.startswith("http") or [*folder.glob("downloads/*.INFO"), *folder.glob("downloads/*/*.INFO")]:
         return
     try:
         requests.head(url, timeout=10)

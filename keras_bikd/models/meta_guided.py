@@ -148,12 +148,7 @@ class MetaGuidedModel(TeacherStudentModel):
             self.training_samples = None
 
     def train_on_batch(
-        self,
-        x: Batch,
-        y: Any = None,
-        sample_weight: None = None,
-        class_weight: None = None,
-        return_dict: bool = False,
+        self, x: Batch, y: Any = None, sample_weight: None = None, class_weight: None = None, return_dict: bool = False
     ) -> Any:
         """Take one step on the pair `x = (x, y)`, `y = (meta_x, meta_y)`; see `keras.Model.train_on_batch`.
 
@@ -210,13 +205,7 @@ class MetaGuidedModel(TeacherStudentModel):
     def _build_optimizer(self) -> None:
         self.optimizer.build(self.student.trainable_variables)
 
-    def _logs(
-        self,
-        batch: Batch,
-        meta_batch: Batch,
-        step: VirtualStep,
-        weights: Tensor,
-    ) -> Logs:
+    def _logs(self, batch: Batch, meta_batch: Batch, step: VirtualStep, weights: Tensor) -> Logs:
         x, labels, _, sample_weight = unpacked(batch)
         losses, penalty = step.outputs
         loss = ops.sum(ops.cast(weights, losses.dtype) * losses, axis=-1)

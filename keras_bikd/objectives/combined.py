@@ -171,11 +171,3 @@ class LearnedWeights(Serializable, keras.layers.Layer):
         weights = ops.stop_gradient(self.weight_net(ops.stack(known, axis=-1), labels))
         losses = [loss_of(loss, labels, teacher, student) for loss in self.candidate_losses.values()]
         return ops.sum(ops.cast(weights, losses[0].dtype) * ops.stack(losses, axis=-1), axis=-1)
-
-    def compute_output_shape(
-        self,
-        labels_shape: tuple[int | None, ...],
-        teacher_logits_shape: tuple[int | None, ...],
-        student_logits_shape: tuple[int | None, ...],
-    ) -> tuple[int | None, ...]:
-        return (student_logits_shape[0],)

@@ -158,7 +158,7 @@ def tapped(role: str, network: keras.Model, names: Sequence[str]) -> Callable[..
     Args:
         role: `"student"` or `"teacher"`, for the message.
         network: `keras.Model`, which shares its layers with the function.
-        names: Names of layers; without any, the network may be of any kind.
+        names: Names of layers, at least one.
 
     Returns:
         Function `(inputs, training) -> (outputs of the network, {name: output})`.
@@ -166,8 +166,6 @@ def tapped(role: str, network: keras.Model, names: Sequence[str]) -> Callable[..
     Raises:
         ValueError: If the network has no such layer, or is neither functional nor sequential.
     """
-    if not names:
-        return lambda inputs, training: (network(inputs, training=training), {})
     if not getattr(network, "inputs", None):
         raise ValueError(
             f"Outputs of layers can be compared in functional and sequential models. Received: a {role} of type "

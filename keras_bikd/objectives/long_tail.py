@@ -233,9 +233,5 @@ def teacher_prior_of(teacher: keras.Model, balanced_data: Iterable[Any]) -> np.n
         >>> teacher_prior_of(teacher, [(np.ones((4, 2)), np.zeros(4))]).round(3)
         array([0.333, 0.333, 0.333], dtype=float32)
     """
-    return np.mean(
-        np.concatenate(
-            [ops.convert_to_numpy(ops.softmax(teacher(batch[0], training=False))) for batch in balanced_data]
-        ),
-        axis=0,
-    )
+    rows = [ops.convert_to_numpy(ops.softmax(teacher(batch[0], training=False))) for batch in balanced_data]
+    return np.concatenate(rows).mean(axis=0)

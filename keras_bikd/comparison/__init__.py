@@ -4,14 +4,12 @@ from keras_bikd.comparison.findings import TEACHER, ClassAccuracy, Failure, Find
 from keras_bikd.comparison.from_images import read_images, read_tfds
 from keras_bikd.comparison.intervals import Evidence
 from keras_bikd.comparison.label_errors import Suspect, Suspects
-from keras_bikd.comparison.methods import METHODS, Method, Parts
-from keras_bikd.comparison.processes import Training
-from keras_bikd.comparison.protocol import Protocol
+from keras_bikd.comparison.methods import METHODS, Method, Parts, Protocol
 from keras_bikd.comparison.recommendation import Recommendation
 from keras_bikd.comparison.run import Comparison, compare
 from keras_bikd.comparison.samples import Batches, Round, Samples, Subset, read_data
 from keras_bikd.comparison.store import Store, described
-from keras_bikd.comparison.training import Task, Teaching
+from keras_bikd.comparison.training import Task, Teaching, Training
 
 __all__ = [
     "METHODS",

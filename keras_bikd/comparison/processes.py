@@ -11,37 +11,20 @@ import pickle
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any
 
 import keras
 
 from keras_bikd import checks
+from keras_bikd.comparison.training import Training
 from keras_bikd.files import atomic_write
-
-
-class Training(NamedTuple):
-    """One training of a comparison.
-
-    Attributes:
-        name: Name of the method, or of the teacher.
-        seed: Seed of the round.
-        teachers: Names of the teachers that must be trained before.
-        is_teacher: Whether it is the training of a teacher.
-    """
-
-    name: str
-    seed: int
-    teachers: tuple[str, ...] = ()
-    is_teacher: bool = False
-
-
-Outcome: TypeAlias = tuple[Training, str | None]
-"""A training that has ended, and its traceback if it has failed."""
 
 _RETRIES = 2  # of a training whose process was killed
 
 
-def train_on_dask(comparison: Any, trainings: Sequence[Training], workers: int | str) -> Iterator[Outcome]:
+def train_on_dask(
+    comparison: Any, trainings: Sequence[Training], workers: int | str
+) -> Iterator[tuple[Training, str | None]]:
     """Do trainings on a Dask cluster, teachers before their students.
 
     Args:
@@ -50,7 +33,7 @@ def train_on_dask(comparison: Any, trainings: Sequence[Training], workers: int |
         workers: Number of processes of a cluster that ends with this call, or the address of a scheduler.
 
     Yields:
-        Every training when it has ended.
+        Every training when it has ended, with its traceback if it has failed.
 
     Raises:
         ImportError: If Dask is missing.

@@ -96,15 +96,11 @@ class Store:
 
     def model(self, name: str, seed: int) -> keras.Model:
         """The student of a finished training, or its teacher."""
-        return keras.saving.load_model(self.model_path(name, seed), compile=False)
-
-    def model_path(self, name: str, seed: int) -> pathlib.Path:
-        """The file of that model."""
-        return self._path("models", name, seed, ".keras")
+        return keras.saving.load_model(self._path("models", name, seed, ".keras"), compile=False)
 
     def save(self, name: str, seed: int, identity: str, trained: Trained) -> None:
         """Keep a finished training."""
-        with atomic_write(self.model_path(name, seed)) as unfinished:
+        with atomic_write(self._path("models", name, seed, ".keras")) as unfinished:
             trained.model.save(unfinished)
         with atomic_write(self._path("arrays", name, seed, ".npz")) as unfinished, open(unfinished, "wb") as file:
             np.savez_compressed(file, **dict[str, Any](trained.arrays))

@@ -59,12 +59,7 @@ def _add_data(add: Callable[..., Any]) -> None:
     add("--no-flip", action="store_true", help="images: do not mirror them; for letters, digits, left and right")
     backbone = "images: a network with ImageNet weights for the teacher, such as MobileNetV2, which may be downloaded"
     add("--backbone", metavar="NAME", help=backbone)
-    add(
-        "--imbalance-factor",
-        type=_positive,
-        metavar="N",
-        help="tfds: cut to a tail, the largest class N times the smallest",
-    )
+    add("--imbalance-factor", type=_positive, metavar="N", help="tfds: cut classes, from N times the smallest down")
     add("--validation", metavar="PATH", help="samples that decide (default: a fifth of each class, in turn)")
     add("--test", metavar="PATH", help="samples that are reported and decide nothing (default: none)")
     add("--meta", metavar="PATH", help="samples whose labels you have checked; for data with many wrong labels")

@@ -7,7 +7,7 @@ import os
 import time
 import traceback
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import keras
@@ -285,7 +285,7 @@ class Comparison:
         """
         found, teachers = {}, {name: own for name, own in self.first.teachers.items() if not callable(own)}
         with _quiet():
-            for training in self.trainings(self.methods, [self.first.seed]):
+            for training in [own for own in self.trainings(self.methods) if own.seed == self.first.seed]:
                 steps, start = _StepTimes(), time.perf_counter()
                 try:
                     trained = self._trained(training, TIMED_STEPS, teachers, steps)
@@ -306,11 +306,11 @@ class Comparison:
             return train_teacher(task, round_.teachers[training.name], round_, *watchers)
         return train_student(task, (self.methods | self.two_runs)[training.name], round_, teachers, *watchers)
 
-    def trainings(self, methods: Mapping[str, Method], seeds: Iterable[int] | None = None) -> list[Training]:
-        """All trainings of some methods, by default in all rounds, teachers before their students."""
+    def trainings(self, methods: Mapping[str, Method]) -> list[Training]:
+        """All trainings of some methods, teachers before their students."""
         found = []
-        for seed in self.rounds if seeds is None else seeds:
-            trained = {name for name, own in self.rounds[seed].teachers.items() if callable(own)}
+        for seed, round_ in self.rounds.items():
+            trained = {name for name, own in round_.teachers.items() if callable(own)}
             needed = {name: [own for own in self.looked[name].teachers if own in trained] for name in methods}
             teachers = dict.fromkeys(teacher for own in needed.values() for teacher in own)
             found += [Training(name, seed, is_teacher=True) for name in teachers]

@@ -10,6 +10,7 @@ import os
 import pathlib
 import sys
 import sysconfig
+import tempfile
 import types
 from typing import Any, NamedTuple
 
@@ -52,9 +53,7 @@ class Store:
         self.folder = pathlib.Path(folder).resolve()  # a process on a cluster has a working directory of its own
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with atomic_write(self.folder / "plan.test") as unfinished:
-                unfinished.touch()
-            (self.folder / "plan.test").unlink()
+            tempfile.TemporaryFile(dir=self.folder).close()
         except OSError as error:
             raise ValueError(f"The results need a folder that may be written to: {error}") from None
 

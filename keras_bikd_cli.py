@@ -46,23 +46,21 @@ def parser() -> argparse.ArgumentParser:
     _add_training(compare.add_argument_group("training"))
     add = compare.add_argument_group("results").add_argument
     add("--out", required=True, metavar="FOLDER", help="folder of all results; needed")
-    formats, text = ("tf_saved_model", "litert"), "write the network in other formats too: tf_saved_model, litert"
-    add("--export", nargs="+", default=[], choices=formats, metavar="FORMAT", help=text)
+    formats = ("tf_saved_model", "litert")
+    add("--export", nargs="+", default=[], choices=formats, help="write the network in other formats too")
     return top
 
 
 def _add_data(add: Callable[..., Any]) -> None:
     add("data", metavar="DATA", help="folder of images, CSV file, or tfds:NAME")
     add("--label", metavar="COLUMN", help="tables: the column with the class of each row")
-    size = "images: the size they are shrunk to (default: 64 64; the own size of a set of tfds)"
+    size = "images: height and width (default: 64 64; the own size of a set of tfds)"
     add("--image-size", type=_count, nargs=2, metavar=("H", "W"), help=size)
     add("--no-flip", action="store_true", help="images: do not mirror them; for letters, digits, left and right")
     backbone = "images: a network with ImageNet weights for the teacher, such as MobileNetV2, which may be downloaded"
     add("--backbone", metavar="NAME", help=backbone)
-    factor = "tfds: cut the classes to a long tail, the largest N times the smallest (default: all images)"
-    add("--imbalance-factor", type=_positive, metavar="N", help=factor)
-    validation = "samples that decide, of the same kind as the data (default: a fifth of each class, in turn)"
-    add("--validation", metavar="PATH", help=validation)
+    add("--imbalance-factor", type=_positive, metavar="N", help="tfds: cut classes, from N times the smallest down")
+    add("--validation", metavar="PATH", help="samples that decide (default: a fifth of each class, in turn)")
     add("--test", metavar="PATH", help="samples that are reported and decide nothing (default: none)")
     add("--meta", metavar="PATH", help="samples whose labels you have checked; for data with many wrong labels")
 
@@ -72,10 +70,8 @@ def _add_training(group: Any) -> None:
     either("--minutes", type=_positive, metavar="M", help="time for everything together (default: 10)")
     either("--steps", type=_count, metavar="N", help="steps of every training, instead of --minutes")
     add("--seeds", type=_count, default=3, metavar="N", help="times that every method is trained (default: 3)")
-    size = "samples per step (default: 32 images, 128 rows of a table)"
-    add("--batch-size", type=_count, metavar="N", help=size)
-    methods = "the methods to compare, in quotes (default: all, which a dry run lists)"
-    add("--methods", nargs="+", metavar="NAME", help=methods)
+    add("--batch-size", type=_count, metavar="N", help="samples per step (default: 32 images, 128 rows of a table)")
+    add("--methods", nargs="+", metavar="NAME", help="the methods, in quotes (default: all, which a dry run lists)")
     add("--dry-run", action="store_true", help="print the plan and how long it takes, and train nothing")
     either = group.add_mutually_exclusive_group().add_argument
     either("--workers", type=_count, default=1, metavar="N", help="trainings at a time, in processes (default: 1)")
@@ -125,13 +121,13 @@ def _compare(options: argparse.Namespace, command: str) -> int:
     try:
         from keras_bikd.comparison import cli
 
-        prepared = cli.prepared(options)
+        comparison, plan = cli.prepared(options)
     except (ValueError, OSError, ImportError) as error:
         print(f"bikd: {error}", file=sys.stderr)
         return 2
-    cli.show_plan(prepared)
+    cli.show_plan(comparison, plan)
     if not options.dry_run:
-        findings = prepared.comparison.run(options.scheduler or options.workers)
+        findings = comparison.run(options.scheduler or options.workers)
         cli.show_findings(findings)
         cli.write(findings, options, command)
     return 0

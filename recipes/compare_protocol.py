@@ -108,7 +108,8 @@ class TaughtElsewhere:
         data = self.setting.load(factor, round_.seed)
         elsewhere = round_of(self.setting, data, round_.seed)
         steps = self.setting.steps_of(len(elsewhere.train.ids), self.quick)
-        task = dataclasses.replace(task, steps=steps, optimizer=Sgd(self.setting.learning_rate))
+        protocol = dataclasses.replace(task.protocol, optimizer=Sgd(self.setting.learning_rate))
+        task = dataclasses.replace(task, steps=steps, protocol=protocol)
         build = functools.partial(self.setting.teacher, data.sample_shape, data.num_classes)
         return comparison.Teaching(build, meta_in_train=self.meta_in_train)(task, elsewhere, *watchers)
 

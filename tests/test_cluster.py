@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 import keras_bikd as bikd
-from keras_bikd.comparison import Method, Training, processes
+from keras_bikd.comparison import Method, processes
+from keras_bikd.comparison.training import Training
 
 
 class Log(keras.callbacks.Callback):

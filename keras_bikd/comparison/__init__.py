@@ -1,25 +1,20 @@
 """Which method for my data: all of them trained under one protocol, a recommendation, and a report."""
 
-from keras_bikd.comparison.findings import TEACHER, ClassAccuracy, Failure, Findings
+from keras_bikd.comparison.findings import TEACHER, Failure, Findings
 from keras_bikd.comparison.from_images import read_images, read_tfds
-from keras_bikd.comparison.intervals import Evidence
 from keras_bikd.comparison.label_errors import Suspect, Suspects
-from keras_bikd.comparison.methods import METHODS, Method, Parts
-from keras_bikd.comparison.processes import Training
-from keras_bikd.comparison.protocol import Protocol
+from keras_bikd.comparison.methods import METHODS, Method, Parts, Protocol
 from keras_bikd.comparison.recommendation import Recommendation
 from keras_bikd.comparison.run import Comparison, compare
 from keras_bikd.comparison.samples import Batches, Round, Samples, Subset, read_data
-from keras_bikd.comparison.store import Store, described
-from keras_bikd.comparison.training import Task, Teaching
+from keras_bikd.comparison.store import described
+from keras_bikd.comparison.training import Teaching
 
 __all__ = [
     "METHODS",
     "TEACHER",
     "Batches",
-    "ClassAccuracy",
     "Comparison",
-    "Evidence",
     "Failure",
     "Findings",
     "Method",
@@ -28,13 +23,10 @@ __all__ = [
     "Recommendation",
     "Round",
     "Samples",
-    "Store",
     "Subset",
     "Suspect",
     "Suspects",
-    "Task",
     "Teaching",
-    "Training",
     "compare",
     "described",
     "read_data",

@@ -4,7 +4,7 @@ import argparse
 import os
 import pathlib
 import tempfile
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -12,7 +12,7 @@ from rich.table import Table
 
 from keras_bikd.comparison.findings import Findings
 from keras_bikd.comparison.from_images import read_images, read_tfds
-from keras_bikd.comparison.protocol import Protocol
+from keras_bikd.comparison.methods import Protocol
 from keras_bikd.comparison.run import Comparison, prepare
 from keras_bikd.comparison.samples import Inputs, read_data
 from keras_bikd.comparison.store import Store
@@ -22,28 +22,15 @@ _IMAGE_SIZE = (64, 64)
 _IMAGES, _ROWS = 32, 128  # samples per step
 
 
-class Prepared(NamedTuple):
-    """A comparison that has been checked, and how long it is.
-
-    Attributes:
-        comparison: The `Comparison`.
-        steps: Steps of every training.
-        timing: Name to seconds besides the steps, and of a step, of every training of a round; empty if none was timed.
-    """
-
-    comparison: Comparison
-    steps: int
-    timing: dict[str, Any]
-
-
-def prepared(options: argparse.Namespace) -> Prepared:
+def prepared(options: argparse.Namespace) -> tuple[Comparison, dict[str, Any]]:
     """Read and check everything, and time a few steps if need be; nothing is trained.
 
     Args:
         options: What `keras_bikd_cli.parser` has read.
 
     Returns:
-        A `Prepared`. On a dry run, nothing is left in the folder of the results.
+        The `Comparison` and its plan. A dry run leaves nothing in the folder of the results, and times the trainings
+        of a round also where the number of steps is given.
 
     Raises:
         ValueError: If something does not fit.
@@ -51,11 +38,11 @@ def prepared(options: argparse.Namespace) -> Prepared:
     if not options.dry_run:
         return _prepared(options, options.out)
     with tempfile.TemporaryDirectory() as nowhere:
-        found = _prepared(options, nowhere)
-        return found._replace(timing=found.timing or found.comparison.timing())
+        comparison, plan = _prepared(options, nowhere)
+        return comparison, plan if "timing" in plan else plan | {"timing": comparison.timing()}
 
 
-def _prepared(options: argparse.Namespace, folder: str) -> Prepared:
+def _prepared(options: argparse.Namespace, folder: str) -> tuple[Comparison, dict[str, Any]]:
     Store(folder)  # before anything is read, which may take minutes
     inputs, batch_size = _read(options)
     held = {role: getattr(options, role) for role in ("validation", "meta", "test")}
@@ -70,8 +57,7 @@ def _prepared(options: argparse.Namespace, folder: str) -> Prepared:
         augment=inputs.augment,
     )
     comparison = prepare(given, inputs.student, inputs.teacher, folder=folder, protocol=protocol)
-    plan = comparison.plan()
-    return Prepared(comparison, plan["steps"], plan.get("timing", {}))
+    return comparison, comparison.plan()
 
 
 def _read(options: argparse.Namespace) -> tuple[Inputs, int]:
@@ -91,12 +77,10 @@ def _read(options: argparse.Namespace) -> tuple[Inputs, int]:
     raise ValueError(f"There is no file or folder {options.data!r}. Sets of TensorFlow Datasets are named tfds:NAME.")
 
 
-def show_plan(prepared: Prepared) -> None:
+def show_plan(comparison: Comparison, plan: dict[str, Any]) -> None:
     """Print what is trained, on what, and how long it takes if that is known."""
-    comparison, steps, timing = prepared
-    first = next(iter(comparison.rounds.values()))
-    train, rounds = first.train.samples, len(comparison.rounds)
-    counts = train.class_counts
+    first, rounds, steps = comparison.first, len(comparison.rounds), plan["steps"]
+    train, counts = first.train.samples, first.train.samples.class_counts
     print(f"Data: {len(train)} samples in {len(counts)} classes of {counts.max()} to {counts.min()}")
     share = f"{100 * comparison.protocol.validation_share:.0f} % of each class, others in each round"
     print(f"Validation: {share if first.validation.samples is train else f'{len(first.validation.ids)} samples'}")
@@ -108,26 +92,25 @@ def show_plan(prepared: Prepared) -> None:
         print(f"{role.capitalize()}: {model.count_params():,} parameters")
     names = list(dict.fromkeys(own.name for own in comparison.trainings(comparison.methods)))
     print(f"Trainings: {rounds} x {len(names)} of {steps} steps, {comparison.protocol.batch_size} samples each")
-    _show_times(names, {name: besides + steps * step for name, (besides, step) in timing.items()}, rounds)
+    if timing := plan.get("timing"):
+        _show_times(names, {name: besides + steps * step for name, (besides, step) in timing.items()}, rounds)
 
 
 def _show_times(trainings: list[str], seconds: dict[str, float], rounds: int) -> None:
-    table = Table("training", *[title for title in ("one", f"all {rounds}") if seconds], box=None)
+    table = Table("training", "one", f"all {rounds}", box=None)
     for name in trainings:
         known = seconds.get(name)
         table.add_row(name, *(["fails"] if known is None else [_duration(known), _duration(rounds * known)]))
-    if seconds:
-        Console(highlight=False).print(table)
-        print(f"Together about {_duration(rounds * sum(seconds.values()))}")
+    Console(highlight=False).print(table)
+    print(f"Together about {_duration(rounds * sum(seconds.values()))}")
 
 
 def show_findings(findings: Findings) -> None:
     """Print the recommendation and what it rests on."""
-    has_test = findings.test is not None
-    table = Table("method", "balanced accuracy", *(["on test data"] if has_test else []), "one training", box=None)
+    parts = {"validation": "balanced accuracy"} | ({} if findings.test is None else {"test": "on test data"})
+    table = Table("method", *parts.values(), "one training", box=None)
     for name in findings.methods:
         rows = [row for row in findings.rows if row["method"] == name]
-        parts = ("validation", "test") if has_test else ("validation",)
         scores = [_mean_and_spread([row[part] for row in rows]) for part in parts]
         table.add_row(name, *scores, _duration(findings.seconds(name)))
     print()

@@ -11,37 +11,20 @@ import pickle
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any
 
 import keras
 
 from keras_bikd import checks
+from keras_bikd.comparison.training import Training
 from keras_bikd.files import atomic_write
-
-
-class Training(NamedTuple):
-    """One training of a comparison.
-
-    Attributes:
-        name: Name of the method, or of the teacher.
-        seed: Seed of the round.
-        teachers: Names of the teachers that must be trained before.
-        is_teacher: Whether it is the training of a teacher.
-    """
-
-    name: str
-    seed: int
-    teachers: tuple[str, ...] = ()
-    is_teacher: bool = False
-
-
-Outcome: TypeAlias = tuple[Training, str | None]
-"""A training that has ended, and its traceback if it has failed."""
 
 _RETRIES = 2  # of a training whose process was killed
 
 
-def train_on_dask(comparison: Any, trainings: Sequence[Training], workers: int | str) -> Iterator[Outcome]:
+def train_on_dask(
+    comparison: Any, trainings: Sequence[Training], workers: int | str
+) -> Iterator[tuple[Training, str | None]]:
     """Do trainings on a Dask cluster, teachers before their students.
 
     Args:
@@ -50,7 +33,7 @@ def train_on_dask(comparison: Any, trainings: Sequence[Training], workers: int |
         workers: Number of processes of a cluster that ends with this call, or the address of a scheduler.
 
     Yields:
-        Every training when it has ended.
+        Every training when it has ended, with its traceback if it has failed.
 
     Raises:
         ImportError: If Dask is missing.
@@ -60,9 +43,8 @@ def train_on_dask(comparison: Any, trainings: Sequence[Training], workers: int |
         from distributed import as_completed
 
         futures: dict[Training, Any] = {}
-        for number, training in enumerate(trainings):
-            teachers = [Training(name, training.seed, is_teacher=True) for name in training.teachers]
-            needed = [futures[teacher] for teacher in teachers if teacher in futures]
+        for number, training in enumerate(trainings):  # `None` stands for a teacher that is there
+            needed = [futures.get(Training(name, training.seed, is_teacher=True)) for name in training.teachers]
             given = str(path), training, keras.backend.backend(), needed
             futures[training] = client.submit(_in_own_process, *given, priority=-number, pure=False, retries=_RETRIES)
         trained = {future: training for training, future in futures.items()}
@@ -90,23 +72,19 @@ def _client(workers: int | str) -> Iterator[Any]:
             "`cluster`."
         )
     import dask
-    from distributed import Client, LocalCluster
+    from distributed import Client
 
-    if isinstance(workers, str):
-        with Client(workers) as client:
-            yield client
-        return
-    # TensorFlow reads them at its first operation.
-    threads = {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
-    # Without an address, the web server would take port 8787, and warn where another cluster has it.
-    options: dict[str, Any] = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0", "env": threads}
-    options["silence_logs"] = logging.ERROR  # workers that take seconds to end are nothing to worry about
-    # Daemons may have no processes of their own. Memory is that of the trainings, of which Dask can free nothing.
-    with (
-        dask.config.set({"distributed.worker.daemon": False, "distributed.worker.memory.pause": False}),
-        LocalCluster(n_workers=workers, threads_per_worker=1, memory_limit=0, **options) as cluster,
-        Client(cluster) as client,
-    ):
+    cluster: dict[str, Any] = {
+        "n_workers": workers,
+        "threads_per_worker": 1,
+        "memory_limit": 0,  # it is that of the trainings, of which Dask can free nothing
+        "env": {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"},  # read at TensorFlow's first operation
+        "host": "127.0.0.1",
+        "dashboard_address": "127.0.0.1:0",  # port 8787 may be taken, and Dask would warn
+        "silence_logs": logging.ERROR,  # workers that take seconds to end are nothing to worry about
+    }
+    daemons = {"distributed.worker.daemon": False}  # they may have no processes of their own
+    with dask.config.set(daemons), Client(workers) if isinstance(workers, str) else Client(**cluster) as client:
         yield client
 
 
@@ -144,27 +122,24 @@ def _in_own_process(path: str, training: Training, backend: str, teachers: list[
             f"The workers must be able to start processes; one on {where} is a daemon. Start them with "
             "DASK_DISTRIBUTED__WORKER__DAEMON=False."
         )
-    fork = "forkserver" in multiprocessing.get_all_start_methods()
-    context = multiprocessing.get_context("forkserver" if fork else "spawn")
-    if fork:  # the library is imported once
-        context.set_forkserver_preload(["keras_bikd.comparison"])
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["keras_bikd.comparison"])  # it is imported once
     with concurrent.futures.ProcessPoolExecutor(1, mp_context=context, initializer=_end_with_parent) as process:
         return process.submit(_train_stored, path, training).result()
 
 
 def _end_with_parent() -> None:
     """End this process when the one that has started it is killed: its training begins again elsewhere."""
-    parent = multiprocessing.parent_process()
+    parent: Any = multiprocessing.parent_process()
 
     def watch() -> None:
-        if parent is not None:
-            parent.join()
-            os._exit(1)
+        parent.join()
+        os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
 
 
 def _train_stored(path: str, training: Training) -> str | None:
     keras.config.disable_interactive_logging()
-    error: str | None = pickle.loads(pathlib.Path(path).read_bytes()).train_one(training)  # noqa: S301 (our own file)
-    return error
+    comparison: Any = pickle.loads(pathlib.Path(path).read_bytes())  # noqa: S301 (our own file)
+    return comparison.train_one(training)

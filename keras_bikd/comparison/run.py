@@ -7,7 +7,7 @@ import os
 import time
 import traceback
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import keras
@@ -15,9 +15,8 @@ import numpy as np
 from rich import progress  # which Keras requires
 
 from keras_bikd.comparison.findings import TEACHER, Failure, Findings
-from keras_bikd.comparison.methods import TWO_RUNS, Method, as_methods
-from keras_bikd.comparison.processes import Outcome, Training, train_on_dask
-from keras_bikd.comparison.protocol import Protocol
+from keras_bikd.comparison.methods import TWO_RUNS, Method, Protocol, as_methods
+from keras_bikd.comparison.processes import train_on_dask
 from keras_bikd.comparison.samples import Batches, Given, Round, Samples, Subset, read_data
 from keras_bikd.comparison.store import Store, Trained, described, digest, file_name
 from keras_bikd.comparison.training import (
@@ -25,6 +24,7 @@ from keras_bikd.comparison.training import (
     Builder,
     Task,
     Teaching,
+    Training,
     built,
     clear_session,
     parts_of,
@@ -128,30 +128,19 @@ def prepare(
     Raises:
         ValueError: If a network is none, or has other outputs, or a method does not fit.
     """
-    _warn_of_single_samples(given)
-    taught = _teacher(teacher, given.train)
-    networks = _checked_networks(given.train, student, taught)
-    rounds = given.rounds(protocol.seeds, protocol.validation_share, {} if taught is None else {TEACHER: taught})
-    identity = {"data": given.hashes(), "class_names": given.train.class_names, "networks": networks}
-    two_runs = protocol.methods is None and given.meta is not None and taught is not None
-    return Comparison(
-        student,
-        rounds,
-        protocol,
-        folder=folder,
-        identity=identity,
-        if_labels_look_wrong=as_methods(TWO_RUNS) if two_runs else {},
-    )
-
-
-def _warn_of_single_samples(given: Given) -> None:
-    single = [name for name, count in zip(given.train.class_names, given.train.class_counts) if count == 1]
+    train = given.train
+    single = [name for name, count in zip(train.class_names, train.class_counts) if count == 1]
     if single and given.validation is None:
         warnings.warn(
             f"{len(single)} classes have a single sample, which is trained on, and cannot be judged: "
             f"{', '.join(single[:10])}. Give validation data with samples of them.",
-            stacklevel=4,  # where `compare` was called
+            stacklevel=3,  # where `compare` was called
         )
+    taught = _teacher(teacher, train)
+    networks = _checked_networks(train, student, taught)
+    rounds = given.rounds(protocol.seeds, protocol.validation_share, {} if taught is None else {TEACHER: taught})
+    identity = {"data": given.hashes(), "class_names": train.class_names, "networks": networks}
+    return Comparison(student, rounds, protocol, folder=folder, identity=identity)
 
 
 def _teacher(teacher: GivenTeacher, train: Samples) -> tuple[keras.Model, list[int]] | Teaching | None:
@@ -222,10 +211,10 @@ class Comparison:
         protocol: The `Protocol`. The seeds are those of the rounds.
         folder: As in `compare`.
         identity: What tells data and networks from others, for JSON.
-        if_labels_look_wrong: Methods that are trained only where the others say that many labels are wrong.
 
     Attributes:
         methods: Name to `Method`.
+        two_runs: Likewise, of methods that are trained only where the others say that many labels are wrong.
         store: The folder, a `Store`.
         failures: Trainings that have failed.
 
@@ -241,14 +230,15 @@ class Comparison:
         *,
         folder: str | os.PathLike[str],
         identity: dict[str, Any],
-        if_labels_look_wrong: Mapping[str, Method] | None = None,
     ) -> None:
         self.student, self.rounds, self.protocol = student, dict(rounds), protocol
+        self.first = next(iter(self.rounds.values()))
         self.store, self.failures = Store(folder), list[Failure]()
         self.identity = {**identity, **protocol.config()}
-        self.spare = dict(if_labels_look_wrong or {})
+        has_all = self.first.checked is not None and TEACHER in self.first.teachers
+        self.two_runs = as_methods(TWO_RUNS) if has_all and protocol.methods is None else {}
         methods = protocol.chosen_methods
-        self.looked = {name: self._look(name, own) for name, own in (methods | self.spare).items()}
+        self.looked = {name: self._look(name, own) for name, own in (methods | self.two_runs).items()}
         self.methods = self._fitting(methods)
 
     def run(self, workers: int | str = 1) -> Findings:
@@ -259,9 +249,9 @@ class Comparison:
         """
         self.train(self.methods, workers)
         findings = self._findings(self.methods)
-        if self.spare and findings.labels_look_wrong:
-            self.train(self.spare, workers)
-            findings = self._findings({**self.methods, **self.spare})
+        if self.two_runs and findings.labels_look_wrong:
+            self.train(self.two_runs, workers)
+            findings = self._findings(self.methods | self.two_runs)
         return findings
 
     def plan(self) -> dict[str, Any]:
@@ -282,6 +272,10 @@ class Comparison:
         self.store.save_plan(plan)
         return json.loads(json.dumps(plan))
 
+    def _steps_of_passes(self, passes: int) -> int:
+        """Steps of so many passes over the training data, at least 500."""
+        return max(passes * len(self.first.train.samples) // self.protocol.batch_size, 500) // EPOCHS * EPOCHS
+
     def timing(self) -> dict[str, tuple[float, float]]:
         """Time a few steps of every training of a round.
 
@@ -289,34 +283,34 @@ class Comparison:
             Name to seconds besides the steps, and seconds of a step. A method that fails is left out with a warning,
             and reported when it is trained.
         """
-        first = next(iter(self.rounds.values()))
-        found, teachers = {}, {name: own for name, own in first.teachers.items() if not callable(own)}
+        found, teachers = {}, {name: own for name, own in self.first.teachers.items() if not callable(own)}
         with _quiet():
-            for training in self.trainings(self.methods, [first.seed]):
-                watch, start = _Stopwatch(), time.perf_counter()
+            for training in [own for own in self.trainings(self.methods) if own.seed == self.first.seed]:
+                steps, start = _StepTimes(), time.perf_counter()
                 try:
-                    trained = self._trained(training, TIMED_STEPS, teachers, watch)
+                    trained = self._trained(training, TIMED_STEPS, teachers, steps)
                 except Exception as error:  # also those of a user's functions
                     text = f"{training.name} cannot be timed: {type(error).__name__}: {error}"
                     warnings.warn(text, stacklevel=2)
                     continue
-                found[training.name] = watch.timing(time.perf_counter() - start)
+                in_steps = steps.total()
+                found[training.name] = max(time.perf_counter() - start - in_steps, 0.0), in_steps / TIMED_STEPS
                 if training.is_teacher:
                     teachers[training.name] = trained.model, trained.row["class_counts"]
             clear_session()
         return found
 
     def _trained(self, training: Training, steps: int, teachers: Mapping[str, Any], *watchers: Any) -> Trained:
-        task, round_ = self._task(steps), self.rounds[training.seed]
+        task, round_ = Task(self.student, self.protocol, steps), self.rounds[training.seed]
         if training.is_teacher:
             return train_teacher(task, round_.teachers[training.name], round_, *watchers)
-        return train_student(task, self._method(training.name), round_, teachers, *watchers)
+        return train_student(task, (self.methods | self.two_runs)[training.name], round_, teachers, *watchers)
 
-    def trainings(self, methods: Mapping[str, Method], seeds: Iterable[int] | None = None) -> list[Training]:
-        """All trainings of some methods, by default in all rounds, teachers before their students."""
+    def trainings(self, methods: Mapping[str, Method]) -> list[Training]:
+        """All trainings of some methods, teachers before their students."""
         found = []
-        for seed in self.rounds if seeds is None else seeds:
-            trained = {name for name, own in self.rounds[seed].teachers.items() if callable(own)}
+        for seed, round_ in self.rounds.items():
+            trained = {name for name, own in round_.teachers.items() if callable(own)}
             needed = {name: [own for own in self.looked[name].teachers if own in trained] for name in methods}
             teachers = dict.fromkeys(teacher for own in needed.values() for teacher in own)
             found += [Training(name, seed, is_teacher=True) for name in teachers]
@@ -330,11 +324,11 @@ class Comparison:
             methods: Some of the methods.
             workers: As in `compare`.
         """
-        steps = self.plan()["steps"]
+        task = Task(self.student, self.protocol, self.plan()["steps"])
         left = [own for own in self.trainings(methods) if not self.is_done(own)]
         wanted = {(teacher, own.seed) for own in left for teacher in own.teachers}
         left = [own for own in left if not own.is_teacher or (own.name, own.seed) in wanted]
-        lengths = {own: self._steps(own, steps) for own in left}
+        lengths = {own: task.steps if own.is_teacher else task.all_steps_of(methods[own.name]) for own in left}
         for own in left:
             self.store.forget(own.name, own.seed)
         with _quiet(), _bar() as bar:
@@ -349,7 +343,7 @@ class Comparison:
 
     def _outcomes(
         self, left: list[Training], workers: int | str, bar: progress.Progress, shown: progress.TaskID
-    ) -> Iterator[Outcome]:
+    ) -> Iterator[tuple[Training, str | None]]:
         if workers != 1 and left:
             yield from train_on_dask(self, left, workers)
             return
@@ -370,8 +364,8 @@ class Comparison:
         """
         try:
             if not self.is_done(training):
-                steps, teachers = self.plan()["steps"], self._teachers(training)
-                trained = self._trained(training, steps, teachers, *watchers)
+                teachers = self._teachers(training)
+                trained = self._trained(training, self.plan()["steps"], teachers, *watchers)
                 if not training.is_teacher:
                     trained.row.update(config=self.looked[training.name].config, uses_teacher=bool(teachers))
                 self.store.save(training.name, training.seed, self.identity_of(training), trained)
@@ -383,15 +377,12 @@ class Comparison:
 
     def _teachers(self, training: Training) -> dict[str, tuple[keras.Model, list[int]]]:
         """The trained teachers of a method."""
-        found, seed = {}, training.seed
-        for name in () if training.is_teacher else self.looked[training.name].teachers:
-            own = self.rounds[seed].teachers[name]
-            if callable(own):
-                row = self.store.row(name, seed)
-                if row is None:
-                    raise ValueError(f"The training of its teacher has failed: {name}, seed {seed}.")
-                own = self.store.model(name, seed), row["class_counts"]
-            found[name] = own
+        names = () if training.is_teacher else self.looked[training.name].teachers
+        found = {name: self.rounds[training.seed].teachers[name] for name in names}
+        for name in training.teachers:
+            if (row := self.store.row(name, training.seed)) is None:
+                raise ValueError(f"The training of its teacher has failed: {name}, seed {training.seed}.")
+            found[name] = self.store.model(name, training.seed), row["class_counts"]
         return found
 
     def is_done(self, training: Training) -> bool:
@@ -403,41 +394,23 @@ class Comparison:
         own = training.name if training.is_teacher else self.looked[training.name].config
         return digest([self.identity, self.plan()["steps"], self.rounds[training.seed].hashes(), training.seed, own])
 
-    def _task(self, steps: int) -> Task:
-        how = self.protocol
-        return Task(
-            student=self.student, optimizer=how.optimizer, steps=steps, batch_size=how.batch_size, augment=how.augment
-        )
-
-    def _method(self, name: str) -> Method:
-        return self.spare[name] if name in self.spare else self.methods[name]
-
-    def _steps(self, training: Training, steps: int) -> int:
-        return steps if training.is_teacher else self._task(steps).all_steps_of(self._method(training.name))
-
-    def _steps_of_passes(self, passes: int) -> int:
-        """Steps of so many passes over the training data, at least 500."""
-        samples = len(next(iter(self.rounds.values())).train.samples)
-        return max(passes * samples // self.protocol.batch_size, 500) // EPOCHS * EPOCHS
-
     def _look(self, name: str, method: Method) -> Looked:
         """Build the model of a method once, untrained, to see what it is."""
         clear_session()  # layers are numbered from the start
         keras.utils.set_random_seed(0)
-        task, first = self._task(EPOCHS), next(iter(self.rounds.values()))
+        task, first = Task(self.student, self.protocol, EPOCHS), self.first
         before, teachers, configs = None, [], []
         for run in method.runs:
             known = first.teachers.get(run.teacher)
             if isinstance(known, Teaching):
                 known = known.build(), first.train.class_counts.tolist()
             try:
-                parts = parts_of(task, run, first, known if isinstance(known, tuple) else None, before)
-                before = model = built(run, parts)
+                before = built(run, parts_of(task, run, first, known if isinstance(known, tuple) else None, before))
             except Exception as error:
                 raise ValueError(f"The method {name!r} cannot build its model: {error}") from error
-            if getattr(getattr(model, "objective", None), "uses_teacher", True):
+            if getattr(getattr(before, "objective", None), "uses_teacher", True):
                 teachers.append(run.teacher)
-            configs.append(_config_of(model))
+            configs.append(_config_of(before))
         return Looked(tuple(dict.fromkeys(teachers)), {"method": described(method), "models": configs})
 
     def _fitting(self, methods: dict[str, Method]) -> dict[str, Method]:
@@ -446,36 +419,28 @@ class Comparison:
         names = [*known, *methods]  # of files
         if len({file_name(name) for name in names}) < len(names):
             raise ValueError(f"The names of the methods must differ in more than signs. Received: {names}")
-        fitting = {name: method for name, method in methods.items() if known.issuperset(self.looked[name].teachers)}
-        if self.protocol.methods is not None and len(fitting) < len(methods):
-            lacking = next(name for name in methods if name not in fitting)
+        lacking = [name for name in methods if not known.issuperset(self.looked[name].teachers)]
+        if self.protocol.methods is not None and lacking:
             raise ValueError(
-                f"The method {lacking!r} needs a teacher. Pass `teacher`: a function that returns an untrained one, "
-                f"or a trained model. Received: teachers {sorted(known)}, needed: {list(self.looked[lacking].teachers)}"
+                f"The method {lacking[0]!r} needs a teacher. Pass `teacher`: a function that returns an untrained one, "
+                f"or a trained model. Received: teachers {sorted(known)}, needed: "
+                f"{list(self.looked[lacking[0]].teachers)}"
             )
-        return fitting
+        return {name: method for name, method in methods.items() if name not in lacking}
 
     def _note(self, training: Training, error: str) -> None:
-        name, seed = training.name, training.seed
-        self.failures.append(Failure(name, seed, error))
+        self.failures.append(Failure(training.name, training.seed, error))
         warnings.warn(
-            f"{name}, seed {seed}, failed and is left out: {error.strip().splitlines()[-1]}. The report has the whole "
-            "traceback.",
+            f"{training.name}, seed {training.seed}, failed and is left out: {error.strip().splitlines()[-1]}. The "
+            "report has the whole traceback.",
             stacklevel=4,
         )
 
     def _findings(self, methods: Mapping[str, Method]) -> Findings:
-        first = next(iter(self.rounds.values()))
-        given = first.teachers.get(TEACHER)
-        return Findings(
-            self.store,
-            first.train.samples,
-            self.rounds,
-            methods,
-            test=first.test,
-            failures=self.failures,
-            teacher_counts=given[1] if isinstance(given, tuple) else None,
-        )
+        first, given = self.first, self.first.teachers.get(TEACHER)
+        counts = given[1] if isinstance(given, tuple) else None
+        more: dict[str, Any] = {"test": first.test, "failures": self.failures, "teacher_counts": counts}
+        return Findings(self.store, first.train.samples, self.rounds, methods, **more)
 
 
 def _config_of(model: keras.Model) -> Any:
@@ -519,35 +484,27 @@ def steps_within(minutes: float, timing: Mapping[str, tuple[float, float]], roun
     return steps
 
 
-class _Stopwatch(keras.callbacks.Callback):
-    """Seconds of every step."""
+class _StepTimes(keras.callbacks.Callback):
+    """Seconds of every step of a training of `TIMED_STEPS`, or a multiple of it."""
 
     def __init__(self) -> None:
         super().__init__()
         self.seconds: list[float] = []
-        self._begin = 0.0
 
     def on_train_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
-        self._begin = time.perf_counter()
+        self.seconds.append(-time.perf_counter())
 
     def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
-        self.seconds.append(time.perf_counter() - self._begin)
+        self.seconds[-1] += time.perf_counter()
 
-    def timing(self, total: float) -> tuple[float, float]:
-        """Seconds besides the steps, and seconds of a step, of a training of `TIMED_STEPS` or a multiple of it."""
-        warm = self.seconds[-TIMED_STEPS // 2 :]
-        in_steps = sum(warm) / len(warm) * len(self.seconds)
-        return max(total - in_steps, 0.0), in_steps / TIMED_STEPS
+    def total(self) -> float:
+        """Seconds of all steps, as fast as the last ones: the first are compiled."""
+        return float(np.mean(self.seconds[-TIMED_STEPS // 2 :])) * len(self.seconds)
 
 
 def _bar() -> progress.Progress:
-    """A progress bar with the time left; silent if Keras' interactive logging is off."""
-    columns = (
-        progress.TextColumn("{task.description}"),
-        progress.BarColumn(),
-        progress.TaskProgressColumn(),
-        progress.TimeRemainingColumn(elapsed_when_finished=True),
-    )
+    """A progress bar with the time left, in the end the time taken; silent if Keras' interactive logging is off."""
+    columns = (*progress.Progress.get_default_columns()[:-1], progress.TimeRemainingColumn(elapsed_when_finished=True))
     hidden = not keras.config.is_interactive_logging_enabled()
     return progress.Progress(*columns, disable=hidden, speed_estimate_period=600)
 
@@ -555,11 +512,11 @@ def _bar() -> progress.Progress:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keep the advice of single trainings to themselves: the comparison says what came out."""
+    advice = "The weights have collapsed|The weight network can no longer tell|The meta loss is"
     retracing = logging.getLogger("tensorflow")  # it counts the models of all trainings as one
     level = retracing.level
     with warnings.catch_warnings():
-        for message in (r"The weights have collapsed", r"The weight network can no longer tell", r"The meta loss is"):
-            warnings.filterwarnings("ignore", message=message)
+        warnings.filterwarnings("ignore", message=advice)
         retracing.setLevel(logging.ERROR)
         try:
             yield

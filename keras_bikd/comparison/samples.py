@@ -175,15 +175,12 @@ def _joined(first: Samples, second: Samples) -> Samples:
     """Two sets of samples as one; the ids of the second continue those of the first."""
 
     def inputs(ids: np.ndarray) -> Any:
-        is_first = ids < len(first)
-        if is_first.all():
-            return first.inputs(ids)
-        if not is_first.any():
-            return second.inputs(ids - len(first))
-        parts = first.inputs(ids[is_first]), second.inputs(ids[~is_first] - len(first))
+        is_second = ids >= len(first)
+        parts = (first, ids[~is_second]), (second, ids[is_second] - len(first))
+        read = [samples.inputs(own) for samples, own in parts if len(own)]
         # Where each sample of the batch stands in the two parts, one after the other.
-        places = np.where(is_first, np.cumsum(is_first) - 1, is_first.sum() + np.cumsum(~is_first) - 1)
-        return tree.map_structure(lambda *arrays: np.concatenate(arrays)[places], *parts)
+        places = np.argsort(np.argsort(is_second, kind="stable"))
+        return tree.map_structure(lambda *arrays: np.concatenate(arrays)[places], *read)
 
     names = [first.name(i) for i in range(len(first))] + [second.name(i) for i in range(len(second))]
     content = (first.sha256 + second.sha256).encode()
@@ -223,17 +220,16 @@ class Batches(keras.utils.PyDataset):
         super().__init__()
         self.subset, self.batch_size, self.seed, self.augment = subset, batch_size, seed, augment
         size = len(subset.ids)
-        if steps is None:
-            self.order = np.arange(size)
-        else:
-            random, passes = np.random.default_rng(seed), -(-steps * batch_size // size)
+        self.order = np.arange(size)
+        if steps is not None:
+            random, passes = np.random.default_rng(seed), math.ceil(steps * batch_size / size)
             self.order = np.concatenate([random.permutation(size) for _ in range(passes)])[: steps * batch_size]
 
     def __len__(self) -> int:
         return math.ceil(len(self.order) / self.batch_size)
 
     def __getitem__(self, index: int) -> Batch:
-        chosen = self.subset.ids[self.order[index * self.batch_size : (index + 1) * self.batch_size]]
+        chosen = self._chosen(index)
         inputs, labels = self.subset.samples.inputs(chosen), self.subset.samples.labels[chosen]
         if self.augment is not None:
             inputs = keras.ops.convert_to_numpy(self.augment(inputs, np.array([self.seed, index])))
@@ -241,8 +237,11 @@ class Batches(keras.utils.PyDataset):
 
     def filled(self, index: int) -> Any:
         """Inputs of a batch that is never smaller than the others: the last one repeats its samples."""
-        chosen = self.subset.ids[self.order[index * self.batch_size : (index + 1) * self.batch_size]]
-        return tree.map_structure(_readable, self.subset.samples.inputs(np.resize(chosen, self.batch_size)))
+        chosen = np.resize(self._chosen(index), self.batch_size)
+        return tree.map_structure(_readable, self.subset.samples.inputs(chosen))
+
+    def _chosen(self, index: int) -> np.ndarray:
+        return self.subset.ids[self.order[index * self.batch_size : (index + 1) * self.batch_size]]
 
 
 def _readable(array: Any) -> Any:
@@ -283,15 +282,20 @@ class Round:
         """
         if self.checked is None or meta_in_train is False:
             return self.train
-        if meta_in_train is True:
-            return self.train.together(self.checked)
-        wanted = round(meta_in_train / (1 - meta_in_train) * len(self.train.ids))
-        return self.train.together(Subset(self.checked.samples, np.resize(self.checked.ids, wanted)))
+        more = self.checked
+        if meta_in_train is not True:
+            wanted = round(meta_in_train / (1 - meta_in_train) * len(self.train.ids))
+            more = Subset(more.samples, np.resize(more.ids, wanted))
+        return self.train.together(more)
 
     def hashes(self) -> dict[str, str | None]:
         """What tells the samples of this round from others."""
-        parts = {name: getattr(self, name) for name in ("train", "meta", "validation", "test", "checked")}
-        return {name: None if part is None else part.sha256[:16] for name, part in parts.items()}
+        return _hashes(self, ("train", "meta", "validation", "test", "checked"))
+
+
+def _hashes(record: Any, names: Sequence[str]) -> dict[str, str | None]:
+    parts = {name: getattr(record, name) for name in names}
+    return {name: None if part is None else part.sha256[:16] for name, part in parts.items()}
 
 
 class Given(NamedTuple):
@@ -311,9 +315,7 @@ class Given(NamedTuple):
 
     def hashes(self) -> dict[str, str | None]:
         """What tells these data from others."""
-        held = {name: getattr(self, name) for name in ("validation", "meta", "test")}
-        parts = {name: None if part is None else part.samples.sha256[:16] for name, part in held.items()}
-        return {"train": self.train.sha256[:16], **parts}
+        return _hashes(self, self._fields)
 
     def rounds(self, seeds: Sequence[int], share: float, teachers: Mapping[str, Any]) -> dict[int, Round]:
         """A round for every seed, each with another part of the training samples held out.
@@ -400,8 +402,14 @@ def read_data(data: Any, validation_data: Any = None, meta_data: Any = None, tes
     Raises:
         ValueError: If a class is empty, there are fewer than two, or the classes differ.
     """
-    train = samples_of("training", data)
-    held = _held(data) if isinstance(data, LongTailedData) else {}
+    train, held = samples_of("training", data), dict[str, Subset]()
+    if isinstance(data, LongTailedData):
+        split, source = data.split, cast(Any, data.source)
+        ids = {"meta": split.meta, "validation": split.validation, "test": split.test}
+        rows = {role: source.rows(own, split.labels) for role, own in ids.items() if own is not None}
+        if "test" not in rows:
+            rows["test"] = source.test_rows()
+        held = {role: of_rows(source, own).all() for role, own in rows.items()}
     for role, part in {"validation": validation_data, "meta": meta_data, "test": test_data}.items():
         if part is not None:
             held[role] = samples_of(role, part, train.class_names).all()
@@ -432,13 +440,13 @@ def samples_of(role: str, data: Any, class_names: Sequence[str] | None = None) -
         role: Role of the data, for the messages.
         data: `Samples`, a source of `keras_bikd.data` (`Folder`, `Arrays`, `Tfds`), arrays `(x, y)`, or a data set of
             batches `(x, y)` of any kind that `fit` takes, which is read into memory.
-        class_names: Names of the classes; by default those of the source, or else the class ids.
+        class_names: Names of the classes of arrays and batches, unless they have more; by default the class ids.
 
     Returns:
         The `Samples`.
 
     Raises:
-        ValueError: If `data` is of none of these kinds, or has other classes than `class_names`.
+        ValueError: If `data` is of none of these kinds.
     """
     if isinstance(data, Samples):
         return data
@@ -450,18 +458,10 @@ def samples_of(role: str, data: Any, class_names: Sequence[str] | None = None) -
     x, y = _arrays(role, data)
     num_classes = y.shape[-1] if y.ndim == 2 and y.shape[-1] > 1 else int(np.max(y)) + 1
     labels = keras.ops.convert_to_numpy(class_ids(y, num_classes)).astype(int)
-    names = class_names or [str(label) for label in range(num_classes)]
-    if num_classes > len(names):
-        raise ValueError(
-            f"The {role} data must have the classes of the training data, {len(names)}. "
-            f"Received: labels up to {num_classes - 1}"
-        )
-    content = b"".join(np.ascontiguousarray(part).tobytes() for part in map(_plain, tree.flatten(x)))
+    names = class_names if class_names and num_classes <= len(class_names) else list(map(str, range(num_classes)))
+    plain = [part.astype("U") if part.dtype == object else part for part in tree.flatten(x)]
+    content = b"".join(np.ascontiguousarray(part).tobytes() for part in plain)
     return Samples(lambda ids: tree.map_structure(lambda part: part[ids], x), labels, names, content=content)
-
-
-def _plain(array: np.ndarray) -> np.ndarray:
-    return array.astype("U") if array.dtype == object else array
 
 
 def _arrays(role: str, data: Any) -> tuple[Any, np.ndarray]:
@@ -497,13 +497,3 @@ def of_rows(source: Any, rows: Any) -> Samples:
         content = hashlib.sha256(np.ascontiguousarray(source.x[rows.ids]).tobytes()).hexdigest()
     content = f"{source.sample_shape} {content}"
     return Samples(inputs, rows.labels[rows.ids], source.class_names, names=names, content=content.encode())
-
-
-def _held(data: LongTailedData) -> dict[str, Subset]:
-    """The meta, test and perhaps validation samples of a data set, by role."""
-    split, source = data.split, cast(Any, data.source)
-    chosen = {"meta": split.meta, "validation": split.validation, "test": split.test}
-    held = {
-        role: of_rows(source, source.rows(ids, split.labels)).all() for role, ids in chosen.items() if ids is not None
-    }
-    return held if "test" in held else held | {"test": of_rows(source, source.test_rows()).all()}

@@ -10,6 +10,7 @@ import os
 import pathlib
 import sys
 import sysconfig
+import tempfile
 import types
 from typing import Any, NamedTuple
 
@@ -52,9 +53,7 @@ class Store:
         self.folder = pathlib.Path(folder).resolve()  # a process on a cluster has a working directory of its own
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with atomic_write(self.folder / "plan.test") as unfinished:
-                unfinished.touch()
-            (self.folder / "plan.test").unlink()
+            tempfile.TemporaryFile(dir=self.folder).close()
         except OSError as error:
             raise ValueError(f"The results need a folder that may be written to: {error}") from None
 
@@ -96,15 +95,11 @@ class Store:
 
     def model(self, name: str, seed: int) -> keras.Model:
         """The student of a finished training, or its teacher."""
-        return keras.saving.load_model(self.model_path(name, seed), compile=False)
-
-    def model_path(self, name: str, seed: int) -> pathlib.Path:
-        """The file of that model."""
-        return self._path("models", name, seed, ".keras")
+        return keras.saving.load_model(self._path("models", name, seed, ".keras"), compile=False)
 
     def save(self, name: str, seed: int, identity: str, trained: Trained) -> None:
         """Keep a finished training."""
-        with atomic_write(self.model_path(name, seed)) as unfinished:
+        with atomic_write(self._path("models", name, seed, ".keras")) as unfinished:
             trained.model.save(unfinished)
         with atomic_write(self._path("arrays", name, seed, ".npz")) as unfinished, open(unfinished, "wb") as file:
             np.savez_compressed(file, **dict[str, Any](trained.arrays))

@@ -3,17 +3,18 @@
 import dataclasses
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 from keras import ops, tree
 
 from keras_bikd import results
-from keras_bikd.comparison.methods import Method, Parts
-from keras_bikd.comparison.samples import Augmentation, Batches, Round, Subset
+from keras_bikd.comparison.methods import Method, Parts, Protocol
+from keras_bikd.comparison.samples import Batches, Round, Subset
 from keras_bikd.comparison.store import Trained
 from keras_bikd.losses import class_logits, hard_loss
+from keras_bikd.metrics import per_class_accuracy
 from keras_bikd.models import BiKDModel
 from keras_bikd.models.meta_guided import MetaGuidedModel
 from keras_bikd.types import Logs, Tensor
@@ -28,28 +29,41 @@ Builder = Callable[[], keras.Model]
 """What makes an untrained network whose outputs are logits."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+class Training(NamedTuple):
+    """One training of a comparison.
+
+    Attributes:
+        name: Name of the method, or of the teacher.
+        seed: Seed of the round.
+        teachers: Names of the teachers that must be trained before.
+        is_teacher: Whether it is the training of a teacher.
+    """
+
+    name: str
+    seed: int
+    teachers: tuple[str, ...] = ()
+    is_teacher: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
 class Task:
     """What all trainings of a comparison share.
 
     Attributes:
         student: Makes an untrained student.
-        optimizer: Function from a number of steps to an optimizer.
+        protocol: The `Protocol`.
         steps: Steps of every training, a multiple of `EPOCHS`.
-        batch_size: Samples per step.
-        augment: Function `(inputs, seed) -> inputs` of training and meta batches, or `None`.
     """
 
     student: Builder
-    optimizer: Callable[[int], keras.optimizers.Optimizer]
+    protocol: Protocol
     steps: int
-    batch_size: int
-    augment: Augmentation | None = None
 
     def drawn(self, subset: Subset, seed: int, steps: int, most: int | None = None) -> Batches:
         """A batch of a subset for every step, of at most so many samples."""
-        size = min(self.batch_size, most or self.batch_size)
-        return Batches(subset, size, steps=steps, seed=seed, augment=self.augment)
+        how = self.protocol
+        size = min(how.batch_size, most or how.batch_size)
+        return Batches(subset, size, steps=steps, seed=seed, augment=how.augment)
 
     def steps_of(self, method: Method) -> int:
         """Steps of one run of a method."""
@@ -111,7 +125,7 @@ class Teaching:
         keras.utils.set_random_seed(round_.seed + 500)
         train, teacher = round_.trained_on(self.meta_in_train), self.build()
         counts = train.class_counts.tolist()
-        teacher.compile(task.optimizer(task.steps), self.loss(counts))
+        teacher.compile(task.protocol.optimizer(task.steps), self.loss(counts))
         fit(teacher, task.steps, watchers, x=task.drawn(train, round_.seed + 500, task.steps))
         return teacher, counts
 
@@ -150,9 +164,12 @@ def train_student(
         parts = parts_of(task, run, round_, teachers.get(run.teacher), before)
         model = before = built(run, parts)
         curve = _Curve(Batches(_some(round_.validation, _CURVE), 128))
-        arguments = fit_arguments(run, model, parts)
+        data: dict[str, Any] = {"x": parts.train}
+        if isinstance(model, MetaGuidedModel):
+            data["meta_data"] = parts.meta
+        data |= {} if run.fit is None else run.fit(parts)
         start = time.perf_counter()
-        history |= fit(model, task.steps_of(run), [*arguments.pop("callbacks", ()), curve, *watchers], **arguments)
+        history |= fit(model, task.steps_of(run), [*data.pop("callbacks", ()), curve, *watchers], **data)
         seconds += time.perf_counter() - start - curve.seconds
     seen = _seen(round_, model, parts.train.subset) | _weights_of(model, parts.train.subset)
     if round_.test is not None:
@@ -179,8 +196,8 @@ def parts_of(
         teacher_counts=teacher_counts,
         train=task.drawn(train, round_.seed, steps),
         meta=task.drawn(round_.meta, round_.seed + 1, steps, len(round_.meta.ids)),
-        clean_meta=Batches(round_.meta, task.batch_size),
-        optimizer=task.optimizer(steps),
+        clean_meta=Batches(round_.meta, task.protocol.batch_size),
+        optimizer=task.protocol.optimizer(steps),
         before=before,
     )
 
@@ -196,12 +213,6 @@ def built(method: Method, parts: Parts) -> keras.Model:
     if not model.compiled:
         model.compile(parts.optimizer)
     return model
-
-
-def fit_arguments(method: Method, model: keras.Model, parts: Parts) -> dict[str, Any]:
-    """The arguments of `fit` for a method."""
-    guided = {"meta_data": parts.meta} if isinstance(model, MetaGuidedModel) else {}
-    return {"x": parts.train, **guided, **({} if method.fit is None else method.fit(parts))}
 
 
 def fit(model: keras.Model, steps: int, callbacks: Iterable[Any], **data: Any) -> dict[str, list[float]]:
@@ -224,8 +235,9 @@ class _Curve(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         start = time.perf_counter()
-        predicted = logits_of(self.model, self.validation).argmax(axis=-1)
-        self.values.append(balanced_accuracy(self.validation.subset.labels, predicted))
+        logits = logits_of(self.model, self.validation)
+        recalls = per_class_accuracy(self.validation.subset.labels, logits.argmax(axis=-1), logits.shape[1])
+        self.values.append(float(np.nanmean(recalls)))
         if self.values[-1] > max(self.values[:-1], default=-1.0):
             self.best = self.model.student.get_weights()
         self.seconds += time.perf_counter() - start
@@ -238,11 +250,6 @@ class _Curve(keras.callbacks.Callback):
         logits = logits_of(self.model, Batches(subset, 128))
         student.set_weights(last)
         return logits
-
-
-def balanced_accuracy(labels: np.ndarray, predicted: np.ndarray) -> float:
-    """Mean accuracy over the classes that have samples; scikit-learn's warns of classes that are predicted alone."""
-    return float(np.mean([(predicted[labels == label] == label).mean() for label in np.unique(labels)]))
 
 
 def logits_of(model: keras.Model, batches: Batches) -> np.ndarray:

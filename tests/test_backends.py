@@ -132,6 +132,7 @@ def test_without_tensorflow(tmp_path, backend):
     assert manifests == {name: data.manifest for name, data in without_tensorflow.data_sets(tmp_path).items()}
 
 
+@pytest.mark.slow
 def test_another_backend_is_refused_by_name():
     environment = {**os.environ, "KERAS_BACKEND": "numpy"}
     command = [sys.executable, "-c", "import keras_bikd"]

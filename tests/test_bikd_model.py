@@ -372,7 +372,7 @@ def test_counter_does_not_move_when_the_data_run_out():
 @pytest.mark.parametrize(
     "compile_arguments",
     [
-        {"run_eagerly": True},
+        pytest.param({"run_eagerly": True}, marks=models.tensorflow_only),
         pytest.param(
             {**models.GRAPH, "steps_per_execution": 4},
             marks=pytest.mark.skipif(keras.backend.backend() == "torch", reason="Keras refuses it on PyTorch"),

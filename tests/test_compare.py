@@ -268,6 +268,16 @@ def test_few_samples_are_weighed_against_what_other_data_said():
     assert "on other data" in str(got)
 
 
+def test_a_distance_that_noise_does_not_explain_is_called_so():
+    """Ten of each class; what is known of other data speaks for the method that got none of them right."""
+    labels, place = np.repeat([0, 1], 10), np.tile(np.arange(10), 2)
+    right = {"cross-entropy": place < 4, methods.SAFE_DEFAULT: place < 0}
+    found = intervals.evidence_of([judged(right, labels)], np.array([500, 10]))
+    got = recommendation.recommend(found, (50.0, 50.0), dict.fromkeys(right, 1.0), 0.0, dict.fromkeys(right, True))
+    assert got.method == methods.SAFE_DEFAULT
+    assert "40.0 points more, more than the noise explains" in str(got)
+
+
 def test_without_an_imbalance_nothing_speaks_against_methods_without_class_counts():
     expected = recommendation.expected
     assert expected("cross-entropy", 1.0, 1.0)[0] == 0

@@ -135,7 +135,7 @@ def test_last_layers_is_the_hypergradient_of_a_step_on_these_layers(floatx, laye
 
 
 @pytest.mark.parametrize("approximation", [{"hypergradient_layers": 1}])
-@pytest.mark.parametrize("run_eagerly", [True, False])
+@pytest.mark.parametrize("run_eagerly", [pytest.param(True, marks=models.tensorflow_only), False])
 def test_an_approximation_leaves_the_real_step_exact(approximation, run_eagerly):
     """With a weight network that never moves, the student moves as with the exact hypergradient."""
 

@@ -92,10 +92,13 @@ def test_a_real_teacher(floatx):
         "float64",
         pytest.param(
             "float32",
-            marks=pytest.mark.skipif(
-                keras.backend.backend() == "tensorflow",
-                reason="slow; and the authors' network is too narrow for oneDNN's filter gradient, see conftest.py",
-            ),
+            marks=[
+                pytest.mark.slow,
+                pytest.mark.skipif(
+                    keras.backend.backend() == "tensorflow",
+                    reason="the authors' network is too narrow for oneDNN's filter gradient, see conftest.py",
+                ),
+            ],
         ),
     ],
     indirect=True,

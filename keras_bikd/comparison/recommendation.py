@@ -161,7 +161,9 @@ def _headline(evidence: Evidence, chosen: str, can_tell: bool) -> str:
     elif behind < _SHOWN:
         text += f", as good as that of {best}."
     else:
-        text += f"; the highest is that of {best}, {behind:.1f} points more, which is within the noise."
+        _, _, high = evidence.difference(chosen, best)
+        noise = "more than the noise explains" if high < 0 else "which is within the noise"
+        text += f"; the highest is that of {best}, {behind:.1f} points more, {noise}."
     if not can_tell:
         text += (
             " The validation samples alone are too few to choose by. The choice also rests on how the methods compared "

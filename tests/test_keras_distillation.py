@@ -23,7 +23,7 @@ class Margin(keras.distillation.DistillationLoss):
         return keras.ops.mean(keras.ops.relu(teacher_outputs - student_outputs))
 
 
-@pytest.mark.backend
+@pytest.mark.tensorflow
 def test_every_sample_has_the_loss_that_keras_gives_to_a_batch_of_it():
     for loss in (divergence(), keras.distillation.FeatureDistillation("mse"), Margin()):
         found = keras.ops.convert_to_numpy(objectives.KerasDistillation(loss=loss)(LABELS, TEACHER, STUDENT))
@@ -32,7 +32,7 @@ def test_every_sample_has_the_loss_that_keras_gives_to_a_batch_of_it():
         np.testing.assert_allclose(found.mean(), float(loss.compute_loss(TEACHER, STUDENT)), rtol=1e-5)
 
 
-@pytest.mark.backend
+@pytest.mark.tensorflow
 def test_keras_loss_in_bikd_is_the_soft_loss_of_the_paper(tmp_path):
     train, meta = models.arrays(), models.arrays(8, seed=1)
     candidates = {

@@ -25,6 +25,7 @@ def recipe(monkeypatch):
     return importlib.import_module
 
 
+@models.tensorflow_only
 def test_digits_lt(recipe, tmp_path, capsys, monkeypatch):
     rows = recipe("digits_lt").main(seeds=(0,), steps=200, folder=tmp_path)
     scores = {row["method"]: row for row in rows}

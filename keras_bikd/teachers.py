@@ -147,7 +147,7 @@ class TeacherReference(keras.Model):
                 )
         elif not isinstance(teacher, (str, os.PathLike)) or not pathlib.Path(teacher).is_file():
             raise ValueError(
-                "`teacher=...` takes a `keras.Model` that outputs logits, or the path of a `.keras` file that is there. "
+                "`teacher=...` takes a `keras.Model` that outputs logits, or the path of a `.keras` file. "
                 f"Received: teacher={teacher!r}"
             )
         else:

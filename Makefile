@@ -39,7 +39,7 @@ docs-code: .venv/installed-dev
 	KERAS_BACKEND=tensorflow $(PYTEST) -m slow tests/test_docs.py
 
 # Every test on every backend that it can run on, with processes that are killed, all recipes and the notebooks.
-test-all: .venv/installed-dev .venv/installed-hub
+test-all: .venv/installed-dev
 	$(MAKE) --no-print-directory -k tutorials $(BACKENDS:%=all-on-%)
 
 $(BACKENDS:%=all-on-%): all-on-%: .venv/installed-dev

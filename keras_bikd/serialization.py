@@ -94,7 +94,7 @@ def _name(function: Any) -> str:
         raise ValueError(
             "A class or function that a file describes must stand at the top level of a module: its name cannot say "
             "what a lambda or an inner function has taken from its surroundings. Move it there, and pass what it needs "
-            "as arguments: `Call(function, ...)` in a comparison, fields of a frozen dataclass elsewhere. "
+            "as arguments, or as fields of a frozen dataclass. "
             f"Received: {function!r}"
         )
     package = function.__module__.partition(".")[0]

@@ -6,7 +6,6 @@ import pathlib
 import tempfile
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -16,6 +15,7 @@ from keras_bikd.comparison.methods import Protocol
 from keras_bikd.comparison.run import Comparison, prepare
 from keras_bikd.comparison.samples import Inputs, read_data
 from keras_bikd.comparison.store import Store
+from keras_bikd.results import duration, spread
 
 _MINUTES = 10.0
 _IMAGE_SIZE = (64, 64)
@@ -100,9 +100,9 @@ def _show_times(trainings: list[str], seconds: dict[str, float], rounds: int) ->
     table = Table("training", "one", f"all {rounds}", box=None)
     for name in trainings:
         known = seconds.get(name)
-        table.add_row(name, *(["fails"] if known is None else [_duration(known), _duration(rounds * known)]))
+        table.add_row(name, *(["fails"] if known is None else [duration(known), duration(rounds * known)]))
     Console(highlight=False).print(table)
-    print(f"Together about {_duration(rounds * sum(seconds.values()))}")
+    print(f"Together about {duration(rounds * sum(seconds.values()))}")
 
 
 def show_findings(findings: Findings) -> None:
@@ -111,8 +111,8 @@ def show_findings(findings: Findings) -> None:
     table = Table("method", *parts.values(), "one training", box=None)
     for name in findings.methods:
         rows = [row for row in findings.rows if row["method"] == name]
-        scores = [_mean_and_spread([row[part] for row in rows]) for part in parts]
-        table.add_row(name, *scores, _duration(findings.seconds(name)))
+        scores = [f"{spread(row[part] for row in rows)} %" for part in parts]
+        table.add_row(name, *scores, duration(findings.seconds(name)))
     print()
     Console(highlight=False).print(table)
     print(f"\n{findings.recommendation}\n")
@@ -132,12 +132,3 @@ def write(findings: Findings, options: argparse.Namespace, command: str) -> None
     print(f"Report: {folder / 'report.html'}")
     for path in sorted((folder / "student").iterdir()):
         print(f"Student: {path}")
-
-
-def _mean_and_spread(scores: list[Any]) -> str:
-    spread = f" ± {np.std(scores, ddof=1):.1f}" if len(scores) > 1 else ""
-    return f"{np.mean(scores):.1f}{spread} %"
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min"
